@@ -1,0 +1,13 @@
+"""Batch norms: the contract, the float64 reference, and one file per implementation."""
+
+from kernels.contract import BatchNorm, Implementation
+from kernels.registry import BrokenImplementationError, UnknownImplementationError, load, names
+
+__all__ = [
+    "BatchNorm",
+    "BrokenImplementationError",
+    "Implementation",
+    "UnknownImplementationError",
+    "load",
+    "names",
+]

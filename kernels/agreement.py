@@ -1,0 +1,225 @@
+"""Does an implementation agree with the float64 reference? One measure of error, one rule of tolerance.
+
+The error of a quantity is its largest deviation from the reference, relative to the scale of what is
+added up to make it. It may be a small multiple of the error that ATen itself makes on the same problem,
+and is never asked to be smaller than a few roundings of the types involved, magnified by the condition
+of the problem (|mean| / std): two correct implementations differ by as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kernels import reference
+from kernels.builtin import IMPLEMENTATION as BUILTIN
+from kernels.contract import Implementation
+from kernels.reference import Problem, Solution, from_windows, windows
+
+ATEN_MULTIPLE = 4.0
+ROUNDINGS = 16.0
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far one quantity is off, and how far it may be, both relative to its scale."""
+
+    quantity: str
+    error: float
+    tolerance: float
+
+    @property
+    def acceptable(self) -> bool:
+        """False for NaN too."""
+        return self.error <= self.tolerance
+
+    def __str__(self) -> str:
+        return f"{self.quantity} off by {self.error:.0e} (may be {self.tolerance:.0e})"
+
+
+class DutyError(Exception):
+    """Something other than a number is wrong: shape, type, a changed input, no gradient."""
+
+
+def make_problem(
+    shape: tuple[int, ...],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    mean: float = 0.5,
+    std: float = 2.0,
+    training: bool = True,
+    activation: str | None = None,
+    pool: int | None = None,
+    backward: bool = True,
+) -> Problem:
+    """A random problem, with parameters and running statistics away from 0 and 1, weights of both signs.
+
+    Drawn on the CPU, so that it is the same on every device. Parameters and running statistics are
+    float32 for float16 and bfloat16 input, else of the input's type.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator, dtype=torch.float64)
+
+    channels = shape[1]
+    out = shape if pool is None else (*shape[:2], shape[2] // 2, shape[3] // 2)
+    x = torch.empty(shape).normal_(mean, std, generator=generator).to(device, dtype)
+    parameters = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    weight = (1 + 0.5 * draw(channels)) * torch.where(draw(channels) < -1, -1.0, 1.0)
+    return Problem(
+        input=x,
+        running_mean=draw(channels).to(device, parameters),
+        running_var=(0.5 + draw(channels).square()).to(device, parameters),
+        weight=weight.to(device, parameters),
+        bias=draw(channels).to(device, parameters),
+        training=training,
+        activation=activation,
+        pool=pool,
+        grad_output=torch.empty(out).normal_(generator=generator).to(device, dtype) if backward else None,
+    )
+
+
+def attempt(implementation: Implementation, problem: Problem) -> dict[str, Tensor]:
+    """Solve a problem with an implementation, on copies.
+
+    Without `grad_output` it runs under `torch.inference_mode()`.
+
+    Raises:
+        DutyError: The output has another shape, type or device, the input was changed, or a gradient is
+            missing.
+        Exception: Whatever the implementation raises.
+    """
+    backward = problem.grad_output is not None
+
+    def copy(tensor: Tensor | None, grad: bool = backward) -> Tensor | None:
+        return None if tensor is None else tensor.detach().clone().requires_grad_(grad)
+
+    x, weight, bias = copy(problem.input), copy(problem.weight), copy(problem.bias)
+    assert x is not None
+    running_mean, running_var = copy(problem.running_mean, False), copy(problem.running_var, False)
+    function: Callable[..., Tensor] = implementation.batch_norm
+    extra = {}
+    if problem.activation or problem.pool:
+        function = implementation.block
+        extra = {"activation": problem.activation, "pool": problem.pool}
+    with torch.inference_mode(not backward):
+        y = function(
+            x,
+            running_mean,
+            running_var,
+            weight,
+            bias,
+            problem.training,
+            problem.momentum,
+            problem.eps,
+            **extra,
+        )
+    _check_output(y, problem)
+    found = {"output": y.detach()}
+    if problem.grad_output is not None:
+        leaves = {"dx": x, "dweight": weight, "dbias": bias}
+        wanted = {name: leaf for name, leaf in leaves.items() if leaf is not None}
+        if not y.requires_grad:
+            raise DutyError("the output has no gradient")
+        gradients = torch.autograd.grad(y, list(wanted.values()), problem.grad_output, allow_unused=True)
+        for name, gradient in zip(wanted, gradients, strict=True):
+            if gradient is None:
+                raise DutyError(f"{name} is missing")
+            found[name] = gradient
+    if not torch.equal(x.detach().view(-1).nan_to_num(), problem.input.reshape(-1).nan_to_num()):
+        raise DutyError("the input was changed")
+    if running_mean is not None and running_var is not None:
+        found |= {"running_mean": running_mean, "running_var": running_var}
+    return found
+
+
+def _check_output(y: Tensor, problem: Problem) -> None:
+    shape = list(problem.input.shape)
+    if problem.pool:
+        shape[2:] = [n // 2 for n in shape[2:]]
+    if type(y) is not Tensor:
+        raise DutyError(f"the output is a {type(y).__name__}, not a Tensor")
+    for what, found, wanted in (
+        ("shape", list(y.shape), shape),
+        ("dtype", y.dtype, problem.input.dtype),
+        ("device", y.device, problem.input.device),
+    ):
+        if found != wanted:
+            raise DutyError(f"the output's {what} is {found}, not {wanted}")
+
+
+class Exam:
+    """One problem with its reference solution and tolerances, to mark any number of implementations by.
+
+    Args:
+        problem: What to solve.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.solution = reference.solve(problem)
+        aten = self._errors(attempt(BUILTIN, problem), self.solution.values)
+        self._aten = {quantity: ATEN_MULTIPLE * error for quantity, error in aten.items()}
+
+    def mark(self, implementation: Implementation) -> list[Deviation]:
+        """Every quantity's deviation; raises what `attempt` raises.
+
+        An implementation that declares "biased running_var" is held to exactly that, and one that
+        declares "half" to the roundings of its input's type.
+        """
+        exact = dict(self.solution.values)
+        if "running_var" in exact and "biased running_var" in implementation.differences:
+            exact["running_var"] = self.solution.biased_running_var
+        errors = self._errors(attempt(implementation, self.problem), exact)
+        floors = self._floors("half" in implementation.differences)
+        return [Deviation(q, errors[q], max(floors[q], self._aten[q])) for q in floors]
+
+    def _floors(self, half_statistics: bool = False) -> dict[str, float]:
+        x = self.problem.input.dtype
+        wide = torch.float32 if x in (torch.float16, torch.bfloat16) and not half_statistics else x
+        arithmetic = ROUNDINGS * torch.finfo(wide).eps * self.solution.condition
+        stored = {"output": x, "dx": x}
+        return {q: arithmetic + 2 * torch.finfo(stored.get(q, wide)).eps for q in self.solution.values}
+
+    def _errors(self, found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+        errors = {}
+        for quantity, right in exact.items():
+            value = found[quantity].to(right.device, torch.float64)
+            if quantity == "dx" and self.solution.gap is not None:
+                difference = _largest_difference(self._without_routing(value), self._without_routing(right))
+            else:
+                difference = _largest_difference(value, right)
+            errors[quantity] = difference / (self.solution.scales[quantity] or 1.0)
+        return errors
+
+    def _without_routing(self, dx: Tensor) -> Tensor:
+        """Average dx over the windows whose maximum the rounding decides: either pixel is right there."""
+        assert self.solution.gap is not None
+        rounding = 4 * self._floors()["output"] * self.solution.scales["output"]
+        patches = windows(dx)
+        undecided = (self.solution.gap <= rounding).unsqueeze(-1)
+        merged = torch.where(undecided, patches.mean(-1, keepdim=True), patches)
+        outside = dx - from_windows(patches, dx.shape)
+        return from_windows(merged, dx.shape) + outside
+
+
+def _largest_difference(value: Tensor, exact: Tensor) -> float:
+    """The largest absolute difference; equal infinities and NaN against NaN differ by nothing."""
+    same = (value == exact) | (value.isnan() & exact.isnan())
+    difference = torch.where(same, 0.0, (value - exact).abs())
+    return float(difference.nan_to_num(nan=torch.inf).max()) if difference.numel() else 0.0
+
+
+def worst(deviations: list[Deviation]) -> Deviation | None:
+    """The unacceptable deviation that is farthest beyond its tolerance, or None."""
+    bad = [d for d in deviations if not d.acceptable]
+    return max(bad, key=lambda d: d.error / max(d.tolerance, 1e-300)) if bad else None
+
+
+__all__ = ["Deviation", "DutyError", "Exam", "Problem", "Solution", "attempt", "make_problem", "worst"]

@@ -1,0 +1,79 @@
+"""Batch norm in eager operations; autograd derives the backward.
+
+Training normalises with the batch's own statistics over all dimensions but the channel's,
+
+    mean = 1/m sum(x),  var = 1/m sum((x - mean)^2),  y = (x - mean) / sqrt(var + eps) * weight + bias,
+
+and moves the running ones, with the unbiased variance m/(m-1) var. Source: Ioffe & Szegedy 2015,
+arXiv:1502.03167, algorithm 1; semantics of `torch.nn.functional.batch_norm`.
+"""
+
+import torch
+from torch import Tensor
+
+from kernels.contract import Implementation, check_batch_size
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Semantics, shapes, dtypes and errors of `torch.nn.functional.batch_norm`."""
+    dims = [d for d in range(input.dim()) if d != 1]
+    per_channel = [1, -1] + [1] * (input.dim() - 2)
+    x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+
+    if training:
+        check_batch_size(input)
+        count = input.numel() // input.shape[1]
+        m = max(count, 1)  # an empty batch has zero gradients, not NaN
+        mean = x.sum(dims) / m
+        centred = x - mean.view(per_channel)
+        var = centred.square().sum(dims) / m
+        update_running_statistics(running_mean, running_var, mean, var, count, momentum)
+    else:
+        if running_mean is None or running_var is None:
+            raise RuntimeError("running_mean and running_var must be defined in evaluation mode")
+        mean, var = running_mean.to(x.dtype), running_var.to(x.dtype)
+        centred = x - mean.view(per_channel)
+
+    scale = (var + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    y = centred * scale.view(per_channel)
+    if bias is not None:
+        y = y + bias.view(per_channel)
+    return y.to(input.dtype)
+
+
+def update_running_statistics(
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    count: int,
+    momentum: float,
+) -> None:
+    """Move the running tensors towards those of a batch of `count` values per channel, in place."""
+    if count == 0:
+        return
+    with torch.no_grad():
+        if running_mean is not None:
+            running_mean.copy_((1 - momentum) * running_mean + momentum * mean)
+        if running_var is not None:
+            unbiased = var * (count / (count - 1))
+            running_var.copy_((1 - momentum) * running_var + momentum * unbiased)
+
+
+IMPLEMENTATION = Implementation(
+    name="naive",
+    summary="eager operations, backward by autograd",
+    batch_norm=batch_norm,
+    order=20,
+)
