@@ -14,9 +14,7 @@ def backend(x: Tensor, training: bool) -> str:
     """
     parameter = torch.ones(x.shape[1], device=x.device)
     try:
-        picked = torch._C._select_batch_norm_backend(
-            x, parameter, parameter, parameter, parameter, training, 1e-5
-        ).name
+        picked = torch._C._select_batch_norm_backend(x, parameter, parameter, parameter, parameter, training, 1e-5).name
     except (AttributeError, TypeError, RuntimeError):  # not a public function: it may go
         return "as PyTorch picks"
     if picked.lower() == "cudnn":

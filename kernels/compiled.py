@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kernels import naive
-from kernels.contract import Implementation, compose
+from kernels.contract import Implementation, check_arguments, compose
 
 _block = compose(naive.batch_norm)
 
@@ -18,9 +18,7 @@ def _compiled() -> Any:
     # One graph per shape, mode and argument pattern; the default limit of 8 is meant to catch accidents,
     # and seven shapes in two modes, with and without gradients, are none.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 512)
-    torch._dynamo.config.accumulated_recompile_limit = max(
-        torch._dynamo.config.accumulated_recompile_limit, 4096
-    )
+    torch._dynamo.config.accumulated_recompile_limit = max(torch._dynamo.config.accumulated_recompile_limit, 4096)
     return torch.compile(_block, fullgraph=True, dynamic=False)
 
 
@@ -38,6 +36,7 @@ def batch_norm_block(
     pool: int | None = None,
 ) -> Tensor:
     """Semantics of the naive block; the first call at a new shape or mode compiles (seconds)."""
+    check_arguments(input, running_mean, running_var, training)  # a graph can't raise these errors
     y: Tensor = _compiled()(
         input,
         running_mean,

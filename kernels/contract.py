@@ -44,9 +44,7 @@ BlockFunction = Callable[..., Tensor]
 def compose(batch_norm: BatchNormFunction) -> BlockFunction:
     """The block (batch norm, activation, pooling) for an implementation that does not fuse it."""
 
-    def batch_norm_block(
-        *args: Any, activation: str | None = None, pool: int | None = None, **kwargs: Any
-    ) -> Tensor:
+    def batch_norm_block(*args: Any, activation: str | None = None, pool: int | None = None, **kwargs: Any) -> Tensor:
         output = ACTIVATIONS[activation](batch_norm(*args, **kwargs))
         return output if pool is None else F.max_pool2d(output, pool)
 
@@ -106,6 +104,23 @@ class Implementation:
         from kernels.registry import load  # the registry imports this module
 
         return load, (self.spec or self.name,)
+
+
+def check_arguments(x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, training: bool) -> None:
+    """Refuse what `F.batch_norm` refuses, where broadcasting would accept it.
+
+    Raises:
+        ValueError: One value per channel in training, or one running tensor without the other.
+        RuntimeError: No running tensors in evaluation, or of another number of channels.
+    """
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must either both be None or neither be None")
+    if training:
+        check_batch_size(x)
+    elif running_mean is None:
+        raise RuntimeError("running_mean must be defined in evaluation mode")
+    if running_mean is not None and running_mean.shape[0] != x.shape[1]:
+        raise RuntimeError(f"running_mean should contain {x.shape[1]} elements not {running_mean.shape[0]}")
 
 
 def check_batch_size(x: Tensor) -> None:
@@ -204,7 +219,4 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def extra_repr(self) -> str:
         """Add what the base class doesn't know."""
-        return (
-            f"{self.implementation.name}, {super().extra_repr()}"
-            f", activation={self.activation}, pool={self.pool}"
-        )
+        return f"{self.implementation.name}, {super().extra_repr()}, activation={self.activation}, pool={self.pool}"

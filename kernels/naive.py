@@ -11,7 +11,7 @@ arXiv:1502.03167, algorithm 1; semantics of `torch.nn.functional.batch_norm`.
 import torch
 from torch import Tensor
 
-from kernels.contract import Implementation, check_batch_size
+from kernels.contract import Implementation, check_arguments
 
 
 def batch_norm(
@@ -25,12 +25,12 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """Semantics, shapes, dtypes and errors of `torch.nn.functional.batch_norm`."""
+    check_arguments(input, running_mean, running_var, training)
     dims = [d for d in range(input.dim()) if d != 1]
     per_channel = [1, -1] + [1] * (input.dim() - 2)
     x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
 
     if training:
-        check_batch_size(input)
         count = input.numel() // input.shape[1]
         m = max(count, 1)  # an empty batch has zero gradients, not NaN
         mean = x.sum(dims) / m
@@ -38,8 +38,8 @@ def batch_norm(
         var = centred.square().sum(dims) / m
         update_running_statistics(running_mean, running_var, mean, var, count, momentum)
     else:
-        if running_mean is None or running_var is None:
-            raise RuntimeError("running_mean and running_var must be defined in evaluation mode")
+        assert running_mean is not None
+        assert running_var is not None
         mean, var = running_mean.to(x.dtype), running_var.to(x.dtype)
         centred = x - mean.view(per_channel)
 

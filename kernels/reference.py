@@ -145,7 +145,7 @@ def _activate(z: Tensor, activation: str | None) -> tuple[Tensor, Tensor]:
 def windows(x: Tensor) -> Tensor:
     """(N, C, H, W) as its whole 2 x 2 windows, (N, C, H // 2, W // 2, 4), row by row."""
     h, w = x.shape[2] // 2, x.shape[3] // 2
-    view = x[:, :, : 2 * h, : 2 * w].unflatten(3, (w, 2)).unflatten(2, (h, 2))
+    view = x[:, :, : 2 * h, : 2 * w].reshape(*x.shape[:2], h, 2, w, 2)
     return view.permute(0, 1, 2, 4, 3, 5).flatten(4)
 
 
@@ -153,7 +153,7 @@ def from_windows(patches: Tensor, shape: torch.Size) -> Tensor:
     """The inverse of `windows`; pixels outside of whole windows are zero."""
     h, w = patches.shape[2], patches.shape[3]
     x = torch.zeros(shape, dtype=patches.dtype, device=patches.device)
-    whole = patches.unflatten(4, (2, 2)).permute(0, 1, 2, 4, 3, 5)
+    whole = patches.view(*patches.shape[:4], 2, 2).permute(0, 1, 2, 4, 3, 5)
     x[:, :, : 2 * h, : 2 * w] = whole.reshape(*shape[:2], 2 * h, 2 * w)
     return x
 

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -58,7 +59,7 @@ def load(spec: str) -> Implementation:
     """
     path, _, function = spec.rpartition(":") if ".py:" in spec else (spec, "", "")
     if path.endswith(".py"):
-        return _load_file(Path(path), function)
+        return _load_file(Path(path).resolve(), function)
     if spec in _registered():
         return _registered()[spec]
     near = difflib.get_close_matches(spec, names(), n=1, cutoff=0.5)
@@ -75,7 +76,6 @@ def label(spec: str) -> str:
 
 @functools.cache
 def _load_file(path: Path, function: str) -> Implementation:
-    path = path.resolve()
     module = _import_file(path)
     spec = f"{path}:{function}" if function else str(path)
     if not function:
@@ -115,11 +115,16 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[module_name]
         if isinstance(error, KeyboardInterrupt):
             raise
-        message = (str(error).splitlines() or [""])[0]
         raise BrokenImplementationError(
-            f"{path.name} does not import: {type(error).__name__}: {message}"
+            f"{path.name} does not import: {type(error).__name__}: {_in_one_line(error)}"
         ) from error
     return module
+
+
+def _in_one_line(error: BaseException) -> str:
+    """The first line of an error's message, with files named without the folders of this machine."""
+    first = (str(error).splitlines() or [""])[0]
+    return re.sub(r"(?<![\w./])(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\"]+[\\/])+", "", first)
 
 
 def _check_signature(file: str, name: str, function: Callable[..., Any]) -> None:

@@ -1,0 +1,1 @@
+"""Measure batch norms: `pytest bench/ --benchmark-only` is the main job."""

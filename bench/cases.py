@@ -1,0 +1,65 @@
+"""What is measured: shapes, and for each shape which of the implementation's functions, which way."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+LENET_SHAPES = ((256, 6, 24, 24), (256, 16, 8, 8), (256, 120), (256, 84))
+LARGER_SHAPES = ((32, 64, 56, 56), (16, 256, 14, 14), (4096, 1024))
+QUICK_SHAPES = ((256, 6, 24, 24), (256, 84))
+
+KINDS = ("kernel", "block")
+PASSES = ("training forward", "training backward", "training both", "inference forward")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A shape, and batch norm alone ("kernel") or with sigmoid and, on images, the 2 x 2 max-pool ("block")."""
+
+    shape: tuple[int, ...]
+    kind: str
+
+    @property
+    def activation(self) -> str | None:
+        """What the block adds first."""
+        return "sigmoid" if self.kind == "block" else None
+
+    @property
+    def pool(self) -> int | None:
+        """What the block adds on images."""
+        return 2 if self.kind == "block" and len(self.shape) == 4 else None
+
+    @property
+    def shape_text(self) -> str:
+        """`256x6x24x24`, for ids and keys."""
+        return "x".join(map(str, self.shape))
+
+    @property
+    def description(self) -> str:
+        """What the operation is, for a heading."""
+        if self.kind == "kernel":
+            return "batch norm"
+        return "batch norm + sigmoid" + (" + 2x2 max-pool" if self.pool else "")
+
+    def bytes_moved(self, direction: str, itemsize: int) -> int:
+        """The fewest bytes that a pass can move: each tensor of the batch's size read or written once.
+
+        Forward reads x and writes y; backward reads x and dy and writes dx; y and dy of a pooled block have a
+        quarter of the pixels. Numbers per channel are left out.
+        """
+        n = 1
+        for size in self.shape:
+            n *= size
+        pooled = n
+        if self.pool:
+            pooled = self.shape[0] * self.shape[1] * (self.shape[2] // 2) * (self.shape[3] // 2)
+        forward, backward = n + pooled, 2 * n + pooled
+        elements = {"forward": forward, "backward": backward, "both": forward + backward}[direction]
+        return elements * itemsize
+
+
+def operations(quick: bool = False) -> list[Operation]:
+    """All that is measured, in the order of the tables."""
+    shapes = QUICK_SHAPES if quick else LENET_SHAPES + LARGER_SHAPES
+    return [Operation(shape, kind) for shape, kind in itertools.product(shapes, KINDS)]

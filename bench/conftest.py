@@ -1,0 +1,179 @@
+"""Options of the main job, who takes part, where results go, and how a run ends."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+
+from bench import environment, report, timing
+from bench.latency import Latency
+from bench.records import OK, UNAVAILABLE, Journal, Record, RecordsError, RecordsWarning
+from bench.roster import BASELINE, Candidate, candidates
+from bench.run import Run
+from kernels import UnknownImplementationError
+from models import allocator, fashion_mnist
+from models import device as devices
+from models.fashion_mnist import DataError, FashionMNIST
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+QUICK_IMAGES = 5120  # twenty whole batches
+
+
+def positive(text: str) -> int:
+    """An option that counts something."""
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return number
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the main job."""
+    group = parser.getgroup("bnbench")
+    add = group.addoption
+    add("--device", default="cpu", metavar="DEVICE", help="cpu, cuda, rocm, xpu or mps (default: cpu)")
+    add(
+        "--impl",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an implementation, or FILE.py:FUNCTION; repeatable (default: all, and plain LeNet)",
+    )
+    add("--epochs", type=positive, metavar="N", help="epochs of training (default: 10; 1 with --quick)")
+    add("--seeds", type=positive, default=1, metavar="N", help="train with seeds 0 to N-1 (default: 1)")
+    add(
+        "--dtype",
+        choices=list(DTYPES),
+        default="float32",
+        help="type of the batch in latency (default: float32)",
+    )
+    add("--quick", action="store_true", help="two shapes, one epoch on 5,120 images: a look, no result")
+    add("--data-dir", metavar="DIR", help="folder with Fashion-MNIST's idx files")
+    add("--results-dir", metavar="DIR", help="default: results; results/quick with --quick")
+    add("--resume", action="store_true", help="go on with the last run in the results folder")
+
+
+CANDIDATES = pytest.StashKey[list[Candidate]]()
+DATA = pytest.StashKey[FashionMNIST]()
+RUN = pytest.StashKey[Run]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse what can't work before anything runs, and open the results folder."""
+    option = config.option
+    if option.help:
+        return
+    try:
+        device = devices.find(option.device)
+        config.stash[CANDIDATES] = candidates(option.impl, device)
+        if option.collectonly:
+            return
+        allocator.settle()
+        root = Path(option.results_dir or environment.ROOT / "results" / ("quick" if option.quick else ""))
+        journal = Journal(root.resolve() / environment.machine(device))
+    except (ValueError, UnknownImplementationError, RecordsError, devices.DeviceUnavailableError) as error:
+        raise pytest.UsageError(str(error)) from None
+    conditions = environment.conditions(device) | {"quick": option.quick}
+    config.stash[RUN] = Run(journal, conditions, resume=option.resume)
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        signal.signal(number, functools.partial(_end, code))
+
+
+def _end(code: int, number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
+    pytest.exit(f"ended by {signal.Signals(number).name}; what is measured is in the records", code)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Load the data before anything is measured, if anything needs it: bad data must not cost minutes."""
+    if config.option.collectonly or not any("data" in getattr(i, "fixturenames", ()) for i in items):
+        return
+    try:
+        config.stash[DATA] = fashion_mnist.load(
+            config.option.data_dir,
+            device=devices.find(config.option.device),
+            limit=QUICK_IMAGES if config.option.quick else None,
+        )
+    except DataError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.fixture(scope="session")
+def data(pytestconfig: pytest.Config) -> FashionMNIST:
+    """What is trained on."""
+    return pytestconfig.stash[DATA]
+
+
+@pytest.fixture(scope="session")
+def run(pytestconfig: pytest.Config) -> Run:
+    """Where measurements are written down."""
+    return pytestconfig.stash[RUN]
+
+
+@pytest.fixture(scope="session")
+def baseline(pytestconfig: pytest.Config) -> Candidate:
+    """What everything is compared with."""
+    return next(c for c in pytestconfig.stash[CANDIDATES] if c.label == BASELINE)
+
+
+@pytest.fixture(scope="session")
+def latency(pytestconfig: pytest.Config) -> Latency:
+    """What measures a cell of the latency tables."""
+    option = pytestconfig.option
+    return Latency(devices.find(option.device), DTYPES[option.dtype], timing.QUICK if option.quick else timing.FULL)
+
+
+@pytest.fixture(scope="session")
+def progress(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Writes a line to the terminal at once, although pytest captures what tests print."""
+    reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    capture = pytestconfig.pluginmanager.get_plugin("capturemanager")
+
+    def show(line: str) -> None:
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            if reporter:
+                reporter.ensure_newline()
+                reporter.write_line(line)
+                reporter.flush()
+
+    return show
+
+
+def outcome(record: Record) -> None:
+    """End a test as its record did: go on, skip what this device lacks, fail what is wrong."""
+    if record["status"] == UNAVAILABLE:
+        pytest.skip(f"{record['implementation']}: {record['reason']}")
+    if record["status"] != OK:
+        pytest.fail(f"{record['implementation']}: {record['reason']}", pytrace=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Rebuild the tables from the records, show the short ones, and say where they are."""
+    if RUN not in config.stash or not config.stash[RUN].journal.records:
+        return
+    folder = config.stash[RUN].journal.folder
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordsWarning)  # said when the folder was opened
+        written, digest = report.build(folder)
+        written += [report.build_index(folder.parent)]
+    terminalreporter.section("bnbench")
+    terminalreporter.write_line(digest)
+    terminalreporter.write_line("")
+    for path in written:
+        terminalreporter.write_line(f"wrote {os.path.relpath(path)}")

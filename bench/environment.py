@@ -1,0 +1,125 @@
+"""The conditions of a measurement: a time without them is no result."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cpuinfo
+import psutil
+import torch
+
+from models import allocator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@functools.cache
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    return str(cpuinfo.get_cpu_info().get("brand_raw") or platform.processor() or platform.machine())
+
+
+@functools.cache
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "xpu":
+        return torch.xpu.get_device_name(device)
+    return cpu_name()
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine(device: torch.device) -> str:
+    """The name of the results folder: `cpu-amd-epyc-7b13-2c`, `cuda-nvidia-h200`."""
+    kind = "rocm" if device.type == "cuda" and torch.version.hip else device.type
+    name = device_name(device)
+    if kind == "cpu":
+        name = re.sub(r"\(r\)|\(tm\)|\bcpu\b|\b\d+-core\b|\bprocessor\b|@.*", " ", name, flags=re.I)
+        name += f" {cores()}c"
+    return re.sub(r"[^a-z0-9]+", "-", f"{kind} {name}".lower()).strip("-")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of all that can change a time."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("triton", "torchvision", "numpy", "pytest-benchmark"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "none"
+    if torch.version.cuda and torch.cuda.is_available():
+        found["cuda"] = torch.version.cuda
+        found["cudnn"] = str(torch.backends.cudnn.version())
+    if torch.version.hip:
+        found["hip"] = torch.version.hip
+    return found
+
+
+@functools.cache
+def commit() -> dict[str, Any]:
+    """The commit of the tree, and whether anything but results was changed since."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *arguments],  # noqa: S607 - whichever git the user has
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", ".", ":!results", ":!README.md")
+        return {"id": git("rev-parse", "--short=12", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.SubprocessError):
+        return {"id": "unknown", "dirty": None}
+
+
+def conditions(device: torch.device) -> dict[str, Any]:
+    """What holds for a whole run."""
+    return {
+        "machine": machine(device),
+        "device": device.type,
+        "device_name": device_name(device),
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "governor": _governor(),
+        "allocator": allocator.settle(),
+        "versions": versions(),
+        "commit": commit()["id"],
+        "dirty": commit()["dirty"],
+    }
+
+
+def state() -> dict[str, Any]:
+    """What changes from one measurement to the next: load and clock."""
+    frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    return {
+        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "cpu_mhz": round(frequency.current) if frequency and frequency.current else None,
+    }
+
+
+def _governor() -> str | None:
+    path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,162 @@
+"""One cell of the latency tables: gate, time in pairs, gate again, and say under which conditions."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from bench import environment, timing
+from bench.cases import Operation
+from bench.records import ERROR, OK, WRONG, Record
+from bench.roster import AA, Candidate
+from bench.statistics import paired_ratio
+from bench.subjects import Workload
+from bench.timing import Effort
+from kernels.agreement import Deviation, Exam, make_problem, worst
+
+SEED = 20150211  # any fixed number: the day on which the paper went online
+GATE_SEED, SECOND_GATE_SEED = SEED + 1, SEED + 2
+
+
+@dataclass
+class Latency:
+    """Measures cells, and keeps what the cells of one operation share.
+
+    Attributes:
+        device: Where.
+        dtype: Of the batch.
+        effort: How long per cell.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    effort: Effort
+    _operation: Operation | None = None
+    _exams: dict[tuple[bool, int], Exam] = field(default_factory=dict)
+    _workloads: dict[str, tuple[Workload, float]] = field(default_factory=dict)
+    _passed: dict[tuple[str, bool], list[Deviation]] = field(default_factory=dict)
+    _copies: dict[int, float] = field(default_factory=dict)
+
+    def key(self, operation: Operation, candidate: Candidate, which: str) -> dict[str, str]:
+        """What identifies a cell in the records."""
+        return {
+            "kind": "latency",
+            "implementation": candidate.label,
+            "shape": operation.shape_text,
+            "operation": operation.kind,
+            "pass": which,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    def measure(self, operation: Operation, candidate: Candidate, baseline: Candidate, which: str) -> dict[str, Any]:
+        """The outcome of one cell: its status, and with status "ok" its samples and what they mean."""
+        if reason := candidate.unavailable:
+            return {"status": candidate.status, "reason": reason}
+        if operation != self._operation:
+            self._operation = operation
+            for shared in (self._exams, self._workloads, self._passed):
+                shared.clear()
+        training = which.startswith("training")
+        before = environment.state()
+        try:
+            workload, first_call_seconds = self._workload(operation, candidate)
+            against, _ = self._workload(operation, baseline, twin=candidate.label == AA)
+            deviations = self._gate(operation, candidate, training, GATE_SEED)
+            if bad := worst(deviations):
+                return {"status": WRONG, "reason": f"wrong: {bad}", "errors": _plain(deviations)}
+            rounds = timing.paired_rounds(
+                workload.subject(which), against.subject(which), self.device, self.effort, SEED
+            )
+            again = self._exam(operation, training, SECOND_GATE_SEED).mark(candidate.implementation)
+            if bad := worst(again):
+                return {"status": WRONG, "reason": f"wrong after timing: {bad}", "errors": _plain(again)}
+            saved = workload.saved_bytes() if training else None
+        except Exception as error:
+            return {"status": ERROR, "reason": one_line(error)}
+        ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
+        moved = operation.bytes_moved(which.split()[1], self.dtype.itemsize)
+        return {
+            "status": OK,
+            "backend": candidate.implementation.backend(self._problem(operation).input, training),
+            "rounds": len(rounds.candidate_ns),
+            **asdict(rounds),
+            "ratio": [ratio.value, ratio.low, ratio.high],
+            "bytes_minimum": moved,
+            "copy_ns": self._copy_ns(moved),
+            "saved_bytes": saved,
+            "errors": _plain(deviations),
+            "first_call_seconds": first_call_seconds,
+            "seed": SEED,
+            "input": "normal(0.5, 2), weights of both signs",
+            "state_before": before,
+            "state_after": environment.state(),
+        }
+
+    def _problem(self, operation: Operation) -> Any:
+        return self._exam(operation, True, GATE_SEED).problem
+
+    def _exam(self, operation: Operation, training: bool, seed: int) -> Exam:
+        key = (training, seed)
+        if key not in self._exams:
+            self._exams[key] = Exam(
+                make_problem(
+                    operation.shape,
+                    dtype=self.dtype,
+                    device=self.device,
+                    seed=seed,
+                    training=training,
+                    activation=operation.activation,
+                    pool=operation.pool,
+                    backward=training,
+                )
+            )
+        return self._exams[key]
+
+    def _gate(self, operation: Operation, candidate: Candidate, training: bool, seed: int) -> list[Deviation]:
+        key = (candidate.label, training)
+        if key not in self._passed:
+            self._passed[key] = self._exam(operation, training, seed).mark(candidate.implementation)
+        return self._passed[key]
+
+    def _workload(self, operation: Operation, candidate: Candidate, *, twin: bool = False) -> tuple[Workload, float]:
+        """The candidate's operands and the seconds of its first calls, compilation included."""
+        label = f"{candidate.label} (twin)" if twin else candidate.label
+        if label not in self._workloads:
+            problem = self._problem(operation)
+            start = time.perf_counter()
+            workload = Workload(candidate.implementation, problem)
+            timing.sample_ns(workload.subject("training both"), 1, self.device)
+            timing.sample_ns(workload.subject("inference forward"), 1, self.device)
+            self._workloads[label] = (workload, time.perf_counter() - start)
+        return self._workloads[label]
+
+    def _copy_ns(self, moved: int) -> float:
+        if moved not in self._copies:
+            self._copies[moved] = timing.copy_ns(moved, self.device)
+        return self._copies[moved]
+
+
+def baseline_side(record: Record) -> dict[str, Any]:
+    """The baseline's own outcome, out of the A/A cell in which it was timed against itself."""
+    if record["status"] != OK:
+        return {key: record[key] for key in ("status", "reason") if key in record}
+    measured = list(record)
+    outcome = measured[measured.index("status") : measured.index("conditions")]
+    return {
+        **{name: record[name] for name in outcome},
+        "candidate_ns": record["baseline_ns"],
+        "ratio": [1.0, 1.0, 1.0],
+    }
+
+
+def _plain(deviations: list[Deviation]) -> dict[str, float]:
+    return {d.quantity: d.error for d in deviations}
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in one line: its type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

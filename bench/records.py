@@ -1,0 +1,131 @@
+"""The truth: one JSON object per measurement, one line each, appended and synced before the next one starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+SCHEMA = 1
+FILE = "records.jsonl"
+REJECTED = "records.rejected"
+
+OK, WRONG, ERROR, UNAVAILABLE = "ok", "wrong", "error", "unavailable"
+
+
+class RecordsWarning(UserWarning):
+    """A line of a records file could not be read."""
+
+
+class RecordsError(Exception):
+    """A results folder can't be used; the message is one line."""
+
+
+def identity(record: Record) -> str:
+    """The key that tells one measurement from another: its `key` object, in one canonical line."""
+    return json.dumps(record["key"], sort_keys=True)
+
+
+def read(path: Path) -> list[Record]:
+    """All records of a file, in the order in which they were measured.
+
+    A line that is no record, such as the half of one that a killed run leaves, is skipped with a warning.
+    """
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        record = parse(line)
+        if record is None:
+            warnings.warn(f"{path.name}:{number} is no record, skipped", RecordsWarning, stacklevel=2)
+        else:
+            records.append(record)
+    return records
+
+
+def parse(line: bytes) -> Record | None:
+    """One line as a record, or None."""
+    try:
+        record = json.loads(line)
+    except ValueError:  # a UnicodeDecodeError is one
+        return None
+    wanted = {"schema": int, "kind": str, "run": str, "key": dict, "status": str, "implementation": str}
+    if not isinstance(record, dict) or not all(isinstance(record.get(k), t) for k, t in wanted.items()):
+        return None
+    return record if record["schema"] == SCHEMA else None
+
+
+def latest(records: list[Record]) -> list[Record]:
+    """For each key the newest record; in the order of their first appearance."""
+    return list({identity(record): record for record in records}.values())
+
+
+class Journal:
+    """The records file of one machine, open for appending.
+
+    Args:
+        folder: The machine's folder; it is made.
+
+    Raises:
+        RecordsError: The folder can't be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._set_half_a_line_aside()
+            with self.path.open("ab") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RecordsError(f"results folder {folder} can't be written: {error.strerror}") from error
+        self.records = read(self.path)
+
+    def append(self, record: Record) -> None:
+        """Write a record and wait until it is on the disk.
+
+        Raises:
+            RecordsError: It can't be written; what was measured before is safe.
+        """
+        line = json.dumps({"schema": SCHEMA, **record}, allow_nan=True).encode() + b"\n"
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                try:
+                    if file.write(line) != len(line):
+                        raise OSError(28, "No space left on device")
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(size)
+                    raise
+        except OSError as error:
+            raise RecordsError(f"can't write {self.path}: {error.strerror}") from error
+        self.records.append({"schema": SCHEMA, **record})
+
+    def _set_half_a_line_aside(self) -> None:
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        whole, newline, rest = content.rpartition(b"\n")
+        if not rest:
+            return
+        if parse(rest) is not None:  # only the line's end is missing
+            with self.path.open("ab") as file:
+                file.write(b"\n")
+            return
+        warnings.warn(f"{FILE} ends in half a record, which is now in {REJECTED}", RecordsWarning, stacklevel=3)
+        with (self.folder / REJECTED).open("ab") as file:
+            file.write(rest + b"\n")
+        with self.path.open("r+b") as file:
+            file.truncate(len(whole) + len(newline))
+
+
+def digest(paths: list[Path]) -> str:
+    """Twelve hexadecimal digits that change when one of the files does."""
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()[:12]

@@ -1,0 +1,109 @@
+"""What tables share: Markdown and CSV from rows, and how a number is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from bench.records import OK, Record
+from bench.statistics import Ratio
+
+
+def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; first column to the left, all others to the right."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    align = ["left"] + ["right"] * (len(headers) - 1)
+    return tabulate(escaped, headers, tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def plain_text(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The same for a terminal."""
+    align = ["left"] + ["right"] * (len(headers) - 1)
+    return tabulate(list(rows), headers, tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def comma_separated(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """The same as CSV, numbers unrounded."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(headers)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, in plain notation."""
+    if value == 0 or value != value or abs(value) == float("inf"):
+        return f"{value:g}"
+    text = f"{value:.{digits}g}"
+    return text if "e" not in text else f"{float(text):,.0f}"
+
+
+def ratio_text(ratio: Ratio) -> str:
+    """`2.98 [2.82, 3.09]`: two decimals, one from 10 on."""
+    decimals = 2 if ratio.value < 9.95 else 1
+    if ratio.high == float("inf"):
+        return f"{ratio.value:.{decimals}f} [too few rounds]"
+    return f"{ratio.value:.{decimals}f} [{ratio.low:.{decimals}f}, {ratio.high:.{decimals}f}]"
+
+
+def reason(record: Record) -> str:
+    """Why a record has no figure."""
+    return f"{record.get('reason', record['status'])}"
+
+
+def footnotes(records: list[Record]) -> str:
+    """What a reader must know of the rows: what each implementation is, how it differs, what failed."""
+    newest = {r["implementation"]: r for r in records}
+    lines = ["## Implementations", ""]
+    for name, record in sorted(newest.items(), key=lambda item: (item[1]["order"], item[0])):
+        if name == "A/A":
+            lines.append("- `A/A`: `builtin` against itself. What it shows is the noise of this run.")
+            continue
+        ran = [r for r in records if r["implementation"] == name and r["status"] == OK]
+        backends = sorted({r["backend"] for r in ran})
+        what = record["summary"] or "LeNet without batch norm"
+        lines.append(f"- `{name}`: {what}" + (f"; ran as {', '.join(backends)}." if backends else "."))
+        lines += [f"    - differs: {text}." for text in record["differences"].values()]
+        failures = {reason(r) for r in records if r["implementation"] == name and r["status"] != OK}
+        lines += [f"    - **{text}**" for text in sorted(failures)]
+    return "\n".join(lines) + "\n"
+
+
+def conditions(records: list[Record]) -> str:
+    """Under which conditions the rows were measured; one block per run, newest first."""
+    lines = ["## Conditions", ""]
+    runs: dict[str, list[Record]] = {}
+    for record in records:
+        runs.setdefault(record["run"], []).append(record)
+    for run, measured in sorted(runs.items(), reverse=True):
+        c = measured[-1]["conditions"]
+        loads = [
+            s["load_1min"]
+            for r in measured
+            for s in (r.get("state_before"), r.get("state_after"))
+            if s and s.get("load_1min") is not None
+        ]
+        dirty = {True: ", with uncommitted changes", False: "", None: ""}[c["dirty"]]
+        names = sorted({r["implementation"] for r in measured})
+        lines += [
+            f"Run `{run}`, commit `{c['commit']}`{dirty}{', --quick: a look, no result' if c['quick'] else ''}:",
+            "",
+            (
+                f"- {c['device_name']} ({c['device']}), {c['cores']} cores, {c['threads']} threads,"
+                f" {c['cpu_capability']}, {c['memory_gib']:g} GiB, {c['system']}, governor {c['governor'] or 'unknown'}"
+            ),
+            "- " + ", ".join(f"{package} {version}" for package, version in c["versions"].items()),
+            f"- allocator: {c['allocator']}",
+            f"- {len(measured)} measurements of {', '.join(names)}",
+        ]
+        if loads:
+            lines.append(f"- load average while measuring: {min(loads):g} to {max(loads):g}")
+            if max(loads) > c["cores"] + 1:
+                lines.append("- **other programs were running: these times are not to be quoted**")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,69 @@
+"""How well and how fast LeNet trains with each batch norm, and without one.
+
+Implementations take turns epoch by epoch. What pytest-benchmark shows are the seconds of an epoch's steps.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.conftest import CANDIDATES, outcome
+from bench.handover import hand_over, replayed_clock
+from bench.records import Record
+from bench.roster import BASELINE, PLAIN, Candidate, identical, plain
+from bench.run import Run
+from bench.turns import train_in_turns
+from models.fashion_mnist import FashionMNIST
+from models.training import Settings
+
+
+def contestants(config: pytest.Config) -> list[Candidate]:
+    """Those of the roster, the baseline a second time, and plain LeNet unless `--impl` names others only."""
+    roster = [*config.stash[CANDIDATES]]
+    roster.append(identical(next(candidate for candidate in roster if candidate.label == BASELINE)))
+    return [*roster, plain()] if not config.option.impl or PLAIN in config.option.impl else roster
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per contestant."""
+    rows = contestants(metafunc.config)
+    metafunc.parametrize("candidate", rows, ids=[row.label for row in rows])
+
+
+@pytest.fixture(scope="session")
+def trainings(
+    pytestconfig: pytest.Config, data: FashionMNIST, run: Run, progress: Callable[[str], None]
+) -> Callable[[], dict[str, list[Record]]]:
+    """All trainings, of all seeds; the first test that asks runs them."""
+
+    @functools.cache
+    def train_all() -> dict[str, list[Record]]:
+        option = pytestconfig.option
+        epochs = option.epochs or (1 if option.quick else 10)
+        roster = contestants(pytestconfig)
+        records: dict[str, list[Record]] = {candidate.label: [] for candidate in roster}
+        for seed in range(option.seeds):
+            settings = Settings(epochs=epochs, seed=seed)
+            for label, found in train_in_turns(roster, data, settings, run, progress).items():
+                records[label] += found
+        return records
+
+    return train_all
+
+
+@pytest.mark.benchmark(timer=replayed_clock)
+def test_training(
+    candidate: Candidate,
+    trainings: Callable[[], dict[str, list[Record]]],
+    data: FashionMNIST,
+    benchmark: BenchmarkFixture,
+) -> None:
+    """Train with one implementation, next to all the others."""
+    records = trainings()[candidate.label]
+    for record in records:
+        outcome(record)
+    hand_over(benchmark, f"LeNet on {data.name}, steps of one epoch", [r["step_seconds"] * 1e9 for r in records])

@@ -1,0 +1,134 @@
+"""Time a candidate and the baseline side by side: paired rounds, in random order, set-up outside the clock."""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter_ns  # bound here, before any implementation's file is loaded
+
+import torch
+
+from models.device import synchronize
+
+Subject = Callable[[int], Callable[[], object]]
+"""What is timed: given a number of iterations it prepares them, off the clock, and returns what runs them."""
+
+SHORTEST_SAMPLE_NS = 1_000_000
+MOST_ITERATIONS = 1000
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure one cell.
+
+    Attributes:
+        seconds: Aim for so many seconds of rounds.
+        least_rounds: Never fewer.
+        most_rounds: Never more.
+    """
+
+    seconds: float
+    least_rounds: int
+    most_rounds: int
+
+
+FULL = Effort(seconds=0.45, least_rounds=15, most_rounds=120)
+QUICK = Effort(seconds=0.30, least_rounds=15, most_rounds=80)
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Paired samples, in nanoseconds per round of `iterations` calls, in the order in which they were taken."""
+
+    iterations: int
+    candidate_ns: list[int]
+    baseline_ns: list[int]
+
+
+class RecompiledError(Exception):
+    """torch.compile compiled inside the timed rounds: the times are not those of the compiled code."""
+
+
+def sample_ns(subject: Subject, iterations: int, device: torch.device) -> int:
+    """Nanoseconds that `iterations` calls take, the device idle before and after."""
+    run = subject(iterations)
+    synchronize(device)
+    start = perf_counter_ns()
+    run()
+    synchronize(device)
+    return perf_counter_ns() - start
+
+
+def settle_iterations(subjects: tuple[Subject, ...], device: torch.device) -> tuple[int, int]:
+    """Warm up, and find the iterations that make the shortest subject's sample long enough for the clock.
+
+    Returns:
+        The iterations per round, the same for all, and the nanoseconds that a round of all will take.
+    """
+    iterations = 1
+    while True:
+        samples = [median(sample_ns(s, iterations, device) for _ in range(3)) for s in subjects]
+        shortest = min(samples)
+        if shortest >= 0.7 * SHORTEST_SAMPLE_NS or iterations >= MOST_ITERATIONS:
+            return iterations, int(sum(samples))
+        wanted = math.ceil(iterations * SHORTEST_SAMPLE_NS / max(shortest, 1))
+        iterations = min(MOST_ITERATIONS, max(wanted, 2 * iterations))
+
+
+def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, effort: Effort, seed: int) -> Rounds:
+    """Time both in every round, in random order, until the effort is spent.
+
+    Garbage collection is off while rounds run. The first rounds of each subject, which settle the number of
+    iterations, warm it up and are not kept.
+
+    Raises:
+        RecompiledError: See there.
+    """
+    order = random.Random(seed)
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        iterations, round_ns = settle_iterations((candidate, baseline), device)
+        wanted = int(effort.seconds * 1e9 / max(round_ns, 1))
+        rounds = min(effort.most_rounds, max(effort.least_rounds, wanted))
+        before = compilations()
+        samples: dict[Subject, list[int]] = {candidate: [], baseline: []}
+        for _ in range(rounds):
+            for subject in order.sample((candidate, baseline), 2):
+                samples[subject].append(sample_ns(subject, iterations, device))
+        if compilations() != before:
+            raise RecompiledError("recompiled while timing")
+    finally:
+        if was_enabled:
+            gc.enable()
+    return Rounds(iterations, samples[candidate], samples[baseline])
+
+
+def compilations() -> int:
+    """How many graphs torch.compile has compiled in this process."""
+    if "torch._dynamo.utils" not in sys.modules:
+        return 0
+    return int(sys.modules["torch._dynamo.utils"].counters["stats"]["unique_graphs"])
+
+
+def copy_ns(bytes_moved: int, device: torch.device) -> float:
+    """Nanoseconds that a plain copy takes which reads and writes `bytes_moved` together, median of rounds."""
+    source = torch.ones(max(bytes_moved // 2, 1), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def subject(iterations: int) -> Callable[[], object]:
+        def run() -> None:
+            for _ in range(iterations):
+                target.copy_(source)
+
+        return run
+
+    iterations, round_ns = settle_iterations((subject,), device)
+    rounds = min(50, max(10, int(5e7 / max(round_ns, 1))))
+    return median(sample_ns(subject, iterations, device) for _ in range(rounds)) / iterations

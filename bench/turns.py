@@ -1,0 +1,184 @@
+"""Train several implementations in turns: every epoch each of them once, in random order.
+
+So a machine that speeds up or slows down does so for all of them, and the epochs of one number are pairs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench import checkpoints, environment
+from bench.cases import LENET_SHAPES, Operation
+from bench.latency import one_line
+from bench.records import ERROR, OK, WRONG, Record
+from bench.roster import Candidate
+from bench.run import Run
+from kernels.agreement import Exam, make_problem, worst
+from models.fashion_mnist import FashionMNIST
+from models.lenet import lenet
+from models.training import Epoch, Settings, train, warm_up
+
+GATE_SEED = 20150212
+
+
+@dataclass
+class Turn:
+    """One implementation in training."""
+
+    candidate: Candidate
+    model: nn.Module
+    epochs: Iterator[Epoch]
+    warm_up_seconds: float
+
+
+def train_in_turns(
+    roster: list[Candidate],
+    data: FashionMNIST,
+    settings: Settings,
+    run: Run,
+    progress: Callable[[str], None],
+) -> dict[str, list[Record]]:
+    """Train LeNet with each candidate under the same seed, and record every epoch as it ends.
+
+    A candidate that is unavailable, fails the gate or raises costs its own rows only, which say why.
+
+    Returns:
+        The records of each candidate, an epoch each; the last one may be a failure.
+    """
+    numbers = range(1, settings.epochs + 1)
+    records: dict[str, list[Record]] = {candidate.label: [] for candidate in roster}
+    running: dict[str, Turn] = {}
+
+    def note(candidate: Candidate, number: int, outcome: dict[str, Any]) -> None:
+        key = epoch_key(candidate, data, settings, number)
+        facts = {"data": data.source, "digest": data.digest}
+        records[candidate.label].append(run.append(key, {**facts, **outcome}, candidate))
+
+    for candidate in roster:
+        known = [run.done(epoch_key(candidate, data, settings, number), candidate) for number in numbers]
+        done = list(itertools.takewhile(bool, known))
+        records[candidate.label] = [record for record in done if record]
+        if len(done) == settings.epochs or any(record["status"] != OK for record in records[candidate.label]):
+            continue
+        if candidate.unavailable:
+            note(candidate, 1, {"status": candidate.status, "reason": candidate.unavailable})
+            continue
+        try:
+            if reason := why_not_trained(candidate, data.train_images.device):
+                note(candidate, 1, {"status": WRONG, "reason": reason})
+                continue
+            progress(f"seed {settings.seed}: warming up {candidate.label}")
+            running[candidate.label] = begin(candidate, data, settings, run, len(done))
+        except Exception as error:
+            note(candidate, 1, {"status": ERROR, "reason": one_line(error)})
+
+    order = random.Random(settings.seed)
+    for number in numbers:
+        told = []
+        for label in order.sample(sorted(running), len(running)):
+            if len(records[label]) >= number:
+                continue
+            turn = running[label]
+            try:
+                outcome = take(turn, data)
+            except Exception as error:
+                note(turn.candidate, number, {"status": ERROR, "reason": one_line(error)})
+                del running[label]
+                continue
+            # The weights first: a kill in between costs this training's time, never a record.
+            checkpoints.save(run.journal.folder, label, settings.seed, number, turn.model)
+            note(turn.candidate, number, outcome)
+            told.append(f"{label} {outcome['step_seconds']:.1f} s, test acc {outcome['test_accuracy']:.3f}")
+        if told:
+            progress(f"seed {settings.seed}, epoch {number} of {settings.epochs}: " + "; ".join(sorted(told)))
+    for label in running:
+        checkpoints.forget(run.journal.folder, label, settings.seed)
+    return records
+
+
+def begin(candidate: Candidate, data: FashionMNIST, settings: Settings, run: Run, done: int) -> Turn:
+    """A network warmed up and ready for the epoch after those that are done.
+
+    Without the weights of the last of these, the epochs are trained again, since the next one starts from them.
+    """
+    device = data.train_images.device
+    model = lenet(candidate.found, seed=settings.seed, device=device)
+    if done and checkpoints.restore(run.journal.folder, candidate.label, settings.seed, done, model):
+        epochs = train(model, data, settings, first_epoch=done + 1)
+    else:
+        epochs = itertools.islice(train(model, data, settings), done, None)
+    return Turn(candidate, model, epochs, warm_up(model, data, settings))
+
+
+def take(turn: Turn, data: FashionMNIST) -> dict[str, Any]:
+    """Train one epoch, and say what came of it."""
+    before, faults = environment.state(), page_faults()
+    epoch = next(turn.epochs)
+    return {
+        "status": OK,
+        "backend": backend(turn.candidate, data.train_images.device),
+        **asdict(epoch),
+        "warm_up_seconds": turn.warm_up_seconds,
+        "page_faults": None if faults is None else (page_faults() or 0) - faults,
+        "state_before": before,
+    }
+
+
+def epoch_key(candidate: Candidate, data: FashionMNIST, settings: Settings, number: int) -> dict[str, Any]:
+    """What identifies an epoch in the records."""
+    return {
+        "kind": "epoch",
+        "implementation": candidate.label,
+        "data": data.name,
+        "images": len(data.train_images),
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "lr": settings.lr,
+        "seed": settings.seed,
+        "epoch": number,
+    }
+
+
+def why_not_trained(candidate: Candidate, device: torch.device) -> str | None:
+    """None, or what is wrong with it at LeNet's own shapes, in training and in inference."""
+    if candidate.found is None:  # plain LeNet
+        return None
+    for shape in LENET_SHAPES:
+        operation = Operation(shape, "block")
+        for training in (True, False):
+            problem = make_problem(
+                shape,
+                device=device,
+                seed=GATE_SEED,
+                training=training,
+                activation=operation.activation,
+                pool=operation.pool,
+                backward=training,
+            )
+            if bad := worst(Exam(problem).mark(candidate.found)):
+                return f"wrong: {bad}"
+    return None
+
+
+def backend(candidate: Candidate, device: torch.device) -> str:
+    """What runs underneath at LeNet's first slot."""
+    if candidate.found is None:
+        return "no batch norm"
+    return candidate.found.backend(torch.empty(LENET_SHAPES[0], device=device), True)
+
+
+def page_faults() -> int | None:
+    """Minor page faults of this process so far, where the system counts them."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -1,0 +1,58 @@
+"""The devices that a user can name, and whether this machine has them."""
+
+from __future__ import annotations
+
+import torch
+
+NAMES = ("cpu", "cuda", "rocm", "xpu", "mps")
+
+
+class DeviceUnavailableError(Exception):
+    """The device that was asked for is not here; the message is one line that says what is missing."""
+
+
+def find(name: str) -> torch.device:
+    """Return the torch device for one of `NAMES`, with or without an index (`cuda:1`).
+
+    `rocm` is an AMD GPU, which torch itself calls `cuda`; here `cuda` means NVIDIA.
+
+    Raises:
+        ValueError: `name` is none of `NAMES`.
+        DeviceUnavailableError: This machine, or this build of torch, has no such device.
+    """
+    kind, colon, index = name.partition(":")
+    if kind not in NAMES or (colon and not index.isdecimal()):
+        raise ValueError(f"unknown device {name!r}, choose from {', '.join(NAMES)}")
+    missing = _why_missing(kind)
+    if missing:
+        raise DeviceUnavailableError(f"no {kind} device: {missing}")
+    torch_kind = "cuda" if kind == "rocm" else kind
+    if not index:
+        return torch.device(torch_kind)
+    count = 1 if kind == "cpu" else torch.accelerator.device_count()
+    if int(index) >= count:
+        raise DeviceUnavailableError(f"no {kind} device {index}: this machine has {count}")
+    return torch.device(torch_kind, int(index))
+
+
+def _why_missing(kind: str) -> str | None:
+    version = torch.__version__
+    if kind == "cuda":
+        if torch.version.cuda is None:
+            return f"torch {version} is built without CUDA (UV_TORCH_BACKEND=auto picks another build)"
+        return None if torch.cuda.is_available() else f"torch {version} finds no NVIDIA GPU with a working driver"
+    if kind == "rocm":
+        if torch.version.hip is None:
+            return f"torch {version} is built without ROCm (UV_TORCH_BACKEND=auto picks another build)"
+        return None if torch.cuda.is_available() else f"torch {version} finds no AMD GPU with a working driver"
+    if kind == "xpu":
+        return None if torch.xpu.is_available() else f"torch {version} finds no Intel GPU, or is built without XPU"
+    if kind == "mps":
+        return None if torch.backends.mps.is_available() else "Apple's Metal (MPS) needs macOS on Apple silicon"
+    return None
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until all work queued on `device` is done."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
