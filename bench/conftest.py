@@ -72,6 +72,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 CANDIDATES = pytest.StashKey[list[Candidate]]()
 DATA = pytest.StashKey[FashionMNIST]()
 RUN = pytest.StashKey[Run]()
+ENDED_BY = pytest.StashKey[signal.Signals]()
+ENDINGS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -91,12 +93,21 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     conditions = environment.conditions(device) | {"quick": option.quick}
     config.stash[RUN] = Run(journal, conditions, resume=option.resume)
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        signal.signal(number, functools.partial(_end, code))
+    for number in ENDINGS:
+        signal.signal(number, functools.partial(_end, config))
 
 
-def _end(code: int, number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
-    pytest.exit(f"ended by {signal.Signals(number).name}; what is measured is in the records", code)
+def _end(config: pytest.Config, number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+    # Not pytest.exit(): its exception is an ordinary one, which the handling of broken implementations would catch.
+    config.stash[ENDED_BY] = signal.Signals(number)
+    raise KeyboardInterrupt
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Exit as a program does that a signal ended."""
+    if ENDED_BY in session.config.stash:
+        session.exitstatus = ENDINGS[session.config.stash[ENDED_BY]]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -165,6 +176,8 @@ def outcome(record: Record) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Rebuild the tables from the records, show the short ones, and say where they are."""
+    if ENDED_BY in config.stash:
+        terminalreporter.write_line(f"ended by {config.stash[ENDED_BY].name}; what is measured is in the records")
     if RUN not in config.stash or not config.stash[RUN].journal.records:
         return
     folder = config.stash[RUN].journal.folder

@@ -52,9 +52,10 @@ def parse(line: bytes) -> Record | None:
     """One line as a record, or None."""
     try:
         record = json.loads(line)
-    except ValueError:  # a UnicodeDecodeError is one
+    except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError
         return None
-    wanted = {"schema": int, "kind": str, "run": str, "key": dict, "status": str, "implementation": str}
+    wanted: dict[str, type] = {"schema": int, "kind": str, "run": str, "time": str, "key": dict, "conditions": dict}
+    wanted |= {"status": str, "implementation": str}
     if not isinstance(record, dict) or not all(isinstance(record.get(k), t) for k, t in wanted.items()):
         return None
     return record if record["schema"] == SCHEMA else None

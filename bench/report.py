@@ -177,14 +177,28 @@ def build_readme(readme: Path, root: Path) -> None:
     readme.write_text(f"{before}{MARKERS[0]}\n{link}\n\n{table(records)}\n{MARKERS[1]}{after}", encoding="utf-8")
 
 
+def _warn_once() -> Callable[..., None]:
+    told: set[str] = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
+    return show
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, or 2 on a folder without records."""
+    """The command line; 0, or 2 without records."""
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, help="one machine's folder (default: all)")
     folder = parser.parse_args(arguments).folder
-    warnings.showwarning = lambda message, *rest: print(f"warning: {message}", file=sys.stderr)  # noqa: ARG005
+    warnings.showwarning = _warn_once()
     root = folder.resolve().parent if folder else ROOT / "results"
     folders = [folder] if folder else [path for path, _ in machines(root)]
+    if not folders:
+        print(f"{root}: no machine's records (*/{FILE}) to report on", file=sys.stderr)
+        return 2
     for one in folders:
         if not (one / FILE).is_file() or not read(one / FILE):
             print(f"{one}: no records ({FILE}) to report on", file=sys.stderr)

@@ -67,12 +67,14 @@ def sample_ns(subject: Subject, iterations: int, device: torch.device) -> int:
 def settle_iterations(subjects: tuple[Subject, ...], device: torch.device) -> tuple[int, int]:
     """Warm up, and find the iterations that make the shortest subject's sample long enough for the clock.
 
+    The least of a few samples decides: another program's time slice must not pass for a long call.
+
     Returns:
         The iterations per round, the same for all, and the nanoseconds that a round of all will take.
     """
     iterations = 1
     while True:
-        samples = [median(sample_ns(s, iterations, device) for _ in range(3)) for s in subjects]
+        samples = [min(sample_ns(s, iterations, device) for _ in range(3)) for s in subjects]
         shortest = min(samples)
         if shortest >= 0.7 * SHORTEST_SAMPLE_NS or iterations >= MOST_ITERATIONS:
             return iterations, int(sum(samples))
@@ -98,16 +100,19 @@ def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, e
         wanted = int(effort.seconds * 1e9 / max(round_ns, 1))
         rounds = min(effort.most_rounds, max(effort.least_rounds, wanted))
         before = compilations()
-        samples: dict[Subject, list[int]] = {candidate: [], baseline: []}
+        candidate_ns: list[int] = []
+        baseline_ns: list[int] = []
+        sides = [(candidate, candidate_ns), (baseline, baseline_ns)]
         for _ in range(rounds):
-            for subject in order.sample((candidate, baseline), 2):
-                samples[subject].append(sample_ns(subject, iterations, device))
+            order.shuffle(sides)
+            for subject, samples in sides:
+                samples.append(sample_ns(subject, iterations, device))
         if compilations() != before:
             raise RecompiledError("recompiled while timing")
     finally:
         if was_enabled:
             gc.enable()
-    return Rounds(iterations, samples[candidate], samples[baseline])
+    return Rounds(iterations, candidate_ns, baseline_ns)
 
 
 def compilations() -> int:

@@ -189,10 +189,12 @@ class Exam:
         # and a kernel may do just that for the two gradients that are sums.
         chain = (x.numel() / x.shape[1]) ** 0.5
         roundings = {"dweight": ROUNDINGS + chain, "dbias": ROUNDINGS + chain}
-        stored = {"output": x.dtype, "dx": x.dtype}
+        problem = self.problem
+        stored = {"dweight": problem.weight, "dbias": problem.bias}
+        stored |= {"running_mean": problem.running_mean, "running_var": problem.running_var}
         return {
             quantity: roundings.get(quantity, ROUNDINGS) * torch.finfo(wide).eps * self.solution.condition
-            + 2 * torch.finfo(stored.get(quantity, wide)).eps
+            + 2 * torch.finfo((like if (like := stored.get(quantity)) is not None else x).dtype).eps
             for quantity in self.solution.values
         }
 

@@ -1,0 +1,446 @@
+"""The main job end to end: `pytest bench --benchmark-only` in processes of its own, as a user runs it.
+
+Every scenario is one function that runs what it needs; two of them at a time run while the tests read the
+outcomes. Each process measures a few cells for a short time, with one thread: nothing here looks at a time.
+"""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+import kernels
+from bench.environment import ROOT
+from bench.records import FILE, REJECTED
+from models.fashion_mnist import EMBEDDED, FILES
+from tests.bench.samples import row_of, table
+
+NAIVE = ["--impl", "naive"]
+ONE_CELL = "256x84-kernel and forward"  # of each implementation in training, and in inference
+FEW_CELLS = ["-k", f"({ONE_CELL}) or test_training"]
+LATENCY_ONLY = ["-k", ONE_CELL]
+LIMIT_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of the main job ended, and what it left in its results folder."""
+
+    code: int
+    output: str
+    results: Path
+
+    @property
+    def machine(self) -> Path:
+        """The one machine's folder."""
+        (folder,) = (path for path in self.results.iterdir() if path.is_dir())
+        return folder
+
+    def text(self, name):
+        return (self.machine / name).read_text(encoding="utf-8")
+
+    @property
+    def records(self):
+        return [json.loads(line) for line in self.text(FILE).splitlines()]
+
+    @property
+    def keys(self):
+        return [json.dumps(record["key"], sort_keys=True) for record in self.records]
+
+    def rows(self, name):
+        return list(csv.DictReader(self.text(name).splitlines(), strict=True))
+
+    def names(self, name):
+        return {row["implementation"] for row in self.rows(name)}
+
+    @property
+    def error_lines(self):
+        return [line for line in self.output.splitlines() if line.strip()]
+
+
+def start(results, *options):
+    """A run of the main job that is not waited for."""
+    command = [sys.executable, "-m", "pytest", "bench", "--benchmark-only", "--quick", "-p", "no:cacheprovider"]
+    where = ["--results-dir", str(results)]
+    data = [] if "--data-dir" in options else ["--data-dir", str(EMBEDDED)]
+    return subprocess.Popen(
+        [*command, *where, *data, *options],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def end(process, results):
+    """Wait for a run and keep its outcome."""
+    try:
+        output, _ = process.communicate(timeout=LIMIT_SECONDS)
+    finally:
+        process.kill()
+    return Outcome(process.returncode, output, results)
+
+
+def main_job(results, *options):
+    """A whole run of the main job."""
+    return end(start(results, *options), results)
+
+
+# Scenarios
+
+REFUSED = {
+    "unknown implementation": ["--impl", "nave"],
+    "no cuda": ["--device", "cuda"],
+    "no rocm": ["--device", "rocm"],
+    "epochs": ["--epochs", "-1"],
+}
+
+GOOD = """\
+import torch
+
+def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    return torch.nn.functional.batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps
+    )
+"""
+ALL_ZERO = GOOD.replace("return ", "return 0 * ")
+RAISING = GOOD.replace("    return ", '    raise ZeroDivisionError("no such luck")\n    return ')
+USERS_FILES = {
+    "good.py": GOOD,
+    "no_import.py": "import torch\nimport no_such_package_of_anyone\n",
+    "no_syntax.py": "def batch_norm(:\n",
+    "no_function.py": "def something_else(x):\n    return x\n",
+    "other_signature.py": "def batch_norm(x, gamma, beta):\n    return x\n",
+    "raising.py": RAISING,
+    "zeros.py": ALL_ZERO,
+}
+BROKEN = {
+    "no_import.py": "no_import.py does not import: ModuleNotFoundError: No module named 'no_such_package_of_anyone'",
+    "no_syntax.py": "no_syntax.py does not import: SyntaxError",
+    "no_function.py": "no_function.py has no function 'batch_norm'",
+    "other_signature.py": "other_signature.py:batch_norm has signature (x, gamma, beta), not that of F.batch_norm",
+    "raising.py": "ZeroDivisionError: no such luck",
+    "zeros.py": "wrong: ",
+    "missing.py": "no file missing.py in ",
+}
+
+
+def refused(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        found = {name: pool.submit(main_job, tmp_path / name, *options) for name, options in REFUSED.items()}
+    return {name: future.result() for name, future in found.items()}
+
+
+def results_under_a_file(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    return main_job(tmp_path / "file" / "out", *NAIVE)
+
+
+def no_data(tmp_path):
+    return main_job(tmp_path / "out", *NAIVE, "--data-dir", str(tmp_path / "nowhere"))
+
+
+def damaged_data(tmp_path):
+    shutil.copytree(EMBEDDED, tmp_path / "data")
+    images = tmp_path / "data" / f"{FILES[0]}.gz"
+    images.write_bytes(images.read_bytes()[:-100])
+    return main_job(tmp_path / "out", *NAIVE, "--data-dir", str(tmp_path / "data"))
+
+
+def only_naive(tmp_path):
+    return main_job(tmp_path / "out", *NAIVE, *FEW_CELLS, "--benchmark-json", str(tmp_path / "b.json"))
+
+
+def users_files(tmp_path):
+    specs = []
+    for name, text in USERS_FILES.items():
+        (tmp_path / name).write_text(text)
+        specs += ["--impl", str(tmp_path / name)]
+    specs += ["--impl", str(tmp_path / "missing.py")]
+    return main_job(tmp_path / "out", *NAIVE, *specs, *FEW_CELLS, "--benchmark-json", str(tmp_path / "b.json"))
+
+
+def until_records(process, results, number):
+    """Wait until a run has written so many records, and return how many those are."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        written = sum(path.read_bytes().count(b"\n") for path in results.glob(f"*/{FILE}"))
+        if written >= number:
+            return written
+        time.sleep(0.02)
+    process.kill()
+    raise AssertionError(f"the run ended or hung before it wrote {number} records:\n{process.communicate()[0]}")
+
+
+def terminated_in_training(tmp_path):
+    process = start(tmp_path / "out", *NAIVE, "--epochs", "500", *FEW_CELLS)
+    until_records(process, tmp_path / "out", 8)  # six of latency: it trains now
+    process.send_signal(signal.SIGTERM)
+    return end(process, tmp_path / "out")
+
+
+def interrupted_inside_a_cell(tmp_path):
+    """Nearly all of this run's time is inside of cells, where a broken implementation's errors are caught."""
+    process = start(tmp_path / "out", *NAIVE, "-k", "test_latency")
+    until_records(process, tmp_path / "out", 2)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    return end(process, tmp_path / "out")
+
+
+def killed_and_resumed(tmp_path):
+    """Killed while it trains, half a record written, then resumed; returns the records at that time too."""
+    results = tmp_path / "out"
+    process = start(results, *NAIVE, "--epochs", "4", *FEW_CELLS)
+    until_records(process, results, 8)
+    process.kill()
+    killed = end(process, results)
+    before = killed.text(FILE)
+    half = before.splitlines()[0][:500]
+    with (killed.machine / FILE).open("a") as file:
+        file.write(half)
+    again = main_job(results, *NAIVE, "--epochs", "4", *FEW_CELLS, "--resume")
+    return {"before": before, "half": half, "again": again}
+
+
+SCENARIOS = {
+    "only naive": only_naive,
+    "users files": users_files,
+    "killed": killed_and_resumed,
+    "SIGTERM": terminated_in_training,
+    "SIGINT": interrupted_inside_a_cell,
+    "results under a file": results_under_a_file,
+    "no data": no_data,
+    "damaged data": damaged_data,
+    "refused": refused,
+}
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    """Runs a scenario when it is first asked for; the next ones run meanwhile."""
+    pool = ThreadPoolExecutor(2)
+    folders = {name: tmp_path_factory.mktemp(name.replace(" ", "_")) for name in SCENARIOS}
+    futures = {name: pool.submit(scenario, folders[name]) for name, scenario in SCENARIOS.items()}
+    yield lambda name: futures[name].result()
+    pool.shutdown(cancel_futures=True)
+
+
+# Two implementations and nothing else
+
+
+def test_one_implementation_is_measured_with_the_baseline_and_aa_and_nothing_else(outcome):
+    run = outcome("only naive")
+    assert run.code == 0, run.output
+    for name in ("latency.csv", "training.csv"):
+        assert run.names(name) == {"builtin", "A/A", "naive"}
+    assert len(run.keys) == len(set(run.keys)) == 3 * 2 + 3
+
+
+def test_a_run_leaves_records_and_tables_and_says_where(outcome):
+    run = outcome("only naive")
+    names = {FILE, "latency.md", "latency.csv", "training.md", "training.csv"}
+    assert {path.name for path in run.machine.iterdir()} == names
+    assert (run.results / "README.md").is_file()
+    for name in names:
+        assert f"{run.machine.name}/{name}" in run.output
+    assert "Latency: time of builtin" in run.output
+    assert "seed 0, epoch 1 of 1:" in run.output  # progress, although tests' output is captured
+
+
+def test_a_row_of_every_implementation_is_in_the_markdown(outcome):
+    run = outcome("only naive")
+    row = row_of(table(run.text("latency.md"), "### (256, 84) batch norm, float32"), "training forward, naive")
+    assert float(row["time, µs"].replace(",", "")) > 0
+    names = [row[0] for row in table(run.text("training.md"), "### Speed")[1:]]
+    assert names == ["builtin", "A/A", "naive"]
+
+
+def test_records_and_tables_name_no_folder_of_this_machine(outcome):
+    for name in ("only naive", "users files"):
+        run = outcome(name)
+        for file in (FILE, "latency.md", "latency.csv", "training.md", "training.csv"):
+            text = run.text(file)
+            for folder in (ROOT, run.results.parent, Path.home()):
+                assert str(folder) + "/" not in text
+
+
+def benchmarks(run):
+    found = json.loads((run.results.parent / "b.json").read_text())["benchmarks"]
+    return {b["name"]: b for b in found}
+
+
+def test_benchmark_json_holds_every_cell(outcome):
+    run = outcome("only naive")
+    found = benchmarks(run)
+    cells = {
+        f"test_latency[256x84-kernel-{which}-{name}]": (which, name)
+        for which in ("training forward", "inference forward")
+        for name in ("naive", "builtin", "A/A")
+    }
+    assert set(found) == {*cells, *(f"test_training[{name}]" for name in ("naive", "builtin", "A/A"))}
+    by_cell = {(r["key"].get("pass"), r["implementation"]): r for r in run.records}
+    for name, cell in cells.items():
+        stats, record = found[name]["stats"], by_cell[cell]
+        assert stats["rounds"] == record["rounds"]
+        per_call = [ns / 1e9 / record["iterations"] for ns in record["candidate_ns"]]
+        assert stats["data"] == pytest.approx(per_call)
+
+
+# Anyone's file
+
+
+def test_a_good_file_outside_the_tree_is_in_every_table(outcome):
+    run = outcome("users files")
+    for name in ("latency.csv", "training.csv"):
+        rows = [row for row in run.rows(name) if row["implementation"] == "good.py"]
+        assert rows
+        assert {row["status"] for row in rows} == {"ok"}
+    assert "| training forward, good.py" in run.text("latency.md")
+    assert "good.py" in [row[0] for row in table(run.text("training.md"), "### Speed")]
+    assert "test_training[good.py]" in benchmarks(run)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_has_its_rows_with_the_reason(outcome, name):
+    run = outcome("users files")
+    for file in ("latency.csv", "training.csv"):
+        rows = [row for row in run.rows(file) if row["implementation"] == name]
+        assert len(rows) == (2 if file == "latency.csv" else 1)
+        for row in rows:
+            assert row["status"] in ("error", "wrong")
+            assert row["reason"].startswith(BROKEN[name])
+    cells = table(run.text("latency.md"), "### (256, 84) batch norm, float32")
+    for which in ("training forward", "inference forward"):
+        assert row_of(cells, f"{which}, {name}")["time, µs"].startswith(BROKEN[name])
+    assert row_of(table(run.text("training.md"), "### Loss and accuracy"), name)["train loss"].startswith(BROKEN[name])
+
+
+def test_broken_files_cost_only_their_own_rows_and_the_exit_code(outcome):
+    run = outcome("users files")
+    assert run.code == 1
+    assert set(benchmarks(run)) == set(benchmarks(outcome("only naive"))) | {
+        "test_latency[256x84-kernel-training forward-good.py]",
+        "test_latency[256x84-kernel-inference forward-good.py]",
+        "test_training[good.py]",
+    }
+    for name in ("naive", "builtin", "A/A"):
+        rows = [row for file in ("latency.csv", "training.csv") for row in run.rows(file)]
+        assert {row["status"] for row in rows if row["implementation"] == name} == {"ok"}
+
+
+# Ended by a signal
+
+
+def test_a_run_that_is_terminated_leaves_tables_of_what_was_measured(outcome):
+    run = outcome("SIGTERM")
+    assert run.code == 143, run.output
+    assert len(run.records) >= 8
+    assert {record["status"] for record in run.records} == {"ok"}
+    assert len(run.rows("latency.csv")) == 6
+    assert len(run.rows("training.csv")) == len(run.records) - 6
+    assert "of 500 epochs" in run.text("training.md")
+    assert "ended by SIGTERM" in run.output
+    assert "training.md" in run.output
+
+
+def test_ctrl_c_inside_a_cell_is_no_failure_of_the_implementation(outcome):
+    run = outcome("SIGINT")
+    assert run.code == 130, run.output
+    assert {record["status"] for record in run.records} == {"ok"}
+    assert len(run.rows("latency.csv")) == len(run.records) < 10
+    assert "| training forward, A/A" in run.text("latency.md")
+    assert "ended by SIGINT" in run.output
+
+
+# Killed, and resumed
+
+
+def test_resume_measures_nothing_twice_and_misses_nothing(outcome):
+    found = outcome("killed")
+    again = found["again"]
+    assert again.code == 0, again.output
+    kept = len(found["before"].splitlines())
+    assert 8 <= kept < 6 + 3 * 4
+    assert again.text(FILE).startswith(found["before"])
+    keys = again.keys
+    assert len(keys) == len(set(keys)) == 6 + 3 * 4
+    undisturbed = set(outcome("only naive").keys)
+    assert {key for key in keys if '"latency"' in key} == {key for key in undisturbed if '"latency"' in key}
+    assert len({record["run"] for record in again.records}) == 1
+
+
+def test_tables_are_whole_after_a_resume(outcome):
+    again = outcome("killed")["again"]
+    assert len(again.rows("latency.csv")) == 6
+    assert len(again.rows("training.csv")) == 12
+    assert "of 4 epochs" not in again.text("training.md")
+    for run in ("latency.csv", "training.csv"):
+        assert {row["status"] for row in again.rows(run)} == {"ok"}
+
+
+def test_half_a_last_record_is_set_aside_with_a_warning(outcome):
+    found = outcome("killed")
+    again = found["again"]
+    assert f"{FILE} ends in half a record, which is now in {REJECTED}" in again.output
+    assert again.text(REJECTED) == found["half"] + "\n"
+
+
+# Refused before anything runs
+
+
+def refusal(outcome, name):
+    run = outcome("refused")[name]
+    assert run.code == 4, run.output
+    assert not run.results.exists()
+    return run
+
+
+def test_an_unknown_implementation_is_answered_with_the_nearest_and_all_names(outcome):
+    (line,) = refusal(outcome, "unknown implementation").error_lines
+    assert line.startswith("ERROR: no implementation 'nave' (did you mean 'naive'?); known: ")
+    for name in kernels.names():
+        assert name in line
+
+
+@pytest.mark.parametrize("device", ["cuda", "rocm"])
+def test_a_device_that_is_not_here_is_one_line_that_says_what_is_missing(outcome, device):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    (line,) = refusal(outcome, f"no {device}").error_lines
+    assert line.startswith(f"ERROR: no {device} device: torch")
+
+
+def test_numbers_that_count_nothing_are_refused_as_argparse_does(outcome):
+    run = refusal(outcome, "epochs")
+    assert "argument --epochs: must be a whole number above 0, not '-1'" in run.output
+    assert "usage: " in run.output
+
+
+def test_a_results_folder_that_cannot_be_written_is_said_before_measuring(outcome):
+    run = outcome("results under a file")
+    assert run.code == 4, run.output
+    (line,) = run.error_lines
+    assert line.startswith(f"ERROR: results folder {run.results}")
+    assert "can't be written: Not a directory" in line
+
+
+@pytest.mark.parametrize(("name", "says"), [("no data", "nowhere is no folder"), ("damaged data", f"{FILES[0]}.gz")])
+def test_data_that_cannot_be_used_is_said_before_measuring(outcome, name, says):
+    run = outcome(name)
+    assert run.code == 4, run.output
+    line = run.error_lines[-1]
+    assert line.startswith("ERROR: ")
+    assert says in line
+    assert run.text(FILE) == ""

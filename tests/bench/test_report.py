@@ -1,0 +1,234 @@
+"""Tables, index and README are views: rebuilt from records alone, always the same."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bench import report
+from bench.environment import ROOT
+from bench.records import FILE, RecordsWarning
+from bench.report import MARKERS, build, build_index, build_readme, headline
+from tests.bench.samples import Session
+
+NAMES = ["records.jsonl", "latency.md", "latency.csv", "training.md", "training.csv"]
+
+
+def fill(session):
+    session.cell("builtin", shape="256x6x24x24", operation="block")
+    session.cell("A/A", shape="256x6x24x24", operation="block")
+    session.cell("naive", (3.0, 2.9, 3.1), shape="256x6x24x24", operation="block")
+    for name, pace in (("builtin", 1.0), ("naive", 2.0), ("plain", 0.5)):
+        session.training(name, [pace] * 7)
+    return session
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def set_time(folder, time):
+    """Date all records of a folder."""
+    lines = [json.dumps({**json.loads(line), "time": time}) for line in (folder / FILE).read_text().splitlines()]
+    (folder / FILE).write_text("\n".join(lines) + "\n")
+
+
+# One machine
+
+
+def test_all_tables_are_written_and_named(folder, session):
+    fill(session)
+    written, digest = build(folder)
+    assert [path.name for path in written] == NAMES
+    assert all(path.stat().st_size for path in written)
+    assert "Latency: time of builtin" in digest
+    assert "Training LeNet, 7 epochs on Test data fashion-mnist" in digest
+
+
+def test_only_what_was_measured_gets_a_page(folder, session):
+    session.cell("builtin")
+    assert [path.name for path in build(folder)[0]] == NAMES[:3]
+
+
+def test_building_twice_gives_the_same_bytes(folder, session):
+    fill(session)
+    build(folder)
+    once = contents(folder)
+    build(folder)
+    assert contents(folder) == once
+
+
+def test_building_leaves_the_records_alone(folder, session):
+    fill(session)
+    before = (folder / FILE).read_bytes()
+    build(folder)
+    assert (folder / FILE).read_bytes() == before
+
+
+def test_the_newest_measurement_of_a_cell_counts(folder, session):
+    session.cell("naive", (3.0, 2.9, 3.1))
+    Session(folder, "20260102T000000Z-0000").cell("naive", (7.0, 6.9, 7.1))
+    build(folder)
+    text = (folder / "latency.md").read_text(encoding="utf-8")
+    assert "7.00 [6.90, 7.10]" in text
+    assert "3.00 [" not in text
+
+
+def test_damaged_lines_cost_only_themselves(folder, session):
+    fill(session)
+    build(folder)
+    whole = contents(folder)
+    with (folder / FILE).open("ab") as file:
+        file.write(b"\xff damage\n")
+    with pytest.warns(RecordsWarning):
+        build(folder)
+    assert contents(folder) == whole | {FILE: whole[FILE] + b"\xff damage\n"}
+
+
+# The index
+
+
+def test_the_index_lists_machines_newest_first(tmp_path):
+    for name, time in (("cpu-b", "2026-01-02"), ("cpu-a", "2026-01-01"), ("cuda-c", "2026-01-03")):
+        folder = tmp_path / name
+        fill(Session(folder, device_name=f"Device {name}"))
+        set_time(folder, f"{time}T00:00:00+00:00")
+        build(folder)
+    text = build_index(tmp_path).read_text(encoding="utf-8")
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == ["## Device cuda-c", "## Device cpu-b", "## Device cpu-a"]
+    assert "last measured 2026-01-03" in text
+    for page in NAMES:
+        assert f"[{page}](cpu-b/{page})" in text
+
+
+def test_the_index_links_only_to_pages_that_exist(tmp_path):
+    folder = tmp_path / "cpu-a"
+    Session(folder).cell("builtin")
+    build(folder)
+    text = build_index(tmp_path).read_text(encoding="utf-8")
+    assert "latency.md" in text
+    assert "training.md" not in text
+
+
+def test_the_headline_has_a_row_for_each_implementation_but_aa(session):
+    headers, rows = headline(fill(session).records)
+    assert [row[0] for row in rows] == ["`builtin`", "`naive`", "`plain`"]
+    naive = dict(zip(headers, rows[1], strict=True))
+    assert naive["block, µs"] == "300"
+    assert naive["ratio to builtin"] == "3.00 [2.90, 3.10]"
+    assert naive["verdict"] == "slower"
+    assert naive["training, examples/sec"] == "500"
+    assert naive["step time ratio"] == "2.00 [2.00, 2.00]"
+    plain = dict(zip(headers, rows[2], strict=True))
+    assert (plain["block, µs"], plain["verdict"]) == ("–", "–")
+    assert plain["step time ratio"] == "0.50 [0.50, 0.50]"
+
+
+# README.md
+
+
+def test_readme_gets_the_newest_machines_table_and_keeps_the_rest(tmp_path):
+    for name, time in (("cpu-a", "2026-01-02"), ("cpu-b", "2026-01-01")):
+        fill(Session(tmp_path / "results" / name, device_name=f"Device {name}"))
+        set_time(tmp_path / "results" / name, f"{time}T00:00:00+00:00")
+    readme = tmp_path / "README.md"
+    before, after = "# Title\n\nText µ\n\n", "\n\n## More\n| a | table |\n"
+    readme.write_text(f"{before}{MARKERS[0]}\nold\n{MARKERS[1]}{after}", encoding="utf-8")
+    build_readme(readme, tmp_path / "results")
+    once = readme.read_text(encoding="utf-8")
+    assert once.startswith(before + MARKERS[0])
+    assert once.endswith(MARKERS[1] + after)
+    assert "On Device cpu-a, 2 cores ([all tables](results/cpu-a/))" in once
+    assert "| `naive`" in once
+    assert "old" not in once
+    build_readme(readme, tmp_path / "results")
+    assert readme.read_text(encoding="utf-8") == once
+
+
+@pytest.mark.parametrize("text", ["no markers", MARKERS[0] + " only one"])
+def test_readme_without_both_markers_is_left_alone(tmp_path, text):
+    fill(Session(tmp_path / "results" / "cpu-a"))
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    build_readme(readme, tmp_path / "results")
+    assert readme.read_text() == text
+
+
+def test_readme_without_results_is_left_alone(tmp_path):
+    readme = tmp_path / "README.md"
+    text = f"{MARKERS[0]}\nold\n{MARKERS[1]}"
+    readme.write_text(text)
+    build_readme(readme, tmp_path / "results")
+    assert readme.read_text() == text
+
+
+# The command
+
+
+def test_the_command_rebuilds_one_machine_and_the_index(folder, session, capsys):
+    fill(session)
+    assert report.main([str(folder)]) == 0
+    assert {path.name for path in folder.iterdir()} == set(NAMES)
+    assert (folder.parent / "README.md").is_file()
+    assert capsys.readouterr().out.count("wrote ") == len(NAMES)  # four tables and the index
+
+
+@pytest.mark.parametrize("foreign", [None, "empty", "records.txt"])
+def test_a_folder_without_records_is_one_line_and_exit_code_2(tmp_path, capsys, foreign):
+    folder = tmp_path / "there"
+    if foreign:
+        folder.mkdir()
+        (folder / foreign).write_text("someone else's")
+    assert report.main([str(folder)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"{folder}: no records (records.jsonl) to report on\n"
+    assert not (tmp_path / "README.md").exists()
+
+
+@pytest.mark.parametrize("content", ["", '{"not": "ours"}\n', "\x00\x01"])
+def test_a_file_of_this_name_without_records_is_exit_code_2(tmp_path, capsys, content):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / FILE).write_text(content)
+    assert report.main([str(tmp_path / "there")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].endswith("no records (records.jsonl) to report on")
+    assert lines[:-1] == (["warning: records.jsonl:1 is no record, skipped"] if content else [])
+
+
+def test_a_damaged_line_is_warned_of_once(folder, session, capsys):
+    fill(session)
+    number = len(session.records) + 1
+    with (folder / FILE).open("ab") as file:
+        file.write(b"damage\n")
+    assert report.main([str(folder)]) == 0
+    assert capsys.readouterr().err.splitlines() == [f"warning: records.jsonl:{number} is no record, skipped"]
+
+
+def test_without_a_folder_all_machines_are_rebuilt(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    (tmp_path / "README.md").write_text(f"{MARKERS[0]}{MARKERS[1]}", encoding="utf-8")
+    for name in ("cpu-a", "cpu-b"):
+        fill(Session(tmp_path / "results" / name))
+    assert report.main([]) == 0
+    for name in ("cpu-a", "cpu-b"):
+        assert {path.name for path in (tmp_path / "results" / name).iterdir()} == set(NAMES)
+    assert "cpu-b/latency.md" in (tmp_path / "results" / "README.md").read_text(encoding="utf-8")
+    assert "`naive`" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_without_a_folder_and_without_results_is_exit_code_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    assert report.main([]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_it_is_a_command(folder, session):
+    session.cell("builtin")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.report", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "latency.md").is_file()

@@ -1,0 +1,194 @@
+"""Paired rounds: what is inside the clock, in which order, how often."""
+
+import gc
+import time
+from statistics import median
+
+import pytest
+import torch
+
+from bench.timing import MOST_ITERATIONS, Effort, RecompiledError, copy_ns, paired_rounds
+
+CPU = torch.device("cpu")
+SHORT = Effort(seconds=0.05, least_rounds=8, most_rounds=12)
+
+
+def sleeper(seconds, preparation=0.0, log=None, name=""):
+    """A subject whose call sleeps, once for all iterations, and whose preparation may sleep too."""
+
+    def subject(_):
+        time.sleep(preparation)
+
+        def run():
+            if log is not None:
+                log.append(name)
+            time.sleep(seconds)
+
+        return run
+
+    return subject
+
+
+def counter(log):
+    """A subject whose calls cost next to nothing; `log` gets the iterations of each sample."""
+
+    def subject(iterations):
+        log.append(iterations)
+
+        def run():
+            for _ in range(iterations):
+                pass
+
+        return run
+
+    return subject
+
+
+def ratio(rounds):
+    return median(c / b for c, b in zip(rounds.candidate_ns, rounds.baseline_ns, strict=True))
+
+
+@pytest.mark.parametrize(("seconds", "wanted"), [(0.0, 7), (1e6, 9)])
+def test_rounds_stay_within_the_effort(seconds, wanted):
+    rounds = paired_rounds(sleeper(0.001), sleeper(0.001), CPU, Effort(seconds, 7, 9), seed=0)
+    assert len(rounds.candidate_ns) == len(rounds.baseline_ns) == wanted
+
+
+def test_seconds_decide_between_the_bounds():
+    rounds = paired_rounds(sleeper(0.002), sleeper(0.002), CPU, Effort(0.04, 1, 1000), seed=0)
+    assert 1 <= len(rounds.candidate_ns) == len(rounds.baseline_ns) <= 10
+
+
+def test_each_round_times_both_once_and_both_orders_occur():
+    log = []
+    rounds = paired_rounds(
+        sleeper(0.001, log=log, name="candidate"),
+        sleeper(0.001, log=log, name="baseline"),
+        CPU,
+        Effort(1e6, 20, 20),
+        seed=0,
+    )
+    taken = log[-2 * len(rounds.candidate_ns) :]
+    pairs = list(zip(taken[::2], taken[1::2], strict=True))
+    assert set(pairs) == {("candidate", "baseline"), ("baseline", "candidate")}
+
+
+def test_order_follows_from_the_seed():
+    def order(seed):
+        log = []
+        effort = Effort(1e6, 20, 20)
+        paired_rounds(sleeper(0.001, log=log, name="c"), sleeper(0.001, log=log, name="b"), CPU, effort, seed)
+        return log[-40:]
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+
+
+def test_one_subject_against_itself_still_gives_pairs():
+    subject = sleeper(0.001)
+    rounds = paired_rounds(subject, subject, CPU, SHORT, seed=0)
+    assert len(rounds.candidate_ns) == len(rounds.baseline_ns) <= SHORT.most_rounds
+    assert rounds.candidate_ns is not rounds.baseline_ns
+
+
+def test_three_times_the_work_is_seen():
+    assert ratio(paired_rounds(sleeper(0.006), sleeper(0.002), CPU, SHORT, seed=0)) > 1.5
+    assert ratio(paired_rounds(sleeper(0.002), sleeper(0.006), CPU, SHORT, seed=0)) < 0.67
+
+
+def test_preparation_is_outside_the_clock():
+    rounds = paired_rounds(sleeper(0.002, preparation=0.02), sleeper(0.002), CPU, SHORT, seed=0)
+    assert ratio(rounds) < 4  # 11 with the preparation inside
+    assert median(rounds.candidate_ns) > 1.9e6
+
+
+def test_fast_calls_get_many_iterations_the_same_for_both():
+    candidate, baseline = [], []
+    rounds = paired_rounds(counter(candidate), counter(baseline), CPU, SHORT, seed=0)
+    assert candidate[0] == 1
+    assert 10 < rounds.iterations <= MOST_ITERATIONS
+    assert set(candidate[-len(rounds.candidate_ns) :]) == {rounds.iterations}
+    assert set(baseline[-len(rounds.baseline_ns) :]) == {rounds.iterations}
+
+
+def test_slow_calls_get_one_iteration():
+    assert paired_rounds(sleeper(0.003), sleeper(0.003), CPU, SHORT, seed=0).iterations == 1
+
+
+def test_copy_takes_time_and_a_larger_one_takes_more():
+    small, large = copy_ns(1 << 10, CPU), copy_ns(1 << 26, CPU)
+    assert 0 < small < large
+
+
+# Garbage collection
+
+
+def test_no_garbage_is_collected_inside_rounds():
+    seen = []
+
+    def subject(_):
+        return lambda: seen.append(gc.isenabled()) or time.sleep(0.001)
+
+    assert gc.isenabled()
+    paired_rounds(subject, sleeper(0.001), CPU, SHORT, seed=0)
+    assert set(seen) == {False}
+    assert gc.isenabled()
+
+
+def failing_after(calls):
+    def subject(_):
+        def run():
+            nonlocal calls
+            calls -= 1
+            time.sleep(0.001)
+            if calls < 0:
+                raise OSError("broken")
+
+        return run
+
+    return subject
+
+
+@pytest.mark.parametrize("calls", [0, 5])  # while settling, and inside the rounds
+def test_garbage_collection_is_back_after_an_exception(calls):
+    with pytest.raises(OSError, match="broken"):
+        paired_rounds(failing_after(calls), sleeper(0.001), CPU, SHORT, seed=0)
+    assert gc.isenabled()
+
+
+def test_garbage_collection_stays_off_for_a_caller_who_had_it_off():
+    gc.disable()
+    try:
+        paired_rounds(sleeper(0.001), sleeper(0.001), CPU, SHORT, seed=0)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+# torch.compile
+
+
+def compiled_on(shapes):
+    """A compiled subject that takes the next shape for every sample."""
+    add_one = torch.compile(lambda x: x + 1, backend="eager", dynamic=False)
+
+    def subject(_):
+        x = torch.zeros(next(shapes))
+
+        def run():
+            add_one(x)
+            time.sleep(0.001)
+
+        return run
+
+    return subject
+
+
+def test_compiling_inside_the_rounds_is_an_error():
+    with torch._dynamo.config.patch(recompile_limit=1000), pytest.raises(RecompiledError):
+        paired_rounds(compiled_on(iter(range(1, 1000))), sleeper(0.001), CPU, SHORT, seed=0)
+
+
+def test_compiling_before_the_rounds_is_none():
+    rounds = paired_rounds(compiled_on(iter([3] * 1000)), sleeper(0.001), CPU, SHORT, seed=0)
+    assert len(rounds.candidate_ns) >= SHORT.least_rounds

@@ -1,0 +1,380 @@
+"""The judge itself: broken batch norms are rejected, honest ones of any style are not.
+
+Every control goes through `objection`, which judges the conformance of all implementations.
+"""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kernels.agreement import make_problem
+from kernels.contract import Implementation, compose
+from tests.kernels.conformance import objection
+
+SHAPE = (5, 3, 7, 6)
+STANDARD = {"training": make_problem(SHAPE), "evaluation": make_problem(SHAPE, training=False)}
+SIGMOID_POOL = {"activation": "sigmoid", "pool": 2}
+
+
+def broken(function, block=None):
+    return Implementation("broken", "", function, block)
+
+
+def per_channel(tensor, x):
+    return tensor.view([1, -1] + [1] * (x.dim() - 2))
+
+
+def moments(x):
+    """Mean and biased variance per channel, and the number of values."""
+    var, mean = torch.var_mean(x, [d for d in range(x.dim()) if d != 1], unbiased=False)
+    return mean, var, x.numel() // x.shape[1]
+
+
+def normalised(x, mean, var, weight, bias, eps):
+    x_hat = (x - per_channel(mean, x)) / per_channel(torch.sqrt(var + eps), x)
+    return x_hat * per_channel(weight, x) + per_channel(bias, x)
+
+
+def move(running, batch, momentum):
+    with torch.no_grad():
+        running.copy_((1 - momentum) * running + momentum * batch)
+
+
+def honest(x, running_mean, running_var, weight, bias, training=False, momentum=0.1, eps=1e-5):
+    """The equations; the broken ones below each have one thing wrong."""
+    if not training:
+        return normalised(x, running_mean, running_var, weight, bias, eps)
+    mean, var, m = moments(x)
+    move(running_mean, mean, momentum)
+    move(running_var, var * m / (m - 1), momentum)
+    return normalised(x, mean, var, weight, bias, eps)
+
+
+def zeros(x, _mean, _var, weight, bias, *_):
+    return (x * 0) * per_channel(weight, x) + per_channel(bias, x) * 0
+
+
+def identity(x, _mean, _var, weight, bias, *_):
+    return x + 0 * per_channel(weight + bias, x)
+
+
+def only_the_affine_part(x, _mean, _var, weight, bias, *_):
+    return x * per_channel(weight, x) + per_channel(bias, x)
+
+
+def evaluation_in_training(x, running_mean, running_var, weight, bias, training, momentum, eps):
+    y = normalised(x, running_mean.clone(), running_var.clone(), weight, bias, eps)
+    honest(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    return y
+
+
+def training_in_evaluation(x, running_mean, running_var, weight, bias, _training, momentum, eps):
+    running = running_mean.clone(), running_var.clone()
+    return honest(x, *running, weight, bias, True, momentum, eps)
+
+
+def biased_running_var(x, running_mean, running_var, weight, bias, training, momentum, eps):
+    old = running_var.clone()
+    y = honest(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    _, var, _ = moments(x)
+    with torch.no_grad():
+        running_var.copy_((1 - momentum) * old + momentum * var)
+    return y
+
+
+def detached_statistics(x, running_mean, running_var, weight, bias, _training, momentum, eps):
+    honest(x.detach(), running_mean, running_var, weight, bias, True, momentum, eps)
+    mean, var, _ = moments(x.detach())
+    return normalised(x, mean, var, weight, bias, eps)
+
+
+def detached_variance(x, running_mean, running_var, weight, bias, _training, momentum, eps):
+    honest(x.detach(), running_mean, running_var, weight, bias, True, momentum, eps)
+    mean, var, _ = moments(x)
+    return normalised(x, mean, var.detach(), weight, bias, eps)
+
+
+def swapped_weight_and_bias(x, running_mean, running_var, weight, bias, *rest):
+    return honest(x, running_mean, running_var, bias, weight, *rest)
+
+
+def running_statistics_never_moved(x, running_mean, running_var, *rest):
+    return honest(x, running_mean.clone(), running_var.clone(), *rest)
+
+
+def running_statistics_moved_twice(x, *arguments):
+    honest(x.detach(), *arguments)
+    return honest(x, *arguments)
+
+
+def momentum_weighs_the_old_value(x, running_mean, running_var, weight, bias, training, momentum, eps):
+    return honest(x, running_mean, running_var, weight, bias, training, 1 - momentum, eps)
+
+
+def eps_outside_of_the_root(x, running_mean, running_var, weight, bias, training, momentum, eps):
+    mean, var, _ = moments(x) if training else (running_mean.clone(), running_var.clone(), 0)
+    honest(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    return normalised(x, mean, (torch.sqrt(var) + eps).square(), weight, bias, 0.0)
+
+
+def unbiased_normalisation(x, running_mean, running_var, weight, bias, training, momentum, eps):
+    honest(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    mean, var, m = moments(x)
+    return normalised(x, mean, var * m / (m - 1), weight, bias, eps)
+
+
+def mean_of_squares_minus_square_of_mean(x, running_mean, running_var, weight, bias, _training, momentum, eps):
+    mean, m = moments(x)[0], x.numel() // x.shape[1]
+    var = (moments(x * x)[0] - mean * mean).clamp(min=0)
+    move(running_mean, mean, momentum)
+    move(running_var, var * m / (m - 1), momentum)
+    return normalised(x, mean, var, weight, bias, eps)
+
+
+def in_bfloat16(x, running_mean, running_var, weight, bias, *rest):
+    return honest(x.bfloat16().float(), running_mean, running_var, weight, bias, *rest)
+
+
+def in_place(x, *arguments):
+    y = honest(x.clone(), *arguments)
+    with torch.no_grad():
+        x.mul_(2)
+    return y
+
+
+def of_another_type(x, *arguments):
+    return honest(x, *arguments).double()
+
+
+def of_another_shape(x, *arguments):
+    return honest(x, *arguments).flatten(1)
+
+
+def of_another_class(x, *arguments):
+    return torch.nn.Parameter(honest(x, *arguments))
+
+
+def without_gradient(x, *arguments):
+    return honest(x, *arguments).detach()
+
+
+def raises(*_):
+    raise ZeroDivisionError("by design")
+
+
+def nan_in_one_place(x, *arguments):
+    y = honest(x, *arguments)
+    return torch.where(torch.arange(y.numel()).view(y.shape) == y.numel() - 1, torch.nan, y)
+
+
+def last_images_forgotten(x, *arguments):
+    y = honest(x, *arguments)
+    return torch.cat([y[:-1], torch.zeros_like(y[-1:])])
+
+
+# Each broken function, and what the objection must be about: a rejection for another reason proves nothing.
+WRONG_VALUES = {
+    zeros: "output|dx",
+    identity: "output|dx",
+    only_the_affine_part: "output|dx",
+    swapped_weight_and_bias: "output|dx|dbias",
+    nan_in_one_place: "output off by inf",
+    last_images_forgotten: "output|dx",
+    in_bfloat16: "output|dx",
+}
+WRONG_MANNERS = {
+    of_another_type: "dtype is torch.float64",
+    of_another_shape: r"shape is \[5, 126\]",
+    of_another_class: "is a Parameter",
+    without_gradient: "no gradient",
+    raises: "by design",
+    in_place: "input was changed",
+}
+WRONG_IN_TRAINING = {
+    evaluation_in_training: "output|dx",
+    biased_running_var: "running_var",
+    detached_statistics: "dx",
+    detached_variance: "dx",
+    running_statistics_never_moved: "running_mean|running_var",
+    running_statistics_moved_twice: "running_mean|running_var",
+    momentum_weighs_the_old_value: "running_mean|running_var",
+    unbiased_normalisation: "output|dx",
+}
+
+
+def rejections(expected):
+    rows = [pytest.param(function, reason, id=function.__name__) for function, reason in expected.items()]
+    return pytest.mark.parametrize(("function", "reason"), rows)
+
+
+def named(functions):
+    return pytest.mark.parametrize("function", functions, ids=lambda function: function.__name__)
+
+
+def assert_rejected(implementation, problem, reason):
+    found = objection(implementation, problem)
+    assert found is not None, "not rejected"
+    assert re.search(reason, found), found
+
+
+@rejections(WRONG_VALUES | WRONG_MANNERS | WRONG_IN_TRAINING)
+def test_rejects_in_training(function, reason):
+    assert_rejected(broken(function), STANDARD["training"], reason)
+
+
+@rejections(WRONG_VALUES | WRONG_MANNERS | {training_in_evaluation: "output|dx|dweight"})
+def test_rejects_in_evaluation(function, reason):
+    assert_rejected(broken(function), STANDARD["evaluation"], reason)
+
+
+@rejections(dict.fromkeys([*WRONG_VALUES, training_in_evaluation], "output"))
+def test_rejects_without_gradients(function, reason):
+    assert_rejected(broken(function), make_problem(SHAPE, training=False, backward=False), reason)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_rejects_eps_outside_of_the_root_when_it_matters(training):
+    problem = replace(make_problem(SHAPE, std=0.5, training=training), eps=0.1)
+    assert objection(broken(honest), problem) is None
+    assert_rejected(broken(eps_outside_of_the_root), problem, "off by")
+
+
+@pytest.mark.parametrize("shape", [(256, 6, 24, 24), (256, 120), SHAPE], ids=str)
+def test_rejects_a_cancelling_variance_far_from_zero(shape):
+    problem = make_problem(shape, mean=1e4, std=1.0)
+    assert objection(broken(honest), problem) is None
+    assert_rejected(broken(mean_of_squares_minus_square_of_mean), problem, "off by")
+
+
+def pooled_by(pool):
+    return broken(honest, lambda *a, **_block: pool(torch.sigmoid(honest(*a))))
+
+
+class PoolToLast(torch.autograd.Function):
+    """A right maximum whose gradient goes to the last pixel of each window."""
+
+    @staticmethod
+    def forward(ctx, a):
+        ctx.shape = a.shape
+        return F.max_pool2d(a, 2)
+
+    @staticmethod
+    def backward(ctx, dy):
+        da = dy.new_zeros(ctx.shape)
+        da[:, :, 1 : 2 * dy.shape[2] : 2, 1 : 2 * dy.shape[3] : 2] = dy
+        return da
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        PoolToLast.apply,
+        lambda a: F.avg_pool2d(a, 2),
+        lambda a: F.max_pool2d(a, 2, ceil_mode=True),
+        lambda a: F.max_pool2d(a.detach(), 2) + 0 * F.avg_pool2d(a, 2),
+        lambda a: F.max_pool2d(a, 2) + F.avg_pool2d(a, 2) - F.avg_pool2d(a, 2).detach(),
+    ],
+    ids=["to the last", "average", "padded", "no gradient", "gradient to all"],
+)
+def test_rejects_a_pool_that_sends_values_or_gradients_elsewhere(pool):
+    problem = make_problem((*SHAPE[:2], 7, 9), **SIGMOID_POOL)
+    assert objection(broken(honest), problem) is None
+    assert_rejected(pooled_by(pool), problem, "off by|shape")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rejects_a_wrong_pixel_where_nothing_but_dx_shows_it(dtype):
+    """In bfloat16 ATen's own rounding makes ties; the judge forgives those windows and no others."""
+    problem = make_problem((64, 6, 24, 24), dtype=dtype, training=False, pool=2)
+    problem = replace(problem, weight=None, bias=None)
+
+    def block_with(pool):
+        def block(x, running_mean, running_var, *_arguments, **_block):
+            mean, var = per_channel(running_mean, x), per_channel(running_var, x)
+            return pool((x.float() - mean) / torch.sqrt(var + 1e-5)).to(x.dtype)
+
+        return broken(honest, block)
+
+    assert objection(block_with(lambda a: F.max_pool2d(a, 2)), problem) is None
+    assert_rejected(block_with(PoolToLast.apply), problem, "dx")
+
+
+@named([torch.tanh, torch.relu, lambda z: z])
+def test_rejects_another_activation(function):
+    problem = make_problem(SHAPE, activation="sigmoid")
+    block = lambda *a, activation, pool: function(honest(*a))  # noqa: E731, ARG005 - a block in one line
+    assert_rejected(broken(honest, block), problem, "off by")
+
+
+def welford(x, running_mean, running_var, weight, bias, training=False, momentum=0.1, eps=1e-5):
+    """Statistics of one image after the other, merged as Chan does."""
+    if not training:
+        return normalised(x, running_mean, running_var, weight, bias, eps)
+    mean, squares, seen = torch.zeros_like(running_mean), torch.zeros_like(running_var), 0
+    for part in x.split(-(-x.shape[0] // 8)):
+        part_mean, part_var, count = moments(part)
+        delta = part_mean - mean
+        total = seen + count
+        mean = mean + delta * (count / total)
+        squares = squares + part_var * count + delta.square() * (seen * count / total)
+        seen = total
+    move(running_mean, mean, momentum)
+    move(running_var, squares / (seen - 1), momentum)
+    return normalised(x, mean, squares / seen, weight, bias, eps)
+
+
+def shifted_and_scaled(x, running_mean, running_var, weight, bias, training=False, momentum=0.1, eps=1e-5):
+    """x * scale + shift with both folded per channel, as ATen's own evaluation does."""
+    mean, var, m = moments(x) if training else (running_mean, running_var, 0)
+    scale = weight * torch.rsqrt(var + eps)
+    y = x * per_channel(scale, x) + per_channel(bias - mean * scale, x)
+    if training:
+        move(running_mean, mean, momentum)
+        move(running_var, var * m / (m - 1), momentum)
+    return y
+
+
+HONEST_SHAPES = [(7, 3), (256, 120), (5, 3, 7, 6), (64, 6, 24, 24), (256, 16, 8, 8)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("shape", HONEST_SHAPES, ids=str)
+@named([F.batch_norm, honest, welford, shifted_and_scaled])
+def test_accepts_honest_arithmetic_of_any_style(function, shape, seed):
+    for training in (True, False):
+        found = objection(broken(function), make_problem(shape, seed=seed, training=training))
+        assert found is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
+@named([F.batch_norm, honest, welford])
+def test_accepts_honest_blocks_of_lenets_size(function, activation, seed):
+    problem = make_problem((256, 6, 24, 24), seed=seed, activation=activation, pool=2)
+    assert objection(broken(function), problem) is None
+
+
+def pooled_before_the_activation(*arguments, activation, pool):
+    """Both activations are monotone, so the maximum may be taken first; ties then go elsewhere."""
+    return compose(lambda *a: F.max_pool2d(honest(*a), pool))(*arguments, activation=activation)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
+def test_accepts_a_block_that_pools_first(activation, seed):
+    problem = make_problem((32, 6, 24, 24), seed=seed, activation=activation, pool=2)
+    assert objection(broken(honest, pooled_before_the_activation), problem) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_accepts_a_half_block_that_rounds_once(dtype):
+    """A fused block rounds its output only; ATen rounds three times and makes ties on the way."""
+
+    def once(x, *arguments, activation, pool):
+        return compose(honest)(x.float(), *arguments, activation=activation, pool=pool).to(x.dtype)
+
+    problem = make_problem((64, 6, 24, 24), dtype=dtype, **SIGMOID_POOL)
+    assert objection(broken(honest, once), problem) is None
