@@ -22,6 +22,13 @@ def _compiled() -> Any:
     return torch.compile(_block, fullgraph=True, dynamic=False)
 
 
+@functools.lru_cache(maxsize=16)
+def _as_tensor(momentum: float) -> Tensor:
+    # A float would be a constant of the graph, and a cumulative average has a new one every step.
+    with torch.inference_mode(False):  # whoever asks first, training may use it later
+        return torch.tensor(momentum, dtype=torch.float64)
+
+
 def batch_norm_block(
     input: Tensor,
     running_mean: Tensor | None,
@@ -44,7 +51,7 @@ def batch_norm_block(
         weight,
         bias,
         training,
-        momentum,
+        _as_tensor(momentum),
         eps,
         activation=activation,
         pool=pool,

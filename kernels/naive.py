@@ -31,7 +31,7 @@ def batch_norm(
     x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
 
     if training:
-        count = input.numel() // input.shape[1]
+        count = input.numel() // max(input.shape[1], 1)
         m = max(count, 1)  # an empty batch has zero gradients, not NaN
         mean = x.sum(dims) / m
         centred = x - mean.view(per_channel)

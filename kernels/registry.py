@@ -81,7 +81,7 @@ def _load_file(path: Path, function: str) -> Implementation:
     if not function:
         implementation = getattr(module, "IMPLEMENTATION", None)
         if isinstance(implementation, Implementation):
-            return replace(implementation, spec=spec)
+            return replace(implementation, name=label(spec), spec=spec)
         function = "batch_norm"
     found = getattr(module, function, None)
     if not callable(found):

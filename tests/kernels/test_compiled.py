@@ -37,9 +37,10 @@ def test_a_shape_seen_before_is_not_compiled_again(device):
         attempt(COMPILED, other)
 
 
+@pytest.mark.parametrize("momentum", [0.1, None], ids=["momentum", "cumulative"])
 @pytest.mark.parametrize("device", HERE, ids=str)
-def test_a_layer_is_not_compiled_again_from_step_to_step(device):
-    layer = BatchNorm(3, COMPILED, device=device, **BLOCK)
+def test_a_layer_is_not_compiled_again_from_step_to_step(device, momentum):
+    layer = BatchNorm(3, COMPILED, device=device, momentum=momentum, **BLOCK)
     x = make_problem(BASE, device=device).input
     layer(x).sum().backward()
     before = layer.running_mean.clone()

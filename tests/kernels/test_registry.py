@@ -116,14 +116,14 @@ def test_a_file_with_a_block_is_fused(write):
     assert implementation.block(X, None, None, activation="relu") is X
 
 
-def test_a_file_with_an_implementation_of_its_own(write):
+def test_a_file_with_an_implementation_of_its_own_is_labelled_by_the_file(write):
     text = """
         import torch.nn.functional as F
         from kernels import Implementation
-        IMPLEMENTATION = Implementation(name="mine", summary="a test", batch_norm=F.batch_norm, order=5)
+        IMPLEMENTATION = Implementation(name="naive", summary="a test", batch_norm=F.batch_norm, order=5)
     """
     implementation = kernels.load(str(write(text)))
-    assert (implementation.name, implementation.order) == ("mine", 5)
+    assert (implementation.name, implementation.order) == ("my_bn.py", 5)
     assert kernels.load(implementation.spec) is implementation
 
 
