@@ -15,7 +15,7 @@ from bench.roster import AA, Candidate
 from bench.statistics import paired_ratio
 from bench.subjects import Workload
 from bench.timing import Effort
-from kernels.agreement import Deviation, Exam, make_problem, worst
+from kernels.agreement import Deviation, DutyError, Exam, make_problem, worst
 
 SEED = 20150211  # any fixed number: the day on which the paper went online
 GATE_SEED, SECOND_GATE_SEED = SEED + 1, SEED + 2
@@ -36,7 +36,7 @@ class Latency:
     effort: Effort
     _operation: Operation | None = None
     _exams: dict[tuple[bool, int], Exam] = field(default_factory=dict)
-    _workloads: dict[str, tuple[Workload, float]] = field(default_factory=dict)
+    _workloads: dict[tuple[str, bool], tuple[Workload, float | Exception]] = field(default_factory=dict)
     _passed: dict[tuple[str, bool], list[Deviation]] = field(default_factory=dict)
     _copies: dict[int, float] = field(default_factory=dict)
 
@@ -62,11 +62,13 @@ class Latency:
         training = which.startswith("training")
         before = environment.state()
         try:
-            workload, first_call_seconds = self._workload(operation, candidate)
-            against, _ = self._workload(operation, baseline, twin=candidate.label == AA)
+            workload, first_call_seconds = self._workload(operation, candidate, training)
+            against, _ = self._workload(operation, baseline, training, twin=candidate.label == AA)
             deviations = self._gate(operation, candidate, training, GATE_SEED)
             if bad := worst(deviations):
                 return {"status": WRONG, "reason": f"wrong: {bad}", "errors": _plain(deviations)}
+            if isinstance(first_call_seconds, Exception):
+                raise first_call_seconds
             rounds = timing.paired_rounds(
                 workload.subject(which), against.subject(which), self.device, self.effort, SEED
             )
@@ -74,6 +76,8 @@ class Latency:
             if bad := worst(again):
                 return {"status": WRONG, "reason": f"wrong after timing: {bad}", "errors": _plain(again)}
             saved = workload.saved_bytes() if training else None
+        except DutyError as error:
+            return {"status": WRONG, "reason": f"wrong: {error}"}
         except Exception as error:
             return {"status": ERROR, "reason": one_line(error)}
         ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
@@ -121,17 +125,26 @@ class Latency:
             self._passed[key] = self._exam(operation, training, seed).mark(candidate.implementation)
         return self._passed[key]
 
-    def _workload(self, operation: Operation, candidate: Candidate, *, twin: bool = False) -> tuple[Workload, float]:
-        """The candidate's operands and the seconds of its first calls, compilation included."""
-        label = f"{candidate.label} (twin)" if twin else candidate.label
-        if label not in self._workloads:
-            problem = self._problem(operation)
+    def _workload(
+        self, operation: Operation, candidate: Candidate, training: bool, *, twin: bool = False
+    ) -> tuple[Workload, float | Exception]:
+        """The candidate's operands, and the seconds of its first call in this mode, compilation included.
+
+        If that call fails, why: the gate, which comes next, may know better what is wrong.
+        """
+        key = (f"{candidate.label} (twin)" if twin else candidate.label, training)
+        if key not in self._workloads:
+            workload = Workload(candidate.implementation, self._problem(operation))
             start = time.perf_counter()
-            workload = Workload(candidate.implementation, problem)
-            timing.sample_ns(workload.subject("training both"), 1, self.device)
-            timing.sample_ns(workload.subject("inference forward"), 1, self.device)
-            self._workloads[label] = (workload, time.perf_counter() - start)
-        return self._workloads[label]
+            first: float | Exception
+            try:
+                which = "training both" if training else "inference forward"
+                timing.sample_ns(workload.subject(which), 1, self.device)
+                first = time.perf_counter() - start
+            except Exception as error:
+                first = error
+            self._workloads[key] = (workload, first)
+        return self._workloads[key]
 
     def _copy_ns(self, moved: int) -> float:
         if moved not in self._copies:

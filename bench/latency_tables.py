@@ -7,7 +7,7 @@ import math
 
 from bench import tables
 from bench.cases import KINDS, LARGER_SHAPES, LENET_SHAPES, PASSES, Operation
-from bench.records import OK, Record
+from bench.records import OK, UNAVAILABLE, Record
 from bench.roster import AA, BASELINE
 from bench.statistics import LEAST_DIFFERENCE, Ratio, noise_floor, verdict
 from bench.tables import markdown, ratio_text, reason, significant
@@ -134,7 +134,10 @@ def summary(records: list[Record], identical: dict[str, dict[str, Ratio]], *, te
     names = list(
         dict.fromkeys(r["implementation"] for r in sorted(records, key=row_order) if r["implementation"] != BASELINE)
     )
-    names = [n for n in names if any(r["status"] == OK for r in records if r["implementation"] == n)] or names
+    absent = {r["implementation"] for r in records} - {
+        r["implementation"] for r in records if r["status"] != UNAVAILABLE
+    }
+    names = [name for name in names if name not in absent]
     rows = []
     for _, operation, dtype, group in grouped(records):
         for which in PASSES:

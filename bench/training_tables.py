@@ -93,7 +93,7 @@ def accuracy_table(groups: dict[str, list[Training]], render: Callable[..., str]
         rows.append(
             [
                 name,
-                str(len(done)),
+                str(len(done)) if len(done) == len(all_seeds) else f"{len(done)} of {len(all_seeds)}",
                 spread(final["train_loss"]),
                 spread(final["train_accuracy"]),
                 spread(final["test_accuracy"]),
