@@ -1,7 +1,7 @@
 """The lesson's own program, as its reader runs it: its layers, its loaders, its loop.
 
 `python -m bench.lesson --root FOLDER --epochs N`, with torchvision's `FashionMNIST/raw` under FOLDER. It is here to
-be timed against `python -m models.training`; see `bench/test_lesson.py`. What makes it slow is kept: images decoded
+be timed against `python -m models.training`; see `bench/study_lesson.py`. What makes it slow is kept: images decoded
 one by one through PIL and `ToTensor`, four worker processes, numbers read back from the device after every step.
 Its evaluation leaves gradients on, so that its batch norm normalises with the test batch's own statistics.
 

@@ -19,6 +19,7 @@ Subject = Callable[[int], Callable[[], object]]
 """What is timed: given a number of iterations it prepares them, off the clock, and returns what runs them."""
 
 SHORTEST_SAMPLE_NS = 1_000_000
+WARM_UP_NS = 50_000_000
 MOST_ITERATIONS = 1000
 
 
@@ -85,8 +86,8 @@ def settle_iterations(subjects: tuple[Subject, ...], device: torch.device) -> tu
 def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, effort: Effort, seed: int) -> Rounds:
     """Time both in every round, in random order, until the effort is spent.
 
-    Garbage collection is off while rounds run. The first rounds of each subject, which settle the number of
-    iterations, warm it up and are not kept.
+    Garbage collection is off while rounds run. What settles the number of iterations, and the first rounds, warm
+    both up and are not kept.
 
     Raises:
         RecompiledError: See there.
@@ -99,6 +100,9 @@ def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, e
         iterations, round_ns = settle_iterations((candidate, baseline), device)
         wanted = int(effort.seconds * 1e9 / max(round_ns, 1))
         rounds = min(effort.most_rounds, max(effort.least_rounds, wanted))
+        for _ in range(round(WARM_UP_NS / max(round_ns, 1))):
+            for subject in (candidate, baseline):
+                sample_ns(subject, iterations, device)
         before = compilations()
         candidate_ns: list[int] = []
         baseline_ns: list[int] = []
