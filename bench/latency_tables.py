@@ -10,7 +10,7 @@ from bench.cases import KINDS, LARGER_SHAPES, LENET_SHAPES, PASSES, Operation
 from bench.records import OK, UNAVAILABLE, Record
 from bench.roster import AA, BASELINE
 from bench.statistics import LEAST_DIFFERENCE, Ratio, noise_floor, verdict
-from bench.tables import markdown, ratio_text, reason, significant
+from bench.tables import in_place_of_a_figure, markdown, ratio_text, reason, significant
 
 CSV_HEADERS = (
     "shape",
@@ -184,7 +184,7 @@ def _cells(group: list[Record], identical: dict[str, dict[str, Ratio]]) -> str:
         for record in sorted((r for r in group if r["key"]["pass"] == which), key=row_order):
             label = f"{which}, {record['implementation']}"
             if record["status"] != OK:
-                rows.append([label, reason(record), *["–"] * (len(headers) - 2)])
+                rows.append([label, in_place_of_a_figure(record), *["–"] * (len(headers) - 2)])
                 continue
             saved = record["saved_bytes"]
             rows.append(

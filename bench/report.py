@@ -157,7 +157,7 @@ def table(records: list[Record]) -> str:
     headers, rows = headline(records)
     data = next((r["data"] for r in reversed(records) if r["kind"] == "epoch"), "–")
     return (
-        markdown(headers, rows)
+        markdown(headers, rows, left=2)
         + f"\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward; training: {data}."
         " Ratios with 95 % intervals; below 1 is faster."
     )

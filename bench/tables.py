@@ -9,14 +9,14 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench.records import OK, Record
+from bench.records import OK, UNAVAILABLE, Record
 from bench.statistics import Ratio
 
 
-def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; first column to the left, all others to the right."""
+def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table; the first columns, `left` of them, to the left, all others to the right."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    align = ["left"] + ["right"] * (len(headers) - 1)
+    align = ["left"] * left + ["right"] * (len(headers) - left)
     return tabulate(escaped, headers, tablefmt="github", disable_numparse=True, colalign=align)
 
 
@@ -54,6 +54,11 @@ def ratio_text(ratio: Ratio) -> str:
 def reason(record: Record) -> str:
     """Why a record has no figure."""
     return f"{record.get('reason', record['status'])}"
+
+
+def in_place_of_a_figure(record: Record) -> str:
+    """The same for a cell; what a device lacks is long, and stands under the table."""
+    return UNAVAILABLE if record["status"] == UNAVAILABLE else reason(record)
 
 
 def footnotes(records: list[Record]) -> str:

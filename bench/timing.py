@@ -19,7 +19,7 @@ Subject = Callable[[int], Callable[[], object]]
 """What is timed: given a number of iterations it prepares them, off the clock, and returns what runs them."""
 
 SHORTEST_SAMPLE_NS = 1_000_000
-WARM_UP_NS = 50_000_000
+WARM_UP_NS = 30_000_000
 MOST_ITERATIONS = 1000
 
 
@@ -38,8 +38,8 @@ class Effort:
     most_rounds: int
 
 
-FULL = Effort(seconds=0.45, least_rounds=15, most_rounds=120)
-QUICK = Effort(seconds=0.30, least_rounds=15, most_rounds=80)
+FULL = Effort(seconds=0.30, least_rounds=15, most_rounds=120)
+QUICK = Effort(seconds=0.25, least_rounds=15, most_rounds=80)
 
 
 @dataclass(frozen=True)

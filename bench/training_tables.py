@@ -107,7 +107,7 @@ def accuracy_table(groups: dict[str, list[Training]], render: Callable[..., str]
 def _unfinished(all_seeds: list[Training]) -> list[str]:
     failure = next((t.failure for t in all_seeds if t.failure), None)
     if failure:
-        return [failure["status"], tables.reason(failure)]
+        return ["–", tables.in_place_of_a_figure(failure)]
     done, wanted = len(all_seeds[0].epochs), all_seeds[0].epochs[0]["key"]["epochs"]
     return ["0", f"{done} of {wanted} epochs"]
 
