@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from statistics import median
 
 from bench import tables
 from bench.cases import KINDS, LARGER_SHAPES, LENET_SHAPES, PASSES, Operation
@@ -22,6 +23,7 @@ CSV_HEADERS = (
     "reason",
     "backend",
     "time_us",
+    "builtin_time_us",
     "ratio_to_builtin",
     "ratio_low",
     "ratio_high",
@@ -41,14 +43,16 @@ CSV_HEADERS = (
 
 INTRODUCTION = """\
 Each cell is timed in rounds, and in each round `builtin` is timed next to it, in random order. **ratio** is the
-median over the rounds of time / `builtin`'s time, with its 95 % interval: below 1 is faster. **verdict** is *faster*
-or *slower* only when the whole interval lies beyond the noise floor ({floor}), *same* only when it lies within 5 % of
-1, else *unclear*. The floor is the largest deviation of the A/A rows of the same run, in which `builtin` is timed
-against itself, and at least {least:.0%}. **share of copy** is the time of a plain memory copy of the fewest bytes that
-the pass can move, over the measured time; a copy that fits in the cache is fast, so small shapes have small shares.
-**error** is the largest deviation from the float64 reference relative to the quantity's scale, over output, gradients
-and running statistics. **first call** includes torch.compile's compilation, which its cache on disk may shorten; it is
-in no other figure. Times are wall-clock, median of the rounds.
+median over the rounds of time / `builtin`'s time, with its 95 % interval: below 1 is faster. It is not the quotient
+of two rows: `builtin`'s own row comes from other rounds, in which the machine may have been in another mood (the CSV
+has `builtin`'s time in each row's own rounds). **verdict** is *faster* or *slower* only when the whole interval lies
+beyond the noise floor ({floor}), *same* only when it lies within 5 % of 1, else *unclear*. The floor is the largest
+deviation of the A/A rows of the same run, in which `builtin` is timed against itself, and at least {least:.0%}.
+**share of copy** is the time of a plain memory copy of the fewest bytes that the pass can move, over the measured
+time; a copy that fits in the cache is fast, so small shapes have small shares. **error** is the largest deviation
+from the float64 reference relative to the quantity's scale, over output, gradients and running statistics. **first
+call** includes torch.compile's compilation, which its cache on disk may shorten; it is in no other figure. Times are
+wall-clock, median of the rounds.
 """
 
 
@@ -58,12 +62,9 @@ def row_order(record: Record) -> tuple[int, int, str]:
     return ({BASELINE: 0, AA: 1}.get(name, 2), record["order"], name)
 
 
-def time_ns(record: Record) -> float:
-    """The median time of a call."""
-    samples = sorted(record["candidate_ns"])
-    middle = len(samples) // 2
-    median = samples[middle] if len(samples) % 2 else (samples[middle - 1] + samples[middle]) / 2
-    return float(median) / int(record["iterations"])
+def time_ns(record: Record, side: str = "candidate") -> float:
+    """The median time of a call, of the candidate or of the baseline in the same rounds."""
+    return float(median(record[f"{side}_ns"])) / int(record["iterations"])
 
 
 def floors(records: list[Record]) -> dict[str, dict[str, Ratio]]:
@@ -225,7 +226,9 @@ def comma_separated(records: list[Record]) -> str:
                 r["status"],
             ]
             if r["status"] != OK:
-                rows.append([*head, reason(r), *[""] * 15, r["run"], r["conditions"]["commit"]])
+                rows.append(
+                    [*head, reason(r), *[""] * (len(CSV_HEADERS) - len(head) - 3), r["run"], r["conditions"]["commit"]]
+                )
                 continue
             ns = time_ns(r)
             rows.append(
@@ -234,6 +237,7 @@ def comma_separated(records: list[Record]) -> str:
                     "",
                     r["backend"],
                     ns / 1e3,
+                    time_ns(r, "baseline") / 1e3,
                     *r["ratio"],
                     floor_of(r, identical),
                     verdict_of(r, identical),
