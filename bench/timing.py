@@ -93,7 +93,6 @@ def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, e
         RecompiledError: See there.
     """
     order = random.Random(seed)
-    gc.collect()
     was_enabled = gc.isenabled()
     gc.disable()
     try:
