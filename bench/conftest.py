@@ -110,7 +110,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = ENDINGS[session.config.stash[ENDED_BY]]
 
 
-@pytest.hookimpl(trylast=True)  # after -k has deselected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Load the data before anything is measured, if anything needs it: bad data must not cost minutes."""
     if config.option.collectonly or not any("data" in getattr(i, "fixturenames", ()) for i in items):

@@ -93,23 +93,24 @@ def test_an_unfinished_seed_is_not_mixed_with_finished_ones(session):
     session.training(BASELINE, [1.0] * 3, accuracy=[0.8] * 3, seed=0)
     session.training(BASELINE, [1.0] * 2, accuracy=[0.1] * 2, of=3, seed=1)
     row = accuracy(session, BASELINE)
-    assert (row["seeds"], row["test acc, final"]) == ("1", "0.800")
+    assert (row["seeds"], row["test acc, final"]) == ("1 of 2", "0.800")
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"),
+    ("status", "reason", "shown"),
     [
-        (WRONG, "wrong: output off by 3e-02 (may be 2e-06)"),
-        (ERROR, "RuntimeError: a | b"),
-        (UNAVAILABLE, "needs an NVIDIA GPU"),
+        (WRONG, "wrong: output off by 3e-02 (may be 2e-06)", "wrong: output off by 3e-02 (may be 2e-06)"),
+        (ERROR, "RuntimeError: a | b", "RuntimeError: a | b"),
+        (UNAVAILABLE, "needs an NVIDIA GPU", "unavailable"),
     ],
 )
-def test_a_training_that_failed_says_why(trained, status, reason):
+def test_a_training_that_failed_says_why(trained, status, reason, shown):
     trained.failed_epoch("my_bn.py", 1, 7, status, reason)
     row = accuracy(trained, "my_bn.py")
-    assert row["train loss"] == reason
+    assert row["train loss"] == shown
+    assert f"**{reason}**" in page(trained.records)
     assert set(list(row.values())[3:]) == {"–"}
-    assert speed(trained, "my_bn.py")["examples/sec, steps"] == reason
+    assert speed(trained, "my_bn.py")["examples/sec, steps"] == shown
     (in_csv,) = (r for r in csv_rows(trained.records) if r["implementation"] == "my_bn.py")
     assert (in_csv["status"], in_csv["reason"], in_csv["train_loss"]) == (status, reason, "")
     assert in_csv["run"] == trained.run.id

@@ -109,7 +109,7 @@ def test_implementation_that_is_missing_here_exits_with_4(tmp_path, capsys):
         "    'absent', 's', F.batch_norm, why_unavailable=lambda device: 'needs a moon')\n"
     )
     assert training_cli.main(["--norm", str(tmp_path / "absent.py"), *FEW]) == 4
-    assert "absent is not available on cpu: needs a moon" in capsys.readouterr().err
+    assert "absent.py is not available on cpu: needs a moon" in capsys.readouterr().err
 
 
 def test_interruption_is_one_line_and_130(monkeypatch, capsys):
