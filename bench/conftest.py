@@ -63,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="float32",
         help="type of the batch in latency (default: float32)",
     )
-    add("--quick", action="store_true", help="two shapes, one epoch on 5,120 images: a look, no result")
+    add("--quick", action="store_true", help="two operations, one epoch on 5,120 images: a look, no result")
     add("--data-dir", metavar="DIR", help="folder with Fashion-MNIST's idx files")
     add("--results-dir", metavar="DIR", help="default: results; results/quick with --quick")
     add("--resume", action="store_true", help="go on with the last run in the results folder")
@@ -146,7 +146,7 @@ def baseline(pytestconfig: pytest.Config) -> Candidate:
 def latency(pytestconfig: pytest.Config) -> Latency:
     """What measures a cell of the latency tables."""
     option = pytestconfig.option
-    return Latency(devices.find(option.device), DTYPES[option.dtype], timing.QUICK if option.quick else timing.FULL)
+    return Latency(devices.find(option.device), DTYPES[option.dtype], timing.EFFORT)
 
 
 @pytest.fixture(scope="session")

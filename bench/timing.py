@@ -38,8 +38,7 @@ class Effort:
     most_rounds: int
 
 
-FULL = Effort(seconds=0.30, least_rounds=15, most_rounds=120)
-QUICK = Effort(seconds=0.25, least_rounds=15, most_rounds=80)
+EFFORT = Effort(seconds=0.25, least_rounds=15, most_rounds=120)
 
 
 @dataclass(frozen=True)
