@@ -22,6 +22,7 @@ from bench.records import OK, UNAVAILABLE, Journal, Record, RecordsError, Record
 from bench.roster import BASELINE, Candidate, candidates
 from bench.run import Run
 from kernels import UnknownImplementationError
+from kernels.triton_fused import interpreted
 from models import allocator, fashion_mnist
 from models import device as devices
 from models.fashion_mnist import DataError, FashionMNIST
@@ -81,6 +82,8 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.help:
         return
+    if interpreted():
+        raise pytest.UsageError("TRITON_INTERPRET is set: Triton's interpreter is for correctness, unset it to measure")
     try:
         device = devices.find(option.device)
         config.stash[CANDIDATES] = candidates(option.impl, device)

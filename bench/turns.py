@@ -5,6 +5,7 @@ So a machine that speeds up or slows down does so for all of them, and the epoch
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import sys
@@ -21,6 +22,7 @@ from bench.latency import one_line
 from bench.records import ERROR, OK, WRONG, Record
 from bench.roster import Candidate
 from bench.run import Run
+from kernels import Implementation
 from kernels.agreement import Exam, make_problem, worst
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
@@ -62,6 +64,10 @@ def train_in_turns(
         facts = {"data": data.source, "digest": data.digest}
         records[candidate.label].append(run.append(key, {**facts, **outcome}, candidate))
 
+    @functools.cache
+    def exams() -> list[Exam]:
+        return lenet_exams(data.train_images.device)
+
     for candidate in roster:
         known = [run.done(epoch_key(candidate, data, settings, number), candidate) for number in numbers]
         done = list(itertools.takewhile(bool, known))
@@ -72,7 +78,7 @@ def train_in_turns(
             note(candidate, 1, {"status": candidate.status, "reason": candidate.unavailable})
             continue
         try:
-            if reason := why_not_trained(candidate, data.train_images.device):
+            if candidate.found and (reason := why_not_trained(candidate.found, exams())):
                 note(candidate, 1, {"status": WRONG, "reason": reason})
                 continue
             progress(f"seed {settings.seed}: warming up {candidate.label}")
@@ -147,25 +153,30 @@ def epoch_key(candidate: Candidate, data: FashionMNIST, settings: Settings, numb
     }
 
 
-def why_not_trained(candidate: Candidate, device: torch.device) -> str | None:
-    """None, or what is wrong with it at LeNet's own shapes, in training and in inference."""
-    if candidate.found is None:  # plain LeNet
-        return None
-    for shape in LENET_SHAPES:
-        operation = Operation(shape, "block")
-        for training in (True, False):
-            problem = make_problem(
-                shape,
+def lenet_exams(device: torch.device) -> list[Exam]:
+    """LeNet's own blocks, in training and in inference, with their solutions."""
+    blocks = [Operation(shape, "block") for shape in LENET_SHAPES]
+    return [
+        Exam(
+            make_problem(
+                block.shape,
                 device=device,
                 seed=GATE_SEED,
                 training=training,
-                activation=operation.activation,
-                pool=operation.pool,
+                activation=block.activation,
+                pool=block.pool,
                 backward=training,
             )
-            if bad := worst(Exam(problem).mark(candidate.found)):
-                return f"wrong: {bad}"
-    return None
+        )
+        for block in blocks
+        for training in (True, False)
+    ]
+
+
+def why_not_trained(implementation: Implementation, exams: list[Exam]) -> str | None:
+    """None, or what is wrong with it."""
+    bad = (worst(exam.mark(implementation)) for exam in exams)
+    return next((f"wrong: {deviation}" for deviation in bad if deviation), None)
 
 
 def backend(candidate: Candidate, device: torch.device) -> str:

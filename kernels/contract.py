@@ -75,6 +75,8 @@ class Implementation:
         backend: What runs underneath for an input and mode, for the record: "cuDNN 9.2", "inductor".
         differences: Where it departs from `F.batch_norm` on purpose: a short key that the conformance
             suite knows, and the sentence that is printed under the tables.
+        counts_batches: Whether both functions also take `num_batches_tracked`, move that counter on themselves,
+            and with it take `momentum=None`, the average over all batches.
         order: Its place in every table: ascending, then by name.
         spec: What `kernels.load` needs to find it again. Set by the registry.
     """
@@ -86,6 +88,7 @@ class Implementation:
     why_unavailable: Callable[[torch.device], str | None] = always_available
     backend: Callable[[Tensor, bool], str] = eager_backend
     differences: Mapping[str, str] = field(default_factory=dict)
+    counts_batches: bool = False
     order: int = 100
     spec: str = ""
 
@@ -196,11 +199,16 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         """Normalise, activate, pool: (N, C, ...) to (N, C, ...), or (N, C, H // 2, W // 2) with a pool."""
         self._check_input_dim(input)
         update = self.training and self.track_running_stats
-        momentum = 0.0 if self.momentum is None else self.momentum
+        momentum: Any = 0.0 if self.momentum is None else self.momentum
+        counter: dict[str, Any] = {}
         if update and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
+            if self.implementation.counts_batches:
+                counter["num_batches_tracked"] = self.num_batches_tracked
+                momentum = self.momentum
+            else:
+                self.num_batches_tracked.add_(1)
+                if self.momentum is None:
+                    momentum = 1.0 / float(self.num_batches_tracked)
         tracked = update or not self.training
         training = self.training or (self.running_mean is None and self.running_var is None)
         arguments = (
@@ -214,8 +222,8 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             self.eps,
         )
         if self.activation is None and self.pool is None:
-            return self.implementation.batch_norm(*arguments)
-        return self.implementation.block(*arguments, activation=self.activation, pool=self.pool)
+            return self.implementation.batch_norm(*arguments, **counter)
+        return self.implementation.block(*arguments, activation=self.activation, pool=self.pool, **counter)
 
     def extra_repr(self) -> str:
         """Add what the base class doesn't know."""

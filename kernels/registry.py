@@ -34,6 +34,8 @@ def _registered() -> dict[str, Implementation]:
     folder = Path(__file__).parent
     found = []
     for module in pkgutil.iter_modules([str(folder)]):
+        if module.name.startswith("_"):
+            continue  # a part of an implementation, which imports it when it runs
         implementation = getattr(importlib.import_module(f"kernels.{module.name}"), "IMPLEMENTATION", None)
         if implementation is not None:
             found.append(replace(implementation, spec=implementation.name))

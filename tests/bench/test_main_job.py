@@ -68,7 +68,7 @@ class Outcome:
         return [line for line in self.output.splitlines() if line.strip()]
 
 
-def start(results, *options):
+def start(results, *options, **env):
     """A run of the main job that is not waited for."""
     command = [sys.executable, "-m", "pytest", "bench", "--benchmark-only", "--quick", "-p", "no:cacheprovider"]
     where = ["--results-dir", str(results)]
@@ -76,7 +76,7 @@ def start(results, *options):
     return subprocess.Popen(
         [*command, *where, *data, *options],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "TRITON_INTERPRET": "0", **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

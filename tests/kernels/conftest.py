@@ -61,6 +61,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(wanted, rows, ids=ids)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many cases of the suite each implementation passed."""
+    passed = [report.nodeid for report in terminalreporter.stats.get("passed", [])]
+    counts = {i.name: sum(f"[{i.name}-" in nodeid for nodeid in passed) for i in under_test()}
+    if any(counts.values()):
+        terminalreporter.write_line("conformance cases passed: " + ", ".join(f"{n} {k}" for n, k in counts.items()))
+
+
 @pytest.fixture
 def cpu() -> torch.device:
     return torch.device("cpu")

@@ -1,0 +1,149 @@
+"""How a pass over a batch is divided into tiles and programs, and when one program per channel group is enough.
+
+Rule of the form: a training call is *resident* (one launch each way) where all values of a channel group, a channel
+in planes or 32 bytes (on AMD 64) of neighbouring channels in rows, fit into 64 KiB of registers of one program; else
+it is *split* (two launches each way). Evaluation takes one launch forward.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+from kernels._triton_kernels import Case
+
+RESIDENT_BYTES = 65536
+
+
+class Machine(NamedTuple):
+    """What a division into programs depends on."""
+
+    multiprocessors: int
+    threads_per_warp: int
+
+
+INTERPRETED = Machine(4, 512)  # few and large programs: the interpreter's time goes by operations, not by elements
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How a pass over the batch is divided.
+
+    Attributes:
+        case: Constants of the kernel.
+        images: What the kernel calls so: N, or in rows without a pool the number of rows.
+        groups: Channel groups.
+        programs: Programs per channel group.
+        tiles: Tiles per program.
+        warps: Of a program.
+    """
+
+    case: Case
+    images: int
+    groups: int
+    programs: int
+    tiles: int
+    warps: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Programs, as Triton wants them."""
+        return self.groups, self.programs
+
+    def merging(self, parts: Pass) -> Case:
+        """The case of a kernel that divides its work like this and adds up the parts of another pass."""
+        return replace(self.case, splits=parts.programs)
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(number - 1, 0).bit_length()
+
+
+@functools.lru_cache(maxsize=4096)
+def divide(
+    shape: tuple[int, int, int, int],
+    planes: bool,
+    pool: bool,
+    activation: str | None,
+    training: bool,
+    cumulative: bool,
+    dtype: torch.dtype,
+    machine: Machine,
+    resident: bool,
+) -> Pass:
+    """Tiles and programs for a pass over (N, C, H, W).
+
+    A thread holds eight numbers of a tile, loaded by 16 bytes where the layout allows. As many programs as occupy the
+    device four times over, but in the split form no more per channel than the square root of a 50th of its pixels:
+    every program of the second launch reads the parts of all, which so costs forward and backward of float32 together
+    at most 0.4 bytes per element. Where that leaves multiprocessors idle, programs are twice as wide.
+    """
+    images, channels, height, width = shape
+    pixels = images * height * width
+    if not pool:
+        images, height, width = (images, 1, height * width) if planes else (pixels, 1, 1)
+    case = Case(
+        C=channels,
+        H=height,
+        W=width,
+        planes=planes,
+        pool=pool,
+        activation=activation,
+        training=training,
+        cumulative=cumulative,
+        BM=1,
+        BC=1,
+        splits=1,
+        double=dtype == torch.float64,
+        wide=pixels * channels >= 2**31,
+    )
+    units = images * case.units
+    if resident:
+        tile, lanes = _resident_tile(units, channels, planes, dtype, machine)
+        warps = min(16, max(4, tile * lanes * (4 if pool else 1) // 1024))
+        return Pass(replace(case, BM=tile, BC=lanes), images, -(-channels // lanes), 1, 1, warps)
+    lanes = 1 if planes else min(_power_of_two(channels), 128 // dtype.itemsize)
+    groups = -(-channels // lanes)
+    wanted = max(1, 4 * machine.multiprocessors // groups)
+    if training:
+        wanted = min(wanted, max(1, math.isqrt(pixels // 50)))
+    warps = 8 if groups * wanted >= machine.multiprocessors else 16
+    # In planes a thread loads 16 bytes of a row, and so holds whole windows: nothing is passed between threads.
+    per_thread = max(1, 8 // dtype.itemsize) if pool and planes else 8
+    tile = min(_power_of_two(units), max(1, machine.threads_per_warp * warps * per_thread // lanes))
+    tiles = -(-units // tile)
+    per_program = -(-tiles // min(wanted, tiles))
+    return Pass(replace(case, BM=tile, BC=lanes), images, groups, -(-tiles // per_program), per_program, warps)
+
+
+def _resident_tile(units: int, channels: int, planes: bool, dtype: torch.dtype, machine: Machine) -> tuple[int, int]:
+    """All units; a channel of planes, or as many of a row as memory passes on at once: a byte per thread of a warp."""
+    wide = max(1, machine.threads_per_warp // dtype.itemsize)
+    return _power_of_two(units), 1 if planes else min(_power_of_two(channels), wide)
+
+
+def is_resident(
+    shape: tuple[int, int, int, int], planes: bool, pool: bool, dtype: torch.dtype, machine: Machine
+) -> bool:
+    """Whether a training pass over (N, C, H, W) takes the resident form."""
+    images, channels, height, width = shape
+    units = images * (((height + 1) // 2) * ((width + 1) // 2) if pool else height * width)
+    tile, lanes = _resident_tile(units, channels, planes, dtype, machine)
+    return tile * lanes * (4 if pool else 1) * max(4, dtype.itemsize) <= RESIDENT_BYTES
+
+
+def machine_of(device: torch.device) -> Machine:
+    """What a device is divided as."""
+    if device.type != "cuda":
+        return INTERPRETED
+    return _gpu(device)
+
+
+@functools.cache
+def _gpu(device: torch.device) -> Machine:
+    properties = torch.cuda.get_device_properties(device)
+    return Machine(properties.multi_processor_count, properties.warp_size)

@@ -1,0 +1,31 @@
+"""LeNet learns with the Triton kernels what it learns without: in the interpreter where there is no GPU."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import kernels
+from models.fashion_mnist import EMBEDDED, load
+from models.lenet import lenet
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+REASON = kernels.load("triton_fused").why_unavailable(DEVICE)
+
+
+@pytest.mark.skipif(bool(REASON), reason=str(REASON))
+def test_fifty_steps_follow_the_built_in_batch_norm():
+    data = load(EMBEDDED, device=DEVICE, limit=8)
+    images, labels = data.train_images.float().reshape(-1, 1, 28, 28) / 255, data.train_labels
+    losses = {}
+    for name in ("triton_fused", "builtin"):
+        model = lenet(name, seed=0, device=DEVICE)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        losses[name] = []
+        for _ in range(50):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            losses[name].append(loss.item())
+    assert losses["builtin"][-1] < 0.3 * losses["builtin"][0]
+    torch.testing.assert_close(losses["triton_fused"], losses["builtin"], rtol=1e-3, atol=1e-4)
