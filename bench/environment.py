@@ -108,13 +108,34 @@ def conditions(device: torch.device) -> dict[str, Any]:
     }
 
 
-def state() -> dict[str, Any]:
-    """What changes from one measurement to the next: load and clock."""
+def state(device: torch.device) -> dict[str, Any]:
+    """What changes from one measurement to the next: load and clock, on a GPU also its own."""
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     return {
         "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "cpu_mhz": round(frequency.current) if frequency and frequency.current else None,
+        **_gpu_state(device),
     }
+
+
+def _gpu_state(device: torch.device) -> dict[str, Any]:
+    """What NVIDIA's management library says, where it is installed; nothing else depends on it."""
+    if device.type != "cuda" or torch.version.cuda is None:
+        return {}
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        return {
+            "gpu_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+            "gpu_memory_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+            "gpu_celsius": pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+            "gpu_throttle_reasons": pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+            "gpu_energy_mj": pynvml.nvmlDeviceGetTotalEnergyConsumption(handle),
+        }
+    except Exception as error:  # a missing library, driver, permission or counter
+        return {"gpu_state": f"unknown: {type(error).__name__}"}
 
 
 def _governor() -> str | None:

@@ -44,6 +44,7 @@ class Launch:
         kernel: Its name.
         grid: Programs in each direction.
         arguments: By name: a `Pointer` for a tensor, else the value.
+        constants: Names of the arguments that are constants of the compiler.
         options: What else the launch says: `num_warps` and the like.
         loaded: Bytes loaded, by argument; masked lanes load nothing.
         stored: Bytes stored, by argument.
@@ -53,6 +54,7 @@ class Launch:
     kernel: str
     grid: tuple[int, ...]
     arguments: dict[str, Any]
+    constants: tuple[str, ...]
     options: dict[str, Any]
     loaded: dict[str, int] = field(default_factory=dict)
     stored: dict[str, int] = field(default_factory=dict)
@@ -100,6 +102,7 @@ def watch(measure: bool = True) -> Iterator[list[Launch]]:
                 kernel.fn.__name__,
                 tuple(places),
                 {name: _argument(arguments[name]) for name in kernel.arg_names if name in arguments},
+                tuple(n for n, kind in kernel.fn.__annotations__.items() if "constexpr" in str(kind)),
                 {name: value for name, value in kwargs.items() if name not in kernel.arg_names},
             )
         )
@@ -125,6 +128,14 @@ def watch(measure: bool = True) -> Iterator[list[Launch]]:
         kernel = launches[-1].kernel
         raise StrayAccessError(f"{kernel} touches {last - first} bytes that lie in none of its arguments")
 
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        # The interpreter prepares Triton's language anew for every function that a kernel calls, which is a third of
+        # the time; for those beside the kernel its launch has just done it.
+        if function.fn.__code__.co_filename == launches[-1].file:
+            return function.rewrite()(*args, **kwargs)
+        return prepare_and_call(function, *args, **kwargs)
+
+    prepare_and_call = interpreter.InterpretedFunction.__call__
     load, store = builder.create_masked_load, builder.create_masked_store
 
     def counted_load(pointers: Any, mask: Any, *rest: Any, **more: Any) -> Any:
@@ -137,6 +148,7 @@ def watch(measure: bool = True) -> Iterator[list[Launch]]:
 
     with (
         mock.patch.object(interpreter.InterpretedFunction, "run", written_down),
+        mock.patch.object(interpreter.InterpretedFunction, "__call__", call),
         mock.patch.object(builder, "create_masked_load", counted_load),
         mock.patch.object(builder, "create_masked_store", counted_store),
     ):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench import environment, timing
+from bench import device_timing, environment, timing
 from bench.cases import Operation
 from bench.records import ERROR, OK, WRONG, Record
 from bench.roster import AA, Candidate
@@ -62,7 +62,7 @@ class Latency:
                 shared.clear()
             gc.collect()  # here and not before every cell, where it would take half as long as the timing
         training = which.startswith("training")
-        before = environment.state()
+        before = environment.state(self.device)
         try:
             workload, first_call_seconds = self._workload(operation, candidate, training)
             against, _ = self._workload(operation, baseline, training, twin=candidate.label == AA)
@@ -74,6 +74,9 @@ class Latency:
             rounds = timing.paired_rounds(
                 workload.subject(which), against.subject(which), self.device, self.effort, SEED
             )
+            on_device = None
+            if self.device.type == "cuda":
+                on_device = device_timing.measure(workload.subject, against.subject, which, self.device, SEED)
             again = self._exam(operation, training, SECOND_GATE_SEED).mark(candidate.implementation)
             if bad := worst(again):
                 return {"status": WRONG, "reason": f"wrong after timing: {bad}", "errors": _plain(again)}
@@ -98,7 +101,8 @@ class Latency:
             "seed": SEED,
             "input": "normal(0.5, 2), weights of both signs",
             "state_before": before,
-            "state_after": environment.state(),
+            "state_after": environment.state(self.device),
+            "device_time": on_device,
         }
 
     def _problem(self, operation: Operation) -> Any:
@@ -164,6 +168,7 @@ def baseline_side(record: Record) -> dict[str, Any]:
         **{name: record[name] for name in outcome},
         "candidate_ns": record["baseline_ns"],
         "ratio": [1.0, 1.0, 1.0],
+        "device_time": device_timing.swapped(record["device_time"]) if record.get("device_time") else None,
     }
 
 

@@ -6,7 +6,7 @@ import itertools
 import math
 from statistics import median
 
-from bench import tables
+from bench import device_tables, tables
 from bench.cases import KINDS, LARGER_SHAPES, LENET_SHAPES, PASSES, Operation
 from bench.records import OK, UNAVAILABLE, Record
 from bench.roster import AA, BASELINE
@@ -37,6 +37,7 @@ CSV_HEADERS = (
     "rounds",
     "iterations",
     "seed",
+    *device_tables.CSV_HEADERS,
     "run",
     "commit",
 )
@@ -105,9 +106,9 @@ def page(records: list[Record]) -> str:
     for _, operation, dtype, group in grouped(records):
         shape = "(" + ", ".join(map(str, operation.shape)) + ")"
         parts.append(f"### {shape} {operation.description}, {dtype}")
-        parts.append(_cells(group, identical))
+        parts += [_cells(group, identical), device_tables.table(group, row_order)]
     parts += [tables.footnotes(records), tables.conditions(records)]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def grouped(records: list[Record]) -> list[tuple[int, Operation, str, list[Record]]]:
@@ -249,6 +250,7 @@ def comma_separated(records: list[Record]) -> str:
                     r["rounds"],
                     r["iterations"],
                     r["seed"],
+                    *device_tables.columns(r),
                     r["run"],
                     r["conditions"]["commit"],
                 ]

@@ -76,7 +76,7 @@ def measure(data: FashionMNIST, folder: Path, progress: Callable[[str], None]) -
         BASELINE: ["models.training", "--norm", BASELINE, "--epochs", str(EPOCHS), "--data-dir", str(folder)],
     }
     seconds: dict[str, list[float]] = {name: [] for name in programs}
-    before, order = environment.state(), random.Random(0)
+    before, order = environment.state(data.train_images.device), random.Random(0)
     try:
         for turn in range(TURNS + 1):  # the first one fills the file cache and is not kept
             for name in order.sample(sorted(programs), 2):
@@ -97,7 +97,7 @@ def measure(data: FashionMNIST, folder: Path, progress: Callable[[str], None]) -
         "examples": EPOCHS * len(data.train_images),
         "speedup": [ratio.value, ratio.low, ratio.high],
         "state_before": before,
-        "state_after": environment.state(),
+        "state_after": environment.state(data.train_images.device),
     }
 
 

@@ -126,7 +126,7 @@ def begin(candidate: Candidate, data: FashionMNIST, settings: Settings, run: Run
 
 def take(turn: Turn, data: FashionMNIST) -> dict[str, Any]:
     """Train one epoch, and say what came of it."""
-    before, faults = environment.state(), page_faults()
+    before, faults = environment.state(data.train_images.device), page_faults()
     epoch = next(turn.epochs)
     return {
         "status": OK,

@@ -75,7 +75,7 @@ def test_conditions_are_complete_and_can_be_written_down():
 
 
 def test_conditions_name_no_folder_of_this_machine():
-    text = json.dumps([environment.conditions(CPU), environment.state()])
+    text = json.dumps([environment.conditions(CPU), environment.state(CPU)])
     assert str(environment.ROOT) not in text
     assert not re.search(r"(^|[\s\"'(])(~|[A-Za-z]:\\|/\w)", text)
 
@@ -102,6 +102,6 @@ def test_a_tree_without_git_is_no_error(monkeypatch, tmp_path):
 
 
 def test_state_is_load_and_clock():
-    state = environment.state()
+    state = environment.state(CPU)
     assert set(state) == {"load_1min", "cpu_mhz"}
     assert json.dumps(state)

@@ -21,9 +21,12 @@ def test_fifty_steps_follow_the_built_in_batch_norm():
         model = lenet(name, seed=0, device=DEVICE)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         losses[name] = []
-        for _ in range(50):
+        for step in range(50):
+            # Both layouts of memory; mostly the one of which the interpreter makes few programs.
+            layout = torch.channels_last if step % 10 else torch.contiguous_format
+            model.to(memory_format=layout)
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(images), labels)
+            loss = F.cross_entropy(model(images.contiguous(memory_format=layout)), labels)
             loss.backward()
             optimizer.step()
             losses[name].append(loss.item())

@@ -1,0 +1,56 @@
+"""The part of `latency.md` and `latency.csv` that only a GPU fills: time on the device itself."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from bench.cases import PASSES
+from bench.records import OK, Record
+from bench.roster import BASELINE
+from bench.statistics import Ratio
+from bench.tables import markdown, ratio_text, significant
+
+CLOCKS = ("cold", "graph")
+CSV_HEADERS = tuple(
+    f"device_{clock}_{what}" for clock in CLOCKS for what in ("us", "ratio_to_builtin", "ratio_low", "ratio_high")
+)
+NOTE = """\
+**On the device**: time between events around a call, without what the host takes to launch. **cold**: the L2 cache is
+overwritten before each call, outside of the timed span. **graph**: replays of a captured CUDA graph, with a warm L2
+cache; a backward alone can't be captured. Medians; ratios in pairs with `builtin`, with 95 % intervals. These ratios
+have no verdict: the noise floor is that of wall time.
+"""
+
+
+def table(group: list[Record], row_order: Any) -> str:
+    """Rows for one operation; "" where there was no GPU."""
+    rows = []
+    for which in PASSES:
+        for record in sorted((r for r in group if r["key"]["pass"] == which), key=row_order):
+            clocks = record.get("device_time") if record["status"] == OK else None
+            if clocks:
+                rows.append([f"{which}, {record['implementation']}", *_cells(clocks, record["implementation"])])
+    headers = ["pass, implementation", "cold, µs", "cold, ratio", "graph, µs", "graph, ratio"]
+    return markdown(headers, rows) + "\n\n" + NOTE if rows else ""
+
+
+def _cells(clocks: dict[str, Any], name: str) -> list[str]:
+    cells = []
+    for clock in CLOCKS:
+        found = clocks.get(clock, {})
+        if "ratio" not in found:
+            cells += [found.get("reason", "–"), "–"]
+            continue
+        ratio = "1" if name == BASELINE else ratio_text(Ratio(*found["ratio"]))
+        cells += [significant(median(found["candidate_ns"]) / 1e3), ratio]
+    return cells
+
+
+def columns(record: Record) -> list[Any]:
+    """The cells of a CSV row, unrounded; empty without a GPU."""
+    cells: list[Any] = []
+    for clock in CLOCKS:
+        found = (record.get("device_time") or {}).get(clock, {})
+        cells += [median(found["candidate_ns"]) / 1e3, *found["ratio"]] if "ratio" in found else [""] * 4
+    return cells

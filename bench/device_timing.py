@@ -1,0 +1,126 @@
+"""Time on the GPU itself: events around one call with a cold L2 cache, and CUDA-graph replays with a warm one.
+
+Wall time contains what the host takes to launch; these two clocks don't. *Cold*: the L2 cache is overwritten before
+each call, outside of the timed span, as when the other layers of a step have passed through it. *Graph*: the call is
+captured once and replayed, which is the least that its kernels take one after the other.
+
+The device sleeps before each sample while the host queues the work: so the events never see the device wait for it.
+Source: https://docs.pytorch.org/docs/stable/notes/cuda.html ("Asynchronous execution", "CUDA Graphs").
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from bench.statistics import paired_ratio
+from bench.timing import Rounds, Subject
+
+ROUNDS = 30
+WARM_UP = 3
+REPLAYS = 10
+SLEEP_CYCLES = 3_000_000  # 1.5 to 2 ms, longer than the host takes to queue any of our calls
+CAPTURED = ("training forward", "training both", "inference forward")
+"""A backward alone can't be captured: it needs a graph of autograd that a capture would contain."""
+
+
+def measure(
+    candidate: Callable[[str], Subject], baseline: Callable[[str], Subject], which: str, device: torch.device, seed: int
+) -> dict[str, Any]:
+    """Both clocks for one cell.
+
+    Returns:
+        "cold" and "graph", each with the rounds and the ratio, or with the reason why there are none.
+    """
+    sides = (candidate(which), baseline(which))
+    clocks: dict[str, Callable[[], list[Callable[[], float]]]] = {
+        "cold": lambda: [_cold(side, device) for side in sides],
+        "graph": lambda: [_replay(side, device) for side in sides],
+    }
+    if which not in CAPTURED:
+        clocks.pop("graph")
+    outcome: dict[str, Any] = {}
+    with torch.cuda.device(device):
+        for name, prepare in clocks.items():
+            try:
+                rounds = _in_pairs(prepare(), seed)
+            except Exception as error:  # the wall time of this cell is good all the same
+                torch.cuda.synchronize(device)
+                outcome[name] = {"reason": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"}
+                continue
+            ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
+            outcome[name] = {**asdict(rounds), "ratio": [ratio.value, ratio.low, ratio.high]}
+    return outcome
+
+
+def _in_pairs(sides: list[Callable[[], float]], seed: int) -> Rounds:
+    order = random.Random(seed)
+    samples: tuple[list[int], list[int]] = ([], [])
+    places = [0, 1]
+    for number in range(WARM_UP + ROUNDS):
+        order.shuffle(places)
+        for place in places:
+            nanoseconds = round(sides[place]())
+            if number >= WARM_UP:
+                samples[place].append(nanoseconds)
+    return Rounds(1, *samples)
+
+
+def _between_events(work: Callable[[], object]) -> float:
+    """Nanoseconds on the device."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) * 1e6
+
+
+def _cold(subject: Subject, device: torch.device) -> Callable[[], float]:
+    size = 4 * torch.cuda.get_device_properties(device).L2_cache_size
+    sweep = torch.empty(max(size, 64 << 20), dtype=torch.int8, device=device)
+
+    def sample() -> float:
+        run = subject(1)
+        torch.cuda.synchronize(device)
+        torch.cuda._sleep(SLEEP_CYCLES)
+        sweep.zero_()
+        return _between_events(run)
+
+    return sample
+
+
+def _replay(subject: Subject, device: torch.device) -> Callable[[], float]:
+    beside = torch.cuda.Stream(device)
+    beside.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(beside):
+        for _ in range(WARM_UP):
+            subject(1)()
+    torch.cuda.current_stream(device).wait_stream(beside)
+    run = subject(1)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+
+    def sample() -> float:
+        def replays() -> None:
+            for _ in range(REPLAYS):
+                graph.replay()
+
+        torch.cuda.synchronize(device)
+        torch.cuda._sleep(SLEEP_CYCLES)
+        return _between_events(replays) / REPLAYS
+
+    return sample
+
+
+def swapped(outcome: dict[str, Any]) -> dict[str, Any]:
+    """The baseline's own side of an A/A cell."""
+    return {
+        name: {**clock, "candidate_ns": clock["baseline_ns"], "ratio": [1.0, 1.0, 1.0]} if "ratio" in clock else clock
+        for name, clock in outcome.items()
+    }

@@ -1,0 +1,197 @@
+"""The page about Triton kernels: what is counted in the interpreter, and what the compiler makes of the kernels."""
+
+import csv
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import kernels
+from bench import kernel_report, kernel_tables
+from bench.cases import Operation
+from bench.environment import ROOT
+from bench.interpreter import Launch, Pointer, watch
+from bench.kernel_compile import TARGETS, Target
+from bench.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request, observe, passes, problem_of
+from kernels.triton_fused import interpreted
+
+pytestmark = pytest.mark.skipif(not interpreted(), reason="needs Triton's interpreter: TRITON_INTERPRET=1, no GPU")
+
+MY_BN = """
+import torch
+import triton
+import triton.language as tl
+
+@triton.jit
+def twice(x_ptr, y_ptr, n, SIZE: tl.constexpr):
+    place = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
+    x = tl.load(x_ptr + place, mask=place < n)
+    tl.store(y_ptr + place, 2 * x, mask=place < n)
+
+def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    y = torch.zeros_like(input) + 0 * input
+    twice[(triton.cdiv(input.numel(), 128),)](input, y, input.numel(), SIZE=128, num_warps=2)
+    return torch.nn.functional.batch_norm(y, running_mean, running_var, weight, bias, training, momentum, eps)
+"""
+SMALL = Target("small", "cuda", 90, 8, 64, 65536, 1 << 16, 32, multiprocessors=4)
+
+
+@pytest.fixture(autouse=True)
+def division(monkeypatch):
+    """Restored after each test."""
+    from kernels import _triton_plan
+
+    monkeypatch.setattr(_triton_plan, "INTERPRETED", _triton_plan.INTERPRETED)
+
+
+@pytest.fixture
+def my_bn(tmp_path):
+    path = tmp_path / "my_bn.py"
+    path.write_text(MY_BN)
+    return path
+
+
+def run(tmp_path, *options):
+    """The command, as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "bench.kernel_report", "--results-dir", str(tmp_path / "out"), *options],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def lenet(tmp_path_factory):
+    """LeNet's kernels, compiled for one GPU of each vendor."""
+    folder = tmp_path_factory.mktemp("kernels")
+    done = run(folder, "--shapes", "lenet", "--no-count", "--targets", "sm_90", "gfx942")
+    assert done.returncode == 0, done.stderr
+    return list(csv.DictReader((folder / "out" / "kernels.csv").read_text().splitlines()))
+
+
+def test_no_kernel_of_lenet_spills(lenet):
+    assert {row["target"] for row in lenet} == {"sm_90", "gfx942"}
+    assert [row for row in lenet if row["spilled"] != "0"] == []
+    assert max(int(row["registers"]) for row in lenet) <= 128
+
+
+def test_the_batch_is_loaded_by_128_bits(lenet):
+    for row in lenet:
+        widest = max(int(pair.split(":")[0]) for pair in row["loads_by_bits"].split())
+        assert widest == 128, row
+
+
+def test_one_launch_each_way_where_a_program_holds_its_channels(lenet):
+    def launched(shape, which):
+        return [
+            r["kernel"]
+            for r in lenet
+            if (r["shape"], r["operation"], r["pass"], r["target"]) == (shape, "block", which, "sm_90")
+        ]
+
+    assert launched("256x6x24x24", "training forward") == ["statistics", "apply"]
+    assert launched("256x6x24x24", "training backward") == ["backward_sums", "backward"]
+    for shape in ("256x16x8x8", "256x120", "256x84"):
+        assert launched(shape, "training forward") == ["forward_resident"]
+        assert launched(shape, "training backward") == ["backward_resident"]
+        assert launched(shape, "inference forward") == ["apply"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "resident_bytes", "most"),
+    [((8, 3, 24, 24), 1024, 23.5), ((8, 2, 8, 8), 65536, 14.5)],
+    ids=["split", "resident"],
+)
+def test_bytes_per_element_of_a_pooled_block_are_counted(monkeypatch, shape, resident_bytes, most):
+    from kernels import _triton_plan
+
+    monkeypatch.setattr(_triton_plan, "RESIDENT_BYTES", resident_bytes)
+    monkeypatch.setattr(_triton_plan, "INTERPRETED", _triton_plan.Machine(4, 8))
+    operation = Operation(shape, "block")
+    seen = passes(kernels.load("triton_fused"), problem_of(operation, CONTIGUOUS), measure=True)
+    moved = sum(launch.bytes_moved for which in ("training forward", "training backward") for launch in seen[which])
+    elements = torch.Size(shape).numel()
+    assert operation.bytes_moved("both", 4) / elements < moved / elements <= most
+
+
+def test_what_a_kernel_moves_is_counted_by_argument(my_bn):
+    implementation = kernels.load(str(my_bn))
+    with watch() as seen:
+        implementation.batch_norm(torch.randn(20, 10), None, None, training=True)
+    (launch,) = seen
+    assert (launch.kernel, launch.grid, launch.options) == ("twice", (2,), {"num_warps": 2})
+    assert launch.loaded == {"x_ptr": 800}
+    assert launch.stored == {"y_ptr": 800}
+    assert launch.arguments["x_ptr"].dtype == torch.float32
+    assert (launch.arguments["n"], launch.arguments["SIZE"], launch.constants) == (200, 128, ("SIZE",))
+
+
+def test_launches_can_be_written_down_without_running(my_bn):
+    implementation = kernels.load(str(my_bn))
+    with watch(measure=False) as seen:
+        implementation.batch_norm(torch.randn(20, 10), None, None, training=True)
+    assert [launch.kernel for launch in seen] == ["twice"]
+    assert seen[0].bytes_moved == 0
+
+
+def test_anyones_kernels_are_on_the_page(my_bn, tmp_path):
+    done = run(tmp_path, "--impl", str(my_bn), "--shapes", "lenet", "--no-count", "--targets", "sm_80")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "out" / "kernels.csv").read_text().splitlines()))
+    assert {(row["implementation"], row["kernel"], row["warps"], row["target"]) for row in rows} == {
+        ("my_bn.py", "twice", "2", "sm_80")
+    }
+    assert "twice" in (tmp_path / "out" / "kernels.md").read_text()
+
+
+def test_what_launches_no_triton_kernel_is_said_so(tmp_path):
+    done = run(tmp_path, "--impl", "naive", "--shapes", "lenet", "--no-count", "--targets", "sm_90")
+    assert done.returncode == kernel_report.FAILED
+    assert "naive: launches no Triton kernel" in done.stderr
+    assert "launches no Triton kernel" in (tmp_path / "out" / "kernels.md").read_text()
+
+
+def test_bad_options_are_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    assert kernel_report.main(["--impl", "nobody"]) == kernel_report.BAD_INPUT
+    assert "nobody" in capsys.readouterr().err
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert kernel_report.main([]) == kernel_report.BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "TRITON_INTERPRET" in line
+
+
+def test_a_counted_reply_becomes_a_page():
+    operation = Operation((2, 3, 6, 8), "block")
+    reply = observe(Request("triton_fused", [(operation, CONTIGUOUS), (operation, CHANNELS_LAST)], [SMALL], SMALL))
+    assert reply.failure is None
+    text = kernel_tables.page({"triton_fused": pickle.loads(pickle.dumps(reply))}, [])  # noqa: S301
+    assert "| `triton_fused`   | (2, 3, 6, 8) batch norm + sigmoid + 2x2 max-pool, contiguous" in text
+    assert "channels-last" in text
+    assert "mean 1e6, std 1" in text
+
+
+def test_a_failure_is_part_of_the_reply(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text(MY_BN.replace("2 * x", "x @ x"))
+    reply = observe(Request(str(path), [(Operation((4, 5), "kernel"), CONTIGUOUS)], [SMALL], SMALL))
+    assert isinstance(reply, Reply)
+    assert "Error" in reply.failure
+
+
+@pytest.mark.parametrize(
+    ("registers", "shared", "warps", "occupancy"),
+    [(32, 0, 8, 1.0), (64, 0, 8, 0.5), (65, 0, 4, 0.4375), (32, 64 << 10, 8, 0.375), (128, 0, 16, 0.25)],
+)
+def test_occupancy_is_what_registers_and_shared_memory_leave(registers, shared, warps, occupancy):
+    assert TARGETS["sm_90"].occupancy(registers, shared, warps) == occupancy
+
+
+def test_a_launch_knows_its_programs():
+    launch = Launch("f.py", "k", (6, 36), {"x": Pointer(torch.float32, True)}, (), {}, {"x": 8}, {"x": 4})
+    assert (launch.programs, launch.bytes_moved) == (216, 12)
