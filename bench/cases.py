@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 LENET_SHAPES = ((256, 6, 24, 24), (256, 16, 8, 8), (256, 120), (256, 84))
 LARGER_SHAPES = ((32, 64, 56, 56), (16, 256, 14, 14), (4096, 1024))
+GPU_SHAPES = ((1024, 256, 14, 14), (20, 6, 65536))
+"""Batch norm alone, on GPUs only: a batch that fills one, and few channels with many values."""
 
 KINDS = ("kernel", "block")
 PASSES = ("training forward", "training backward", "training both", "inference forward")
@@ -58,9 +60,10 @@ class Operation:
         return elements * itemsize
 
 
-def operations(quick: bool = False) -> list[Operation]:
+def operations(quick: bool = False, gpu: bool = False) -> list[Operation]:
     """All that is measured, in the order of the tables."""
     if quick:
         # Few, since torch.compile takes longer for each than all of its timing does.
         return [Operation(LENET_SHAPES[0], "block"), Operation(LENET_SHAPES[-1], "kernel")]
-    return [Operation(shape, kind) for shape, kind in itertools.product(LENET_SHAPES + LARGER_SHAPES, KINDS)]
+    everywhere = [Operation(shape, kind) for shape, kind in itertools.product(LENET_SHAPES + LARGER_SHAPES, KINDS)]
+    return everywhere + ([Operation(shape, "kernel") for shape in GPU_SHAPES] if gpu else [])

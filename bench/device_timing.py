@@ -20,7 +20,7 @@ import torch
 from bench.statistics import paired_ratio
 from bench.timing import Rounds, Subject
 
-ROUNDS = 30
+ROUNDS = 20
 WARM_UP = 3
 REPLAYS = 10
 SLEEP_CYCLES = 3_000_000  # 1.5 to 2 ms, longer than the host takes to queue any of our calls

@@ -15,16 +15,17 @@ from bench.latency import Latency, baseline_side
 from bench.records import Record
 from bench.roster import BASELINE, Candidate, identical
 from bench.run import Run
+from models import device as devices
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per cell, operation by operation; the A/A comparison first, since the baseline's row is its."""
-    roster = metafunc.config.stash[CANDIDATES]
+    roster, option = metafunc.config.stash[CANDIDATES], metafunc.config.option
     baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
     rows = [identical(baseline), baseline, *(c for c in roster if c is not baseline)]
     cells = [
         pytest.param(operation, row, which, id=f"{operation.shape_text}-{operation.kind}-{which}-{row.label}")
-        for operation in operations(metafunc.config.option.quick)
+        for operation in operations(option.quick, gpu=devices.find(option.device).type == "cuda")
         for row in rows
         for which in PASSES
     ]

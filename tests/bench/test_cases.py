@@ -20,6 +20,12 @@ def test_lenets_four_shapes_and_three_larger_ones_are_measured_as_kernel_and_as_
     assert PASSES == ("training forward", "training backward", "training both", "inference forward")
 
 
+def test_a_gpu_gets_two_batches_more_for_batch_norm_alone():
+    more = operations(gpu=True)[len(operations()) :]
+    assert more == [Operation((1024, 256, 14, 14), "kernel"), Operation((20, 6, 65536), "kernel")]
+    assert operations(quick=True, gpu=True) == operations(quick=True)
+
+
 def test_quick_measures_a_part_of_it_with_an_image_and_a_vector():
     quick = operations(quick=True)
     assert set(quick) < set(operations())
