@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bench.statistics import paired_ratio
+from bench.statistics import Ratio, paired_ratio
 from bench.timing import Rounds, Subject
 
 ROUNDS = 20
@@ -39,7 +39,7 @@ def measure(
     sides = (candidate(which), baseline(which))
     clocks: dict[str, Callable[[], list[Callable[[], float]]]] = {
         "cold": lambda: [_cold(side, device) for side in sides],
-        "graph": lambda: [_replay(side, device) for side in sides],
+        "graph": lambda: [replay(side, device) for side in sides],
     }
     if which not in CAPTURED:
         clocks.pop("graph")
@@ -55,6 +55,12 @@ def measure(
             ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
             outcome[name] = {**asdict(rounds), "ratio": [ratio.value, ratio.low, ratio.high]}
     return outcome
+
+
+def ratio_in_pairs(sides: list[Callable[[], float]], seed: int) -> Ratio:
+    """The ratio of the first side's time to the second's."""
+    rounds = _in_pairs(sides, seed)
+    return paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
 
 
 def _in_pairs(sides: list[Callable[[], float]], seed: int) -> Rounds:
@@ -94,7 +100,8 @@ def _cold(subject: Subject, device: torch.device) -> Callable[[], float]:
     return sample
 
 
-def _replay(subject: Subject, device: torch.device) -> Callable[[], float]:
+def replay(subject: Subject, device: torch.device) -> Callable[[], float]:
+    """What samples a call as a captured graph, in nanoseconds."""
     beside = torch.cuda.Stream(device)
     beside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(beside):

@@ -91,5 +91,5 @@ def _source(implementation: Implementation) -> str:
 def _digests(files: list[Path]) -> str:
     """Changes when a file changes, or anything that all implementations are built and trained with."""
     root = Path(__file__).parent.parent
-    shared = sorted([*root.glob("kernels/*.[pc]*"), *root.glob("models/*.py")])
+    shared = sorted([*root.glob("kernels/*.[pcj]*"), *root.glob("models/*.py")])
     return digest([path for path in [*files, *shared] if path.is_file()])

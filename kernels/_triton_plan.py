@@ -8,8 +8,10 @@ it is *split* (two launches each way). Evaluation takes one launch forward.
 from __future__ import annotations
 
 import functools
+import json
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -24,6 +26,18 @@ class Machine(NamedTuple):
 
     multiprocessors: int
     threads_per_warp: int
+    name: str = ""
+
+
+class Choice(NamedTuple):
+    """What is tuned by measurement in the split form: warps of a program, and programs per multiprocessor."""
+
+    warps: int = 8
+    programs: int = 4
+
+
+TABLE = Path(__file__).with_name("_triton_tuned.json")
+"""Choices that `python -m bench.tune_triton` found better than the default, by device and shape."""
 
 
 INTERPRETED = Machine(4, 512)  # few and large programs: the interpreter's time goes by operations, not by elements
@@ -63,6 +77,23 @@ def _power_of_two(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
+@functools.cache
+def _table() -> dict[str, dict[str, list[int]]]:
+    return json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.is_file() else {}
+
+
+def key(shape: tuple[int, ...], planes: bool, pool: bool, dtype: torch.dtype) -> str:
+    """How a shape is called in the table: `256x6x24x24 planes pool float32`."""
+    form = "planes" if planes else "rows"
+    return f"{'x'.join(map(str, shape))} {form}{' pool' if pool else ''} {str(dtype).removeprefix('torch.')}"
+
+
+def choice(shape: tuple[int, ...], planes: bool, pool: bool, dtype: torch.dtype, machine: Machine) -> Choice:
+    """The tuned choice for a shape on this device, or the default."""
+    tuned = _table().get(machine.name, {}).get(key(shape, planes, pool, dtype))
+    return Choice(*tuned) if tuned else Choice()
+
+
 @functools.lru_cache(maxsize=4096)
 def divide(
     shape: tuple[int, int, int, int],
@@ -78,9 +109,10 @@ def divide(
     """Tiles and programs for a pass over (N, C, H, W).
 
     A thread holds eight numbers of a tile, loaded by 16 bytes where the layout allows. As many programs as occupy the
-    device four times over, but in the split form no more per channel than the square root of a 50th of its pixels:
-    every program of the second launch reads the parts of all, which so costs forward and backward of float32 together
-    at most 0.4 bytes per element. Where that leaves multiprocessors idle, programs are twice as wide.
+    device four times over (or what `TABLE` says is better), but in the split form no more per channel than the square
+    root of a 50th of its pixels: every program of the second launch reads the parts of all, which so costs forward and
+    backward of float32 together at most 0.4 bytes per element. Where that leaves multiprocessors idle, programs are
+    twice as wide.
     """
     images, channels, height, width = shape
     pixels = images * height * width
@@ -108,10 +140,11 @@ def divide(
         return Pass(replace(case, BM=tile, BC=lanes), images, -(-channels // lanes), 1, 1, warps)
     lanes = 1 if planes else min(_power_of_two(channels), 128 // dtype.itemsize)
     groups = -(-channels // lanes)
-    wanted = max(1, 4 * machine.multiprocessors // groups)
+    chosen = choice(shape, planes, pool, dtype, machine)
+    wanted = max(1, chosen.programs * machine.multiprocessors // groups)
     if training:
         wanted = min(wanted, max(1, math.isqrt(pixels // 50)))
-    warps = 8 if groups * wanted >= machine.multiprocessors else 16
+    warps = chosen.warps if groups * wanted >= machine.multiprocessors else 16
     # In planes a thread loads 16 bytes of a row, and so holds whole windows: nothing is passed between threads.
     per_thread = max(1, 8 // dtype.itemsize) if pool and planes else 8
     tile = min(_power_of_two(units), max(1, machine.threads_per_warp * warps * per_thread // lanes))
@@ -146,4 +179,4 @@ def machine_of(device: torch.device) -> Machine:
 @functools.cache
 def _gpu(device: torch.device) -> Machine:
     properties = torch.cuda.get_device_properties(device)
-    return Machine(properties.multi_processor_count, properties.warp_size)
+    return Machine(properties.multi_processor_count, properties.warp_size, properties.name)

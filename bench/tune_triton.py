@@ -1,0 +1,105 @@
+"""`python -m bench.tune_triton`: find the warps and programs that `triton_fused` runs fastest with on this GPU.
+
+Each shape's training step of the block is captured as a CUDA graph with every choice and timed in turns with the
+default; a choice that is not clearly faster is not kept. Every trial has running statistics of its own, and nothing is
+tuned while a network runs. Writes the table beside the kernels, for this device only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+
+import torch
+
+from bench import device_timing
+from bench.cases import Operation, operations
+from bench.statistics import Ratio
+from bench.subjects import Workload
+from kernels import load
+from kernels.agreement import make_problem
+from models import device as devices
+
+UNAVAILABLE = 4
+LEAST_GAIN = 0.02
+WHICH = "training both"
+SEED = 20150213
+
+
+def better(ratios: dict[tuple[int, int], Ratio]) -> tuple[int, int] | None:
+    """Of the choices whose time ratio to the default is a gain over its whole interval, the one with the smallest."""
+    gains = {choice: ratio.value for choice, ratio in ratios.items() if ratio.high < 1 - LEAST_GAIN}
+    return min(gains, key=lambda choice: gains[choice], default=None)
+
+
+def tune(operation: Operation, device: torch.device) -> tuple[str, tuple[int, int] | None]:
+    """The key of an operation in the table, and the better choice for it, if there is one."""
+    from kernels import _triton_plan as plan
+
+    implementation = load("triton_fused")
+    problem = make_problem(operation.shape, device=device, activation=operation.activation, pool=operation.pool)
+    n, c, *space = operation.shape
+    height, width = space if len(space) == 2 else (1, torch.Size(space).numel())
+    shape = (n, c, height, width)
+    pool, planes = operation.pool is not None, bool(space)
+    key = plan.key(shape, planes, pool, torch.float32)
+    machine = plan.machine_of(device)
+    if plan.is_resident(shape, planes, pool, torch.float32, machine):
+        return key, None
+    table = plan._table().setdefault(machine.name, {})
+    before = table.pop(key, None)
+
+    def workload(choice: tuple[int, int]) -> Workload:
+        table[key] = list(choice)
+        plan.divide.cache_clear()
+        made = Workload(implementation, problem)
+        made.subject(WHICH)(1)()
+        return made
+
+    ratios: dict[tuple[int, int], Ratio] = {}
+    default = (plan.Choice().warps, plan.Choice().programs)
+    for choice in itertools.product((4, 8, 16), (2, 4, 8)):
+        if choice == default:
+            continue
+        sides = [device_timing.replay(workload(side).subject(WHICH), device) for side in (choice, default)]
+        ratios[choice] = device_timing.ratio_in_pairs(sides, SEED)
+    table.pop(key)
+    if before:
+        table[key] = before
+    plan.divide.cache_clear()
+    return key, better(ratios)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser("python -m bench.tune_triton", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--device", default="cuda", help="cuda or rocm (default: cuda)")
+    options = parser.parse_args(argv)
+    try:
+        device = devices.find(options.device)
+        if missing := load("triton_fused").why_unavailable(device):
+            raise devices.DeviceUnavailableError(missing)
+    except (devices.DeviceUnavailableError, ValueError) as error:
+        print(f"python -m bench.tune_triton: error: {error}", file=sys.stderr)
+        return UNAVAILABLE
+    if device.type != "cuda":
+        print(f"python -m bench.tune_triton: error: nothing is tuned on {device.type}", file=sys.stderr)
+        return UNAVAILABLE
+    from kernels import _triton_plan as plan
+
+    found = {}
+    for operation in operations(gpu=True):
+        key, choice = tune(operation, device)
+        print(f"{key}: {'default' if choice is None else f'{choice[0]} warps, {choice[1]} programs'}", file=sys.stderr)
+        if choice:
+            found[key] = list(choice)
+    table = {**plan._table(), plan.machine_of(device).name: found}
+    plan.TABLE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    print(f"wrote {plan.TABLE.name}: {len(found)} choices other than the default")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
