@@ -109,7 +109,7 @@ def watch(measure: bool = True) -> Iterator[list[Launch]]:
         if not measure:
             return None
         memory[:] = [
-            (name, tensor.data_ptr(), tensor.data_ptr() + tensor.untyped_storage().nbytes())
+            (name, tensor.data_ptr(), tensor.data_ptr() + _extent(tensor))
             for name, tensor in arguments.items()
             if isinstance(tensor, torch.Tensor)
         ]
@@ -153,6 +153,14 @@ def watch(measure: bool = True) -> Iterator[list[Launch]]:
         mock.patch.object(builder, "create_masked_store", counted_store),
     ):
         yield launches
+
+
+def _extent(tensor: torch.Tensor) -> int:
+    """Bytes from its first element to the end of its last."""
+    if tensor.numel() == 0:
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return int(last + 1) * tensor.element_size()
 
 
 def _argument(value: Any) -> Any:
