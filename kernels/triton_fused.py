@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import math
 import os
 import struct
 from collections.abc import Sequence
@@ -21,9 +20,18 @@ import torch
 from torch import Tensor
 
 from kernels import naive
+from kernels._fused import (
+    as_images,
+    check_operands,
+    check_pool,
+    dense,
+    dense_like,
+    differentiable_backward,
+    empty,
+    in_planes,
+    output_shape,
+)
 from kernels.contract import Implementation, check_arguments, compose
-
-TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def interpreted() -> bool:
@@ -51,40 +59,6 @@ def _on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     return torch.cuda.device(device)
 
 
-# --- Memory ------------------------------------------------------------------------------------------------------
-
-
-def _in_planes(x: Tensor) -> bool:
-    """Whether a dense tensor is in planes; a matrix, and one pixel per plane, is in rows."""
-    return x.is_contiguous() and x.numel() != x.shape[0] * x.shape[1]
-
-
-def _dense(x: Tensor) -> Tensor:
-    """As it is in planes or in rows (channels-last), else a copy in planes."""
-    return x if x.is_contiguous() or x.movedim(1, -1).is_contiguous() else x.contiguous()
-
-
-def _dense_like(dy: Tensor, planes: bool) -> Tensor:
-    return dy.contiguous() if planes else dy.movedim(1, -1).contiguous().movedim(-1, 1)
-
-
-def _empty(x: Tensor, shape: tuple[int, ...], planes: bool) -> Tensor:
-    if planes or len(shape) == 2:
-        return x.new_empty(shape)
-    return x.new_empty((shape[0], *shape[2:], shape[1])).movedim(-1, 1)
-
-
-def _four(x: Tensor) -> tuple[int, int, int, int]:
-    shape = x.shape
-    if len(shape) == 4:
-        return shape[0], shape[1], shape[2], shape[3]
-    return shape[0], shape[1], 1, math.prod(shape[2:])
-
-
-def _output_shape(x: Tensor, pool: bool) -> tuple[int, ...]:
-    return (*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2) if pool else tuple(x.shape)
-
-
 def _real(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
@@ -107,10 +81,10 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """The output, and mean (hi, lo) and 1 / std, (3, C), for the backward."""
     code, plan = _device_code()
-    planes = _in_planes(x)
-    shape = _four(x)
+    planes = in_planes(x)
+    shape = as_images(x.shape)
     cumulative = momentum is None
-    y = _empty(x, _output_shape(x, pool), planes)
+    y = empty(x, output_shape(x.shape, pool), planes)
     saved = torch.empty((3, x.shape[1]), dtype=_real(x), device=x.device)
     numbers = (*_two_floats(momentum or 0.0), *_two_floats(eps))
     machine = plan.machine_of(x.device)
@@ -158,10 +132,10 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dx, dweight and dbias; the latter two as numbers of the type that is calculated in."""
     code, plan = _device_code()
-    planes = _in_planes(x)
-    shape = _four(x)
-    dy = _dense_like(dy, planes)
-    dx = _empty(x, tuple(x.shape), planes)
+    planes = in_planes(x)
+    shape = as_images(x.shape)
+    dy = dense_like(dy, planes)
+    dx = empty(x, tuple(x.shape), planes)
     like = saved if weight is None else weight
     dweight, dbias = (torch.empty(x.shape[1], dtype=like.dtype, device=x.device) for _ in range(2))
     machine = plan.machine_of(x.device)
@@ -214,7 +188,7 @@ def forward_operator(
     pool: bool,
 ) -> tuple[Tensor, Tensor]:
     """The forward as torch's compiler sees it: output, and (3, C) numbers for the backward."""
-    _check_operands("bnbench::triton_fused_forward", x, running_mean, running_var, weight, bias)
+    check_operands("bnbench::triton_fused_forward", x, running_mean, running_var, weight, bias)
     return _forward(
         x, running_mean, running_var, num_batches_tracked, weight, bias, training, momentum, eps, activation, pool
     )
@@ -223,8 +197,8 @@ def forward_operator(
 @forward_operator.register_fake
 def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     running_mean, running_var, _, weight, bias = rest[:5]
-    _check_operands("bnbench::triton_fused_forward", x, running_mean, running_var, weight, bias)
-    y = _empty(x, _output_shape(x, pool=rest[-1]), _in_planes(x))
+    check_operands("bnbench::triton_fused_forward", x, running_mean, running_var, weight, bias)
+    y = empty(x, output_shape(x.shape, rest[-1]), in_planes(x))
     return y, torch.empty((3, x.shape[1]), dtype=_real(x), device=x.device)
 
 
@@ -240,7 +214,7 @@ def backward_operator(
     pool: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The backward as torch's compiler sees it: dx, dweight, dbias."""
-    _check_operands("bnbench::triton_fused_backward", x, None, None, weight, bias)
+    check_operands("bnbench::triton_fused_backward", x, None, None, weight, bias)
     return _backward(dy, x, saved, weight, bias, training, activation, pool)
 
 
@@ -248,28 +222,7 @@ def backward_operator(
 def _(_dy: Tensor, x: Tensor, saved: Tensor, weight: Tensor | None, *_rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     like = saved if weight is None else weight
     dweight, dbias = (torch.empty(x.shape[1], dtype=like.dtype, device=x.device) for _ in range(2))
-    return _empty(x, tuple(x.shape), _in_planes(x)), dweight, dbias
-
-
-def _differentiable_backward(
-    dy: Tensor,
-    x: Tensor,
-    saved: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    activation: str | None,
-    pool: bool,
-    eps: float,
-) -> list[Tensor | None]:
-    """The backward for `create_graph=True`, in eager operations: slow, and there for second derivatives."""
-    running = (None, None) if training else (saved[0] + saved[1], saved[2].pow(-2) - eps)
-    y = compose(naive.batch_norm)(
-        x, *running, weight, bias, training, 0.0, eps, activation=activation, pool=2 if pool else None
-    )
-    leaves = [t if t is not None and t.requires_grad else None for t in (x, weight, bias)]
-    gradients = iter(torch.autograd.grad(y, [t for t in leaves if t is not None], dy, create_graph=True))
-    return [None if t is None else next(gradients) for t in leaves]
+    return empty(x, tuple(x.shape), in_planes(x)), dweight, dbias
 
 
 class _Block(torch.autograd.Function):
@@ -289,50 +242,19 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, saved = ctx.saved_tensors
-        constants: tuple[bool, str | None, bool] = ctx.constants
+        training, activation, pool = constants = ctx.constants
         gradients: Sequence[Tensor | None]
         if torch.compiler.is_compiling():
             gradients = backward_operator(dy, x, saved, weight, bias, *constants)
         elif torch.is_grad_enabled():
-            gradients = _differentiable_backward(dy, x, saved, weight, bias, *constants, eps=ctx.eps)
+            statistics = None if training else (saved[0] + saved[1], saved[2].pow(-2) - ctx.eps)
+            gradients = differentiable_backward(dy, x, statistics, weight, bias, ctx.eps, activation, pool)
         else:
             gradients = _backward(dy, x, saved, weight, bias, *constants)
         return (
             *(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad, strict=False)),
             *[None] * 8,
         )
-
-
-def _check_operands(
-    operator: str,
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-) -> None:
-    """Refuse what the kernels would misread.
-
-    Raises:
-        RuntimeError: Another device, type or number of channels than the input's.
-        NotImplementedError: A type that no kernel is for.
-    """
-    if x.dtype not in TYPES:
-        raise NotImplementedError(f"{operator}: not implemented for {x.dtype}")
-    operands = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    for name, tensor in operands.items():
-        if tensor is None:
-            continue
-        if tensor.device != x.device:
-            raise RuntimeError(f"{operator}: expected {name} on {x.device} like the input, found {tensor.device}")
-        if tensor.dtype != x.dtype and (tensor.dtype != torch.float32 or x.dtype == torch.float64):
-            raise RuntimeError(f"{operator}: {name} is {tensor.dtype}, which does not go with an input of {x.dtype}")
-        if tuple(tensor.shape) != (x.shape[1],):
-            raise RuntimeError(
-                f"{operator}: {name} should contain {x.shape[1]} elements, not have shape {tuple(tensor.shape)}"
-            )
-    if weight is not None and bias is not None and weight.dtype != bias.dtype:
-        raise RuntimeError(f"{operator}: weight is {weight.dtype} and bias {bias.dtype}")
 
 
 def batch_norm_block(
@@ -372,9 +294,8 @@ def batch_norm_block(
         ValueError, RuntimeError: What `F.batch_norm` raises, and for operands on other devices or of other types.
     """
     check_arguments(input, running_mean, running_var, training)
-    _check_operands("triton_fused", input, running_mean, running_var, weight, bias)
-    if pool and min(input.shape[2:]) < 2:
-        raise RuntimeError(f"triton_fused: an image of {tuple(input.shape[2:])} is too small for a 2 x 2 pool")
+    check_operands("triton_fused", input, running_mean, running_var, weight, bias)
+    check_pool("triton_fused", input.shape, pool)
     if momentum is None and num_batches_tracked is None:
         raise ValueError("triton_fused: momentum=None needs num_batches_tracked")
     if input.numel() == 0:
@@ -382,7 +303,7 @@ def batch_norm_block(
             num_batches_tracked.add_(1)
         arguments = (input, running_mean, running_var, weight, bias, training, momentum or 0.0, eps)
         return compose(naive.batch_norm)(*arguments, activation=activation, pool=pool)
-    x = _dense(input)
+    x = dense(input)
     weight, bias = (None if p is None else p.contiguous() for p in (weight, bias))
     written = (running_mean, running_var, num_batches_tracked) if training else ()
     running = [t if t is None else t.contiguous() for t in (running_mean, running_var)]

@@ -26,10 +26,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kernels.cache import cache_dir
 from models import download, idx
 from models.idx import DataError
 
-__all__ = ["EMBEDDED", "FULL", "SUBSET", "DataError", "Edition", "FashionMNIST", "cache_dir", "load"]
+__all__ = ["EMBEDDED", "FULL", "SUBSET", "DataError", "Edition", "FashionMNIST", "load"]
 
 EMBEDDED = Path(__file__).parent / "data"
 SYSTEM = Path("/usr/share/datasets/fashion-mnist")
@@ -103,15 +104,6 @@ class FashionMNIST:
     name: str
     source: str
     digest: str
-
-
-def cache_dir() -> Path:
-    """Return the folder for downloaded data; it need not exist."""
-    own = os.environ.get("BNBENCH_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "bnbench"
 
 
 def _print_to_stderr(line: str) -> None:

@@ -118,15 +118,6 @@ def test_order_of_places(tmp_path, monkeypatch):
     assert load(EMBEDDED).source.endswith("from --data-dir")
 
 
-def test_cache_directory(monkeypatch):
-    assert fashion_mnist.cache_dir() == Path(fashion_mnist.os.environ["BNBENCH_CACHE"])
-    monkeypatch.delenv("BNBENCH_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert fashion_mnist.cache_dir() == Path("/x/bnbench")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert fashion_mnist.cache_dir() == Path.home() / ".cache" / "bnbench"
-
-
 def test_named_folder_without_data_is_never_replaced_by_other_data(tmp_path):
     folder = copy_of_the_subset(tmp_path / "data")
     (folder / f"{FILES[3]}.gz").unlink()
