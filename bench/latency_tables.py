@@ -43,12 +43,13 @@ CSV_HEADERS = (
 )
 
 INTRODUCTION = """\
-Each cell is timed in rounds, and in each round `builtin` is timed next to it, in random order. **ratio** is the
-median over the rounds of time / `builtin`'s time, with its 95 % interval: below 1 is faster. It is not the quotient
-of two rows: `builtin`'s own row comes from other rounds, in which the machine may have been in another mood (the CSV
-has `builtin`'s time in each row's own rounds). **verdict** is *faster* or *slower* only when the whole interval lies
-beyond the noise floor ({floor}), *same* only when it lies within 5 % of 1, else *unclear*. The floor is the largest
-deviation of the A/A rows of the same run, in which `builtin` is timed against itself, and at least {least:.0%}.
+Each cell is timed in rounds, and in each round `builtin` is timed next to it, in random order, each after a call of
+its own off the clock, so that the caches hold what it left there itself. **ratio** is the median over the rounds of
+time / `builtin`'s time, with its 95 % interval: below 1 is faster. It is not the quotient of two rows: `builtin`'s own
+row comes from other rounds, in which the machine may have been in another mood (the CSV has `builtin`'s time in each
+row's own rounds). **verdict** is *faster* or *slower* only when the whole interval lies beyond the noise floor
+({floor}), *same* only when it lies within 5 % of 1, else *unclear*. The floor is the largest deviation of the A/A rows
+of the same run, in which `builtin` is timed against itself, and at least {least:.0%}.
 **share of copy** is the time of a plain memory copy of the fewest bytes that the pass can move, over the measured
 time; a copy that fits in the cache is fast, so small shapes have small shares. **error** is the largest deviation
 from the float64 reference relative to the quantity's scale, over output, gradients and running statistics. **first

@@ -64,6 +64,16 @@ def sample_ns(subject: Subject, iterations: int, device: torch.device) -> int:
     return perf_counter_ns() - start
 
 
+def warm_sample_ns(subject: Subject, iterations: int, device: torch.device) -> int:
+    """`sample_ns` after one call off the clock.
+
+    Whoever ran before left its own data in the caches: without that call, a fast implementation's time would depend on
+    how much memory the other side of the pair goes through.
+    """
+    subject(1)()
+    return sample_ns(subject, iterations, device)
+
+
 def settle_iterations(subjects: tuple[Subject, ...], device: torch.device) -> tuple[int, int]:
     """Warm up, and find the iterations that make the shortest subject's sample long enough for the clock.
 
@@ -74,10 +84,10 @@ def settle_iterations(subjects: tuple[Subject, ...], device: torch.device) -> tu
     """
     iterations = 1
     while True:
-        samples = [min(sample_ns(s, iterations, device) for _ in range(3)) for s in subjects]
+        samples = [min(warm_sample_ns(s, iterations, device) for _ in range(3)) for s in subjects]
         shortest = min(samples)
         if shortest >= 0.7 * SHORTEST_SAMPLE_NS or iterations >= MOST_ITERATIONS:
-            return iterations, int(sum(samples))
+            return iterations, int(sum(samples) * (1 + 1 / iterations))
         wanted = math.ceil(iterations * SHORTEST_SAMPLE_NS / max(shortest, 1))
         iterations = min(MOST_ITERATIONS, max(wanted, 2 * iterations))
 
@@ -108,7 +118,7 @@ def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, e
         for _ in range(rounds):
             order.shuffle(sides)
             for subject, samples in sides:
-                samples.append(sample_ns(subject, iterations, device))
+                samples.append(warm_sample_ns(subject, iterations, device))
         if compilations() != before:
             raise RecompiledError("recompiled while timing")
     finally:
@@ -138,4 +148,4 @@ def copy_ns(bytes_moved: int, device: torch.device) -> float:
 
     iterations, round_ns = settle_iterations((subject,), device)
     rounds = min(50, max(10, int(5e7 / max(round_ns, 1))))
-    return median(sample_ns(subject, iterations, device) for _ in range(rounds)) / iterations
+    return median(warm_sample_ns(subject, iterations, device) for _ in range(rounds)) / iterations

@@ -298,7 +298,53 @@ inline Vector load(const Real* from) {
     return v;
 }
 
-inline void store(Vector v, Real* to) { std::memcpy(to, &v, sizeof v); }
+inline Vector load(const Real* from, Index at) { return load(from + at); }
+
+inline void store(Vector v, Real* to, Index at) { std::memcpy(to + at, &v, sizeof v); }
+
+struct Halves {  // of a vector: where each is
+    Index one, two;
+};
+
+#if defined(__clang__) || __GNUC__ >= 12
+typedef Real HalfVector __attribute__((vector_size(VECTOR_BYTES / 2)));
+
+template <Index... LOWER>
+inline Vector joined(HalfVector one, HalfVector two, std::integer_sequence<Index, LOWER...>) {
+    return __builtin_shufflevector(one, two, LOWER..., (LOWER + LANES / 2)...);
+}
+
+template <Index... LOWER>
+inline void store(Vector v, Real* to, Halves at, std::integer_sequence<Index, LOWER...>) {
+    const HalfVector one = __builtin_shufflevector(v, v, LOWER...);
+    const HalfVector two = __builtin_shufflevector(v, v, (LOWER + LANES / 2)...);
+    std::memcpy(to + at.one, &one, sizeof one);
+    std::memcpy(to + at.two, &two, sizeof two);
+}
+
+inline Vector load(const Real* from, Halves at) {
+    HalfVector one, two;
+    std::memcpy(&one, from + at.one, sizeof one);
+    std::memcpy(&two, from + at.two, sizeof two);
+    return joined(one, two, std::make_integer_sequence<Index, LANES / 2>());
+}
+
+inline void store(Vector v, Real* to, Halves at) {
+    store(v, to, at, std::make_integer_sequence<Index, LANES / 2>());
+}
+#else
+inline Vector load(const Real* from, Halves at) {
+    Vector v;
+    std::memcpy(&v, from + at.one, sizeof v / 2);
+    std::memcpy(reinterpret_cast<char*>(&v) + sizeof v / 2, from + at.two, sizeof v / 2);
+    return v;
+}
+
+inline void store(Vector v, Real* to, Halves at) {
+    std::memcpy(to + at.one, &v, sizeof v / 2);
+    std::memcpy(to + at.two, reinterpret_cast<char*>(&v) + sizeof v / 2, sizeof v / 2);
+}
+#endif
 
 inline double total(Vector v) {
     double sum = 0;
@@ -508,14 +554,7 @@ public:
 
     Index room() const { return std::max(TILE, 2 * plan.width); }
 
-    // Small planes are taken image by image, as they lie in memory; of large ones a channel at a time, which then is
-    // still in the cache for the next step.
-    Index channels_at_a_time() const { return by_channel() ? 1 : plan.channels; }
-    bool by_channel() const {
-        const Index threads = plan.threads;
-        if (plan.images < 4 * threads) return true;
-        return pixels * Index(sizeof(Stored)) >= 1024 && (plan.channels % threads == 0 || plan.channels >= 4 * threads);
-    }
+    Index channels_at_a_time() const { return 1; }
 
     void moments(const Stored* x, Part part, Moments* found, Room& room) const {
         const Index length = std::min(pixels, TILE), images = TILE / length;
@@ -615,7 +654,7 @@ private:
     template <bool NUMBERED, Order ORDER>
     const Real* choose(const Real* x, Index windows, Real sign, Room& room, Real* which) const {
         Real* chosen = room.at(CHOSEN);
-        if (plan.width % LANES == 0) {
+        if (plan.width >= LANES) {
             choose_in_vectors<NUMBERED, ORDER>(x, windows, sign, chosen, which);
             return chosen;
         }
@@ -636,39 +675,58 @@ private:
 
     template <bool NUMBERED, Order ORDER>
     void choose_in_vectors(const Real* x, Index windows, Real sign, Real* chosen, Real* which) const {
-        for_each_vector(windows, [&](Index k, Index one, Index two) {
-            const Vector above_one = load(x + one), below_one = load(x + one + plan.width);
-            const Vector above_two = load(x + two), below_two = load(x + two + plan.width);
+        for_each_vector(windows, [&](auto window, Halves at) {
+            const Vector above_one = load(x + at.one), below_one = load(x + at.one + plan.width);
+            const Vector above_two = load(x + at.two), below_two = load(x + at.two + plan.width);
             Winner<Vector> winner(Pair::left(above_one, above_two));
             winner.challenge<ORDER>(Pair::right(above_one, above_two), 1, sign);
             winner.challenge<ORDER>(Pair::left(below_one, below_two), 2, sign);
             winner.challenge<ORDER>(Pair::right(below_one, below_two), 3, sign);
-            store(winner.x, chosen + k);
-            if constexpr (NUMBERED) store(winner.number, which + k);
+            store(winner.x, chosen, window);
+            if constexpr (NUMBERED) store(winner.number, which, window);
         });
     }
 
-    // Rows of whole vectors: body(k, one, two) for windows k to k + LANES, whose pixels are the vectors at `one` and `two`
-    // and those below. LeNet's rows are short, and a loop for each would take longer to begin and to end than to run.
-    // Half a vector of windows may be left in the end; then `two` is `one`, and the second half means nothing.
+    // body(window, at): the windows of two vectors of pixels, `at` and below, make one vector. LeNet's rows are short, and
+    // a loop for each would take longer to begin and to end than to run.
     template <class Body>
     void for_each_vector(Index windows, Body body) const {
+        const Index columns = 2 * pooled_width;
         Index row = 0, column = 0;
-        const auto next = [&] {
-            const Index here = row + column;
+        const auto next_row = [&] { column = 0, row += 2 * plan.width; };
+        if (plan.width % LANES == 0) {
+            const auto next = [&] {
+                const Index here = row + column;
+                column += LANES;
+                if (column == columns) next_row();
+                return here;
+            };
+            for (Index k = 0; k < windows; k += LANES) {
+                const Index one = next();  // and where half a vector is left, it is taken for both halves
+                body(k, Halves{one, k + LANES / 2 < windows ? next() : one});
+            }
+            return;
+        }
+        // Otherwise the last vector of a row covers some windows of the one before once more.
+        Index window = 0;
+        const auto next = [&](Index& its_window, Index& its_place) {
+            const Index start = std::min(column, columns - LANES);
+            its_place = row + start, its_window = window + start / 2;
             column += LANES;
-            if (column == plan.width) column = 0, row += 2 * plan.width;
-            return here;
+            if (column >= columns) next_row(), window += pooled_width;
         };
-        for (Index k = 0; k < windows; k += LANES) {
-            const Index one = next();
-            body(k, one, k + LANES / 2 < windows ? next() : one);
+        while (window < windows) {
+            Halves pair, at;
+            next(pair.one, at.one);
+            pair.two = pair.one, at.two = at.one;
+            if (window < windows) next(pair.two, at.two);
+            body(pair, at);
         }
     }
 
     // Pairs of rows, and their windows' gradients and numbers.
     void spread_windows(const Real* x, const Real* gradient, const Real* which, Index windows, Same channel, Real* dx) const {
-        if (plan.width % LANES == 0) return spread_in_vectors(x, gradient, which, windows, channel, dx);
+        if (plan.width >= LANES) return spread_in_vectors(x, gradient, which, windows, channel, dx);
         for (Index start = 0; start < windows; start += pooled_width) {
             for (Index down = 0; down < 2; down++, x += plan.width, dx += plan.width) {
                 SIDE_BY_SIDE
@@ -687,19 +745,20 @@ private:
         const bool through = channel.slope_ != 0 || channel.level_ != 0;
         const auto put = [&](Vector routed, Index at) {
             if (through) routed += (load(x + at) - channel.mean_) * channel.slope_ + channel.level_;
-            store(routed, dx + at);
+            store(routed, dx, at);
         };
-        for_each_vector(windows, [&](Index k, Index one, Index two) {
-            const Vector all = load(gradient + k), number = load(which + k), none{};
+        for_each_vector(windows, [&](auto window, Halves at) {
+            const Vector all = load(gradient, window), number = load(which, window), none{};
             const Vector left = number == 0 ? all : none, right = number == 1 ? all : none;
             const Vector left_below = number == 2 ? all : none, right_below = number == 3 ? all : none;
-            if (two != one) {
-                put(Pair::last(left, right), two);
-                put(Pair::last(left_below, right_below), two + plan.width);
-            }
-            put(Pair::first(left, right), one);
-            put(Pair::first(left_below, right_below), one + plan.width);
+            put(Pair::last(left, right), at.two);
+            put(Pair::last(left_below, right_below), at.two + plan.width);
+            put(Pair::first(left, right), at.one);
+            put(Pair::first(left_below, right_below), at.one + plan.width);
         });
+        if (plan.width % 2)
+            for (Index i = plan.width - 1; i < windows / pooled_width * 2 * plan.width; i += plan.width)
+                dx[i] = through_statistics(x, i, channel);
     }
 
     const Plan& plan;
@@ -715,7 +774,6 @@ public:
     Index room() const { return std::max(TILE, plan.channels); }
 
     Index channels_at_a_time() const { return plan.channels; }
-    bool by_channel() const { return plan.images < 4 * plan.threads; }
 
     void moments(const Stored* x, Part part, Moments* found, Room&) const {
         const Index count = part.channels_end - part.channel;
@@ -914,15 +972,16 @@ struct Team {
 };
 
 // collect(part, number), for every part of the tensor; finish(channel, its parts) when all numbers of a channel are
-// there; then use(part). A thread takes some channels of all images, and nobody waits for it, or all channels of some
-// images. The same number of threads does the same sums in the same order.
+// there; then use(part). A thread takes all channels of some images, in the order of memory, which is faster than one
+// channel after the other although that would still be in the cache for the second step. Where there are few images it
+// takes some channels of all. The same number of threads does the same sums in the same order.
 template <class Layout, class Collect, class Finish, class Use>
 void in_two_steps(const Layout& layout, const Plan& plan, Collect collect, Finish finish, Use use) {
 #pragma omp parallel num_threads(int(plan.threads))
     {
         const Team team;
         Room room(layout.room());
-        if (layout.by_channel()) {
+        if (plan.images < 4 * plan.threads) {
             const Index end = team.end(plan.channels), at_a_time = layout.channels_at_a_time();
             for (Index c = team.begin(plan.channels); c < end; c += at_a_time) {
                 const Part part{c, std::min(end, c + at_a_time), 0, plan.images};

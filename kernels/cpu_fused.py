@@ -105,12 +105,11 @@ def _forward(
         momentum,
         eps,
     )
-    if training:
+    if training and (running_mean is not mean or running_var is not var):
         for given, moved in ((running_mean, mean), (running_var, var)):
-            if given is not moved:
-                assert given is not None
-                assert moved is not None
-                given.copy_(moved)
+            assert given is not None
+            assert moved is not None
+            given.copy_(moved)
     return y, saved
 
 
@@ -129,7 +128,7 @@ def _backward(
     planes = in_planes(x)
     dy = dense_like(dy, planes)
     dx = empty(x, tuple(x.shape), planes)
-    dweight, dbias = torch.empty((2, x.shape[1]), dtype=real).unbind()
+    dweight, dbias = torch.empty(x.shape[1], dtype=real), torch.empty(x.shape[1], dtype=real)
     scale, shift = _as_real(weight, real), _as_real(bias, real)
     plan = _plan(x.shape, planes, pool, activation, training, torch.get_num_threads())
     _cpu_library.load(x.dtype).batch_norm_backward(
@@ -189,8 +188,7 @@ def backward_operator(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The backward as torch's compiler sees it: dx, dweight, dbias."""
     check_operands("bnbench::cpu_fused_backward", x, None, None, weight, bias)
-    dx, dweight, dbias = _backward(dy, x, saved, weight, bias, training, activation, pool)
-    return dx, dweight.clone(), dbias.clone()  # an operator's outputs share no memory
+    return _backward(dy, x, saved, weight, bias, training, activation, pool)
 
 
 @backward_operator.register_fake

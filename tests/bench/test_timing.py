@@ -68,9 +68,9 @@ def test_each_round_times_both_once_and_both_orders_occur():
         Effort(1e6, 20, 20),
         seed=0,
     )
-    taken = log[-2 * len(rounds.candidate_ns) :]
-    pairs = list(zip(taken[::2], taken[1::2], strict=True))
-    assert set(pairs) == {("candidate", "baseline"), ("baseline", "candidate")}
+    taken = log[-4 * len(rounds.candidate_ns) :]
+    turns = set(zip(taken[::4], taken[1::4], taken[2::4], taken[3::4], strict=True))
+    assert turns == {("candidate",) * 2 + ("baseline",) * 2, ("baseline",) * 2 + ("candidate",) * 2}
 
 
 def test_order_follows_from_the_seed():
@@ -107,8 +107,23 @@ def test_fast_calls_get_many_iterations_the_same_for_both():
     rounds = paired_rounds(counter(candidate), counter(baseline), CPU, SHORT, seed=0)
     assert candidate[0] == 1
     assert 10 < rounds.iterations <= MOST_ITERATIONS
-    assert set(candidate[-len(rounds.candidate_ns) :]) == {rounds.iterations}
-    assert set(baseline[-len(rounds.baseline_ns) :]) == {rounds.iterations}
+    for samples in (candidate, baseline):
+        assert set(samples[-2 * len(rounds.candidate_ns) :: 2]) == {1}, "the call off the clock"
+        assert set(samples[-2 * len(rounds.candidate_ns) + 1 :: 2]) == {rounds.iterations}
+
+
+def test_what_the_other_side_left_behind_costs_a_sample_nothing():
+    last = []
+
+    def subject(name):
+        def run():
+            time.sleep(0.006 if last[-1:] != [name] else 0.002)  # whoever comes after the other one is slow
+            last.append(name)
+
+        return lambda _: run
+
+    rounds = paired_rounds(subject("candidate"), subject("baseline"), CPU, SHORT, seed=0)
+    assert median(rounds.candidate_ns) < 4e6
 
 
 def test_slow_calls_get_one_iteration():
