@@ -264,7 +264,7 @@ def batch_norm_block(
     if input.device.type != "cpu" and not torch.compiler.is_compiling():
         raise RuntimeError(f"cpu_fused: the input is on {input.device}")
     check_pool("cpu_fused", input.shape, pool)
-    if input.numel() == 0 or _why_not(input.dtype):
+    if input.numel() == 0 or (not torch.compiler.is_compiling() and _why_not(input.dtype)):
         function = _composed if input.numel() else _empty_batch
         return function(
             input,
