@@ -1,6 +1,7 @@
 """Batch norm, activation and 2 x 2 max-pool in one native kernel each way, for the CPU.
 
-The arithmetic is in `cpu_fused.cpp`, which `_cpu_library.py` compiles on first use. Here are the call, the derivative,
+One file because the calls, torch's operators and the function for autograd have one list of arguments between them. The
+arithmetic is in `cpu_fused.cpp`, which `_cpu_library.py` compiles on first use. Here are the call, the derivative,
 and the same as torch's operators for what torch.compile traces: an eager call goes without the operators, whose
 dispatch takes longer than the kernel on a small matrix.
 
