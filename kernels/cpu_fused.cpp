@@ -642,7 +642,7 @@ private:
             }
     }
 
-    // The pixel that counts of each of `windows` windows: of the upper and the lower one first, then of left and right.
+    // The pixel that counts of each of `windows` windows.
     template <bool NUMBERED>
     const Real* choose(const Real* x, Index windows, Real sign, Room& room, Real* which) const {
         if (plan.training && sign > 0) return choose<NUMBERED, RISING>(x, windows, sign, room, which);

@@ -293,18 +293,9 @@ def batch_norm_block(
     return y
 
 
-def batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
+def batch_norm(*args: Any, **kwargs: Any) -> Tensor:
     """`batch_norm_block` without activation and pool."""
-    return batch_norm_block(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return batch_norm_block(*args, **kwargs)
 
 
 @functools.cache
