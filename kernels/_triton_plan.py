@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from kernels._triton_kernels import Case
+from kernels._triton_launch import Launch
 
 RESIDENT_BYTES = 65536
 
@@ -62,6 +63,8 @@ class Pass:
     programs: int
     tiles: int
     warps: int
+    # With the division, so that forgetting it (`divide.cache_clear`) forgets them.
+    _launches: dict[tuple[Any, ...], Launch] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -71,6 +74,21 @@ class Pass:
     def merging(self, parts: Pass) -> Case:
         """The case of a kernel that divides its work like this and adds up the parts of another pass."""
         return replace(self.case, splits=parts.programs)
+
+    def launch(self, kernel: Any, *numbers: int, parts: Pass | None = None) -> Launch:
+        """The launch of a kernel over this pass, made once.
+
+        Args:
+            kernel: Of `_triton_kernels`.
+            numbers: Its whole numbers.
+            parts: The pass whose parts it adds up, if it does.
+        """
+        key = (kernel.__name__, numbers, parts and parts.programs)
+        found = self._launches.get(key)
+        if found is None:
+            case = self.merging(parts) if parts else self.case
+            found = self._launches[key] = Launch(kernel, self.grid, numbers, case, self.warps)
+        return found
 
 
 def _power_of_two(number: int) -> int:
@@ -163,10 +181,18 @@ def is_resident(
     shape: tuple[int, int, int, int], planes: bool, pool: bool, dtype: torch.dtype, machine: Machine
 ) -> bool:
     """Whether a training pass over (N, C, H, W) takes the resident form."""
+    return _resident_bytes(shape, planes, pool, dtype, machine) <= RESIDENT_BYTES
+
+
+@functools.lru_cache(maxsize=4096)
+def _resident_bytes(
+    shape: tuple[int, int, int, int], planes: bool, pool: bool, dtype: torch.dtype, machine: Machine
+) -> int:
+    """What one program of the resident form holds in registers."""
     images, channels, height, width = shape
     units = images * (((height + 1) // 2) * ((width + 1) // 2) if pool else height * width)
     tile, lanes = _resident_tile(units, channels, planes, dtype, machine)
-    return tile * lanes * (4 if pool else 1) * max(4, dtype.itemsize) <= RESIDENT_BYTES
+    return tile * lanes * (4 if pool else 1) * max(4, dtype.itemsize)
 
 
 def machine_of(device: torch.device) -> Machine:

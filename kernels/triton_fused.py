@@ -47,20 +47,49 @@ def _device_code() -> tuple[Any, Any]:
 
 
 @functools.lru_cache(maxsize=256)
+def _floats(momentum: float | None, eps: float) -> tuple[float, ...]:
+    """Each float64 as the sum of two float32: a kernel's scalar arguments have no more."""
+    return (*_two_floats(momentum or 0.0), *_two_floats(eps))
+
+
 def _two_floats(value: float) -> tuple[float, float]:
-    """A float64 as the sum of two float32: a kernel's scalar arguments have no more."""
     high = struct.unpack("f", struct.pack("f", value))[0]
-    return high, value - high
+    return high, float(value) - high
 
 
-def _on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    if device.type != "cuda" or device.index == torch.cuda.current_device():
-        return contextlib.nullcontext()
-    return torch.cuda.device(device)
+_HERE = contextlib.nullcontext()
+
+
+def _on_device_of(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    if not x.is_cuda or x.device.index == torch.cuda.current_device():
+        return _HERE
+    return torch.cuda.device(x.device)
 
 
 def _real(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+# --- Memory ------------------------------------------------------------------------------------------------------
+
+
+def _output(x: Tensor, pool: bool) -> Tensor:
+    """For the block's output, in the layout of the input."""
+    return empty(x, output_shape(x.shape, True), in_planes(x)) if pool else torch.empty_like(x)
+
+
+def _for_backward(x: Tensor) -> Tensor:
+    """For mean (hi, lo) and 1 / std of each channel."""
+    return x.new_empty((3, x.shape[1]), dtype=_real(x))
+
+
+def _gradients(x: Tensor, saved: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """For dx, dweight and dbias; the latter two as numbers of the type that is calculated in where there is no weight.
+
+    Two allocations for the channels, not halves of one: the second half would not be aligned for every number of them.
+    """
+    like = saved if weight is None else weight
+    return torch.empty_like(x), like.new_empty(x.shape[1]), like.new_empty(x.shape[1])
 
 
 # --- Launches ----------------------------------------------------------------------------------------------------
@@ -81,42 +110,27 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """The output, and mean (hi, lo) and 1 / std, (3, C), for the backward."""
     code, plan = _device_code()
-    planes = in_planes(x)
-    shape = as_images(x.shape)
+    planes, shape, dtype, machine = in_planes(x), as_images(x.shape), x.dtype, plan.machine_of(x.device)
     cumulative = momentum is None
-    y = empty(x, output_shape(x.shape, pool), planes)
-    saved = torch.empty((3, x.shape[1]), dtype=_real(x), device=x.device)
-    numbers = (*_two_floats(momentum or 0.0), *_two_floats(eps))
-    machine = plan.machine_of(x.device)
-    resident = training and not cumulative and plan.is_resident(shape, planes, pool, x.dtype, machine)
-    divide = functools.partial(
-        plan.divide,
-        training=training,
-        cumulative=cumulative,
-        dtype=x.dtype,
-        machine=machine,
-        resident=resident,
-    )
-    main = divide(shape, planes, pool, activation)
-    with _on(x.device):
+    resident = training and not cumulative and plan.is_resident(shape, planes, pool, dtype, machine)
+    main = plan.divide(shape, planes, pool, activation, training, cumulative, dtype, machine, resident)
+    floats = _floats(momentum, eps)
+    y, saved = _output(x, pool), _for_backward(x)
+    with _on_device_of(x):
         if resident:
-            code.forward_resident[main.grid](
-                x, y, saved, running_mean, running_var, num_batches_tracked, weight, bias,
-                main.images, *numbers, case=main.case, num_warps=main.warps,
-            )  # fmt: skip
-            return y, saved
-        case, partial, pixels_per_split = main.case, None, 0
-        if training:
-            parts = divide(shape, planes, False, None)
-            partial = saved.new_empty((parts.programs, 3, x.shape[1]))
-            code.statistics[parts.grid](
-                x, partial, num_batches_tracked, parts.images, parts.tiles, case=parts.case, num_warps=parts.warps
+            main.launch(code.forward_resident, main.images)(
+                (x, y, saved, running_mean, running_var, num_batches_tracked, weight, bias), floats
             )
-            case, pixels_per_split = main.merging(parts), parts.tiles * parts.case.BM
-        code.apply[main.grid](
-            x, y, partial, saved, running_mean, running_var, num_batches_tracked, weight, bias,
-            main.images, pixels_per_split, main.tiles, *numbers, case=case, num_warps=main.warps,
-        )  # fmt: skip
+            return y, saved
+        parts, partial, pixels_per_split = None, None, 0
+        if training:
+            parts = plan.divide(shape, planes, False, None, training, cumulative, dtype, machine, False)
+            partial = saved.new_empty((parts.programs, 3, shape[1]))
+            pixels_per_split = parts.tiles * parts.case.BM
+            parts.launch(code.statistics, parts.images, parts.tiles)((x, partial, num_batches_tracked))
+        main.launch(code.apply, main.images, pixels_per_split, main.tiles, parts=parts)(
+            (x, y, partial, saved, running_mean, running_var, num_batches_tracked, weight, bias), floats
+        )
     return y, saved
 
 
@@ -132,40 +146,21 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dx, dweight and dbias; the latter two as numbers of the type that is calculated in."""
     code, plan = _device_code()
-    planes = in_planes(x)
-    shape = as_images(x.shape)
-    dy = dense_like(dy, planes)
-    dx = empty(x, tuple(x.shape), planes)
-    like = saved if weight is None else weight
-    dweight, dbias = (torch.empty(x.shape[1], dtype=like.dtype, device=x.device) for _ in range(2))
-    machine = plan.machine_of(x.device)
-    resident = plan.is_resident(shape, planes, pool, x.dtype, machine)
-    work = plan.divide(
-        shape,
-        planes,
-        pool,
-        activation,
-        training=training,
-        cumulative=False,
-        dtype=x.dtype,
-        machine=machine,
-        resident=resident,
-    )
-    with _on(x.device):
+    planes, shape, dtype, machine = in_planes(x), as_images(x.shape), x.dtype, plan.machine_of(x.device)
+    resident = plan.is_resident(shape, planes, pool, dtype, machine)
+    work = plan.divide(shape, planes, pool, activation, training, False, dtype, machine, resident)
+    dy = dy.contiguous() if planes or dy.dim() == 2 else dense_like(dy, planes)
+    dx, dweight, dbias = gradients = _gradients(x, saved, weight)
+    with _on_device_of(x):
         if resident:
-            code.backward_resident[work.grid](
-                x, dy, dx, dweight, dbias, saved, weight, bias, work.images, case=work.case, num_warps=work.warps
-            )
-            return dx, dweight, dbias
-        partial = saved.new_empty((work.programs, 2, x.shape[1]))
-        code.backward_sums[work.grid](
-            x, dy, saved, weight, bias, partial, work.images, work.tiles, case=work.case, num_warps=work.warps
+            work.launch(code.backward_resident, work.images)((x, dy, dx, dweight, dbias, saved, weight, bias))
+            return gradients
+        partial = saved.new_empty((work.programs, 2, shape[1]))
+        work.launch(code.backward_sums, work.images, work.tiles)((x, dy, saved, weight, bias, partial))
+        work.launch(code.backward, work.images, work.tiles, parts=work)(
+            (x, dy, dx, dweight, dbias, saved, weight, bias, partial)
         )
-        code.backward[work.grid](
-            x, dy, dx, dweight, dbias, saved, weight, bias, partial, work.images, work.tiles,
-            case=work.merging(work), num_warps=work.warps,
-        )  # fmt: skip
-    return dx, dweight, dbias
+    return gradients
 
 
 # --- As operators and as a function ------------------------------------------------------------------------------
@@ -198,8 +193,7 @@ def forward_operator(
 def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     running_mean, running_var, _, weight, bias = rest[:5]
     check_operands("bnbench::triton_fused_forward", x, running_mean, running_var, weight, bias)
-    y = empty(x, output_shape(x.shape, rest[-1]), in_planes(x))
-    return y, torch.empty((3, x.shape[1]), dtype=_real(x), device=x.device)
+    return _output(x, rest[-1]), _for_backward(x)
 
 
 @torch.library.custom_op("bnbench::triton_fused_backward", mutates_args=())
@@ -220,9 +214,7 @@ def backward_operator(
 
 @backward_operator.register_fake
 def _(_dy: Tensor, x: Tensor, saved: Tensor, weight: Tensor | None, *_rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    like = saved if weight is None else weight
-    dweight, dbias = (torch.empty(x.shape[1], dtype=like.dtype, device=x.device) for _ in range(2))
-    return empty(x, tuple(x.shape), in_planes(x)), dweight, dbias
+    return _gradients(x, saved, weight)
 
 
 class _Block(torch.autograd.Function):
@@ -309,7 +301,8 @@ def batch_norm_block(
     running = [t if t is None else t.contiguous() for t in (running_mean, running_var)]
     counter = num_batches_tracked if training else None
     constants = (training, momentum, eps, activation, pool is not None)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+    differentiated = x.requires_grad or (weight is not None and weight.requires_grad)
+    if torch.is_grad_enabled() and (differentiated or (bias is not None and bias.requires_grad)):
         y: Tensor = _Block.apply(x, weight, bias, *running, counter, *constants)
     else:
         run = forward_operator if torch.compiler.is_compiling() else _forward
