@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from bench import environment, report, timing
+from bench.gate import Gate
 from bench.latency import Latency
 from bench.records import OK, UNAVAILABLE, Journal, Record, RecordsError, RecordsWarning
 from bench.roster import BASELINE, Candidate, candidates
@@ -115,6 +116,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Load the data before anything is measured, if anything needs it: bad data must not cost minutes."""
+    # Steps after trainings, whose warm-up is to hold torch.compile's compilation.
+    items.sort(key=lambda item: item.path.stem == "test_step")
     if config.option.collectonly or not any("data" in getattr(i, "fixturenames", ()) for i in items):
         return
     try:
@@ -150,6 +153,12 @@ def latency(pytestconfig: pytest.Config) -> Latency:
     """What measures a cell of the latency tables."""
     option = pytestconfig.option
     return Latency(devices.find(option.device), DTYPES[option.dtype], timing.EFFORT)
+
+
+@pytest.fixture(scope="session")
+def gate(pytestconfig: pytest.Config) -> Gate:
+    """What must be passed before LeNet is trained, or a step of it timed."""
+    return Gate(devices.find(pytestconfig.option.device))
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ CLOCKS = ("cold", "graph")
 CSV_HEADERS = tuple(
     f"device_{clock}_{what}" for clock in CLOCKS for what in ("us", "ratio_to_builtin", "ratio_low", "ratio_high")
 )
+HEADERS = ("cold, µs", "cold, ratio", "graph, µs", "graph, ratio")
 NOTE = """\
 **On the device**: time between events around a call, without what the host takes to launch. **cold**: the L2 cache is
 overwritten before each call, outside of the timed span. **graph**: replays of a captured CUDA graph, with a warm L2
@@ -30,27 +31,27 @@ def table(group: list[Record], row_order: Any) -> str:
         for record in sorted((r for r in group if r["key"]["pass"] == which), key=row_order):
             clocks = record.get("device_time") if record["status"] == OK else None
             if clocks:
-                rows.append([f"{which}, {record['implementation']}", *_cells(clocks, record["implementation"])])
-    headers = ["pass, implementation", "cold, µs", "cold, ratio", "graph, µs", "graph, ratio"]
-    return markdown(headers, rows) + "\n\n" + NOTE if rows else ""
+                rows.append([f"{which}, {record['implementation']}", *cells(clocks, record["implementation"])])
+    return markdown(["pass, implementation", *HEADERS], rows) + "\n\n" + NOTE if rows else ""
 
 
-def _cells(clocks: dict[str, Any], name: str) -> list[str]:
-    cells = []
+def cells(clocks: dict[str, Any], name: str) -> list[str]:
+    """Time in µs and ratio by each clock, or the reason why there are none."""
+    row = []
     for clock in CLOCKS:
         found = clocks.get(clock, {})
         if "ratio" not in found:
-            cells += [found.get("reason", "–"), "–"]
+            row += [found.get("reason", "–"), "–"]
             continue
         ratio = "1" if name == BASELINE else ratio_text(Ratio(*found["ratio"]))
-        cells += [significant(median(found["candidate_ns"]) / 1e3), ratio]
-    return cells
+        row += [significant(median(found["candidate_ns"]) / 1e3), ratio]
+    return row
 
 
 def columns(record: Record) -> list[Any]:
     """The cells of a CSV row, unrounded; empty without a GPU."""
-    cells: list[Any] = []
+    row: list[Any] = []
     for clock in CLOCKS:
         found = (record.get("device_time") or {}).get(clock, {})
-        cells += [median(found["candidate_ns"]) / 1e3, *found["ratio"]] if "ratio" in found else [""] * 4
-    return cells
+        row += [median(found["candidate_ns"]) / 1e3, *found["ratio"]] if "ratio" in found else [""] * 4
+    return row

@@ -10,6 +10,7 @@ Source: https://docs.pytorch.org/docs/stable/notes/cuda.html ("Asynchronous exec
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,31 +24,40 @@ from bench.timing import Rounds, Subject
 ROUNDS = 20
 WARM_UP = 3
 REPLAYS = 10
-SLEEP_CYCLES = 3_000_000  # 1.5 to 2 ms, longer than the host takes to queue any of our calls
-CAPTURED = ("training forward", "training both", "inference forward")
-"""A backward alone can't be captured: it needs a graph of autograd that a capture would contain."""
+SLEEP_CYCLES = 3_000_000  # 1.5 to 2 ms, longer than the host takes to queue a call of batch norm or a few graphs
+CYCLES_PER_NS = 2  # of the fastest GPUs
 
 
 def measure(
-    candidate: Callable[[str], Subject], baseline: Callable[[str], Subject], which: str, device: torch.device, seed: int
+    candidate: Subject,
+    baseline: Subject,
+    device: torch.device,
+    seed: int,
+    *,
+    captured: bool = True,
+    call_ns: float = 0.0,
 ) -> dict[str, Any]:
     """Both clocks for one cell.
+
+    Args:
+        candidate: What is timed.
+        baseline: What is timed next to it.
+        device: An NVIDIA or AMD GPU.
+        seed: Of the order within rounds.
+        captured: Whether it can be captured as a CUDA graph at all, else only "cold" is measured.
+        call_ns: Wall time of the slower one's call; the host takes no longer to queue it.
 
     Returns:
         "cold" and "graph", each with the rounds and the ratio, or with the reason why there are none.
     """
-    sides = (candidate(which), baseline(which))
-    clocks: dict[str, Callable[[], list[Callable[[], float]]]] = {
-        "cold": lambda: [_cold(side, device) for side in sides],
-        "graph": lambda: [replay(side, device) for side in sides],
-    }
-    if which not in CAPTURED:
-        clocks.pop("graph")
+    sleep = max(SLEEP_CYCLES, int(2 * call_ns * CYCLES_PER_NS))
+    clocks: dict[str, Callable[[Subject, torch.device], Callable[[], float]]]
+    clocks = {"cold": functools.partial(_cold, sleep_cycles=sleep)} | ({"graph": replay} if captured else {})
     outcome: dict[str, Any] = {}
     with torch.cuda.device(device):
-        for name, prepare in clocks.items():
+        for name, clock in clocks.items():
             try:
-                rounds = _in_pairs(prepare(), seed)
+                rounds = _in_pairs([clock(side, device) for side in (candidate, baseline)], seed)
             except Exception as error:  # the wall time of this cell is good all the same
                 torch.cuda.synchronize(device)
                 outcome[name] = {"reason": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"}
@@ -86,14 +96,14 @@ def _between_events(work: Callable[[], object]) -> float:
     return float(start.elapsed_time(end)) * 1e6
 
 
-def _cold(subject: Subject, device: torch.device) -> Callable[[], float]:
+def _cold(subject: Subject, device: torch.device, sleep_cycles: int) -> Callable[[], float]:
     size = 4 * torch.cuda.get_device_properties(device).L2_cache_size
     sweep = torch.empty(max(size, 64 << 20), dtype=torch.int8, device=device)
 
     def sample() -> float:
         run = subject(1)
         torch.cuda.synchronize(device)
-        torch.cuda._sleep(SLEEP_CYCLES)
+        torch.cuda._sleep(sleep_cycles)
         sweep.zero_()
         return _between_events(run)
 
@@ -101,7 +111,11 @@ def _cold(subject: Subject, device: torch.device) -> Callable[[], float]:
 
 
 def replay(subject: Subject, device: torch.device) -> Callable[[], float]:
-    """What samples a call as a captured graph, in nanoseconds."""
+    """What samples a call as a captured graph, in nanoseconds.
+
+    The subject prepares each sample anew, off the clock: what it writes into the tensors that were captured is what
+    the replays read.
+    """
     beside = torch.cuda.Stream(device)
     beside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(beside):
@@ -118,6 +132,7 @@ def replay(subject: Subject, device: torch.device) -> Callable[[], float]:
             for _ in range(REPLAYS):
                 graph.replay()
 
+        subject(1)
         torch.cuda.synchronize(device)
         torch.cuda._sleep(SLEEP_CYCLES)
         return _between_events(replays) / REPLAYS

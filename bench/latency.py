@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from bench.records import ERROR, OK, WRONG, Record
 from bench.roster import AA, Candidate
 from bench.statistics import paired_ratio
 from bench.subjects import Workload
-from bench.timing import Effort
+from bench.timing import Effort, Subject
 from kernels.agreement import Deviation, DutyError, Exam, make_problem, worst
 
 SEED = 20150211  # any fixed number: the day on which the paper went online
@@ -71,12 +72,13 @@ class Latency:
                 return {"status": WRONG, "reason": f"wrong: {bad}", "errors": _plain(deviations)}
             if isinstance(first_call_seconds, Exception):
                 raise first_call_seconds
-            rounds = timing.paired_rounds(
-                workload.subject(which), against.subject(which), self.device, self.effort, SEED
+            times = in_pairs(
+                workload.subject(which),
+                against.subject(which),
+                self.device,
+                self.effort,
+                captured=which != "training backward",
             )
-            on_device = None
-            if self.device.type == "cuda":
-                on_device = device_timing.measure(workload.subject, against.subject, which, self.device, SEED)
             again = self._exam(operation, training, SECOND_GATE_SEED).mark(candidate.implementation)
             if bad := worst(again):
                 return {"status": WRONG, "reason": f"wrong after timing: {bad}", "errors": _plain(again)}
@@ -85,14 +87,11 @@ class Latency:
             return {"status": WRONG, "reason": f"wrong: {error}"}
         except Exception as error:
             return {"status": ERROR, "reason": one_line(error)}
-        ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
         moved = operation.bytes_moved(which.split()[1], self.dtype.itemsize)
         return {
             "status": OK,
             "backend": candidate.implementation.backend(self._problem(operation).input, training),
-            "rounds": len(rounds.candidate_ns),
-            **asdict(rounds),
-            "ratio": [ratio.value, ratio.low, ratio.high],
+            **times,
             "bytes_minimum": moved,
             "copy_ns": self._copy_ns(moved),
             "saved_bytes": saved,
@@ -102,7 +101,6 @@ class Latency:
             "input": "normal(0.5, 2), weights of both signs",
             "state_before": before,
             "state_after": environment.state(self.device),
-            "device_time": on_device,
         }
 
     def _problem(self, operation: Operation) -> Any:
@@ -156,6 +154,33 @@ class Latency:
         if moved not in self._copies:
             self._copies[moved] = timing.copy_ns(moved, self.device)
         return self._copies[moved]
+
+
+def in_pairs(
+    candidate: Subject, baseline: Subject, device: torch.device, effort: Effort, *, captured: bool = True
+) -> dict[str, Any]:
+    """Time both by every clock that the device has: the samples and the ratios that a record holds.
+
+    Args:
+        candidate: What is timed.
+        baseline: What is timed next to it.
+        device: Where.
+        effort: How long, by wall time.
+        captured: Whether it can be captured as a CUDA graph. A backward alone can't: it needs a graph of autograd
+            that the capture would contain.
+    """
+    rounds = timing.paired_rounds(candidate, baseline, device, effort, SEED)
+    ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
+    on_device = None
+    if device.type == "cuda":
+        call_ns = max(median(rounds.candidate_ns), median(rounds.baseline_ns)) / rounds.iterations
+        on_device = device_timing.measure(candidate, baseline, device, SEED, captured=captured, call_ns=call_ns)
+    return {
+        "rounds": len(rounds.candidate_ns),
+        **asdict(rounds),
+        "ratio": [ratio.value, ratio.low, ratio.high],
+        "device_time": on_device,
+    }
 
 
 def baseline_side(record: Record) -> dict[str, Any]:

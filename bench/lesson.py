@@ -1,9 +1,9 @@
 """The lesson's own program, as its reader runs it: its layers, its loaders, its loop.
 
-`python -m bench.lesson --root FOLDER --epochs N`, with torchvision's `FashionMNIST/raw` under FOLDER. It is here to
-be timed against `python -m models.training`; see `bench/study_lesson.py`. What makes it slow is kept: images decoded
-one by one through PIL and `ToTensor`, four worker processes, numbers read back from the device after every step.
-Its evaluation leaves gradients on, so that its batch norm normalises with the test batch's own statistics.
+`python -m bench.lesson --root FOLDER --epochs N --seed N`, with torchvision's `FashionMNIST/raw` under FOLDER. It is
+here to be timed against `python -m models.training`; see `bench/study_lesson.py`. What makes it slow is kept: images
+decoded one by one through PIL and `ToTensor`, four worker processes, numbers read back from the device after every
+step. Its evaluation leaves gradients on, so that its batch norm normalises with the test batch's own statistics.
 
 Source: the seed lesson; Zhang et al., "Dive into Deep Learning", sections 7.6 and 8.5 (`train_ch6`).
 """
@@ -70,8 +70,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.lesson")
     parser.add_argument("--root", required=True)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of the images")
     arguments = parser.parse_args()
-    torch.manual_seed(0)
+    torch.manual_seed(arguments.seed)
     train_batches, test_batches = loaders(arguments.root)
     net = network()
     optimizer = torch.optim.SGD(net.parameters(), lr=LR)

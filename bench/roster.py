@@ -71,6 +71,12 @@ def plain() -> Candidate:
     return Candidate(PLAIN, None, source=_digests([]))
 
 
+def contestants(roster: list[Candidate], specs: list[str]) -> list[Candidate]:
+    """Who trains: the roster, the baseline a second time, and plain LeNet unless `--impl` names others only."""
+    baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
+    return [*roster, identical(baseline), *([plain()] if not specs or PLAIN in specs else [])]
+
+
 def _candidate(spec: str, device: torch.device) -> Candidate:
     try:
         implementation = load(spec)

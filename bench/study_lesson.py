@@ -1,68 +1,160 @@
 """What a reader of the lesson gains end to end: its program against `python -m models.training`.
 
-`pytest bench/study_lesson.py --benchmark-only` takes six minutes on two cores, so it is no part of the main job: pytest
-doesn't collect this file unless it is named. Whole processes, from start to exit, loading included, in turns and in
-random order. Starting Python and torch is in both times, so more epochs than these two would raise the ratio.
+`pytest bench/study_lesson.py --benchmark-only` takes a quarter of an hour on two cores, so it is no part of the main
+job: pytest doesn't collect this file unless it is named. Whole processes, from start to exit, loading included, in
+turns and in random order; turn n trains with seed n - 1. Without `--impl` it compares `builtin` and `cpu_fused`.
 """
 
 from __future__ import annotations
 
-import random
+import functools
+import re
 import struct
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from bench import environment
-from bench.conftest import outcome
+from bench.conftest import CANDIDATES, outcome
+from bench.environment import ROOT
+from bench.gate import Gate
 from bench.handover import hand_over, replayed_clock
-from bench.latency import one_line
-from bench.records import ERROR, OK, UNAVAILABLE
-from bench.roster import BASELINE, plain
+from bench.lesson_tables import LESSON
+from bench.processes import WARM_UP, ProcessError, Program, finish, gated, take_turns
+from bench.records import UNAVAILABLE, Record, digest
+from bench.roster import BASELINE, PLAIN, Candidate, plain
 from bench.run import Run
-from bench.statistics import paired_ratio
 from models.fashion_mnist import FashionMNIST
 
-EPOCHS, TURNS, LIMIT_SECONDS = 2, 6, 600
+COMPARED = (BASELINE, "cpu_fused")
+EPOCHS, TURNS = 10, 6
+LIMIT_SECONDS, LIMIT_SECONDS_PER_EPOCH = 300, 100
+
+
+def contestants(config: pytest.Config) -> list[Candidate]:
+    """The lesson's own program, and what is compared with it."""
+    wanted = config.option.impl
+    lesson = Candidate(LESSON, None, source=digest([Path(ROOT, "bench", "lesson.py")]) + plain().source)
+    roster = [c for c in config.stash[CANDIDATES] if wanted or c.label in COMPARED]
+    return [lesson, *roster, *([plain()] if PLAIN in wanted else [])]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per program."""
+    rows = contestants(metafunc.config)
+    metafunc.parametrize("candidate", rows, ids=[row.label for row in rows])
+
+
+@pytest.fixture(scope="session")
+def sessions(
+    pytestconfig: pytest.Config, data: FashionMNIST, run: Run, gate: Gate, progress: Callable[[str], None]
+) -> Callable[[], dict[str, list[Record]]]:
+    """All turns of all programs; the first test that asks runs them."""
+
+    @functools.cache
+    def run_all() -> dict[str, list[Record]]:
+        epochs = pytestconfig.option.epochs or EPOCHS
+        roster = contestants(pytestconfig)
+        if reason := why_not(pytestconfig):
+            key = {**record_key(BASELINE, data, epochs), "turn": 1}
+            failed = {"status": UNAVAILABLE, "reason": reason, "data": data.source}
+            record = run.done(key, plain()) or run.append(key, failed, plain())
+            return {candidate.label: [record] for candidate in roster}
+        with TemporaryDirectory(prefix="bnbench-") as folder:
+            write_files(Path(folder), data)
+            programs = {c.label: program(c, Path(folder), data, epochs) for c in gated(roster, gate)}
+            return take_turns(programs, TURNS, run, progress, lambda r: f"{r['seconds']:.1f} s")
+
+    return run_all
 
 
 @pytest.mark.benchmark(timer=replayed_clock)
 def test_lesson(
+    candidate: Candidate,
+    sessions: Callable[[], dict[str, list[Record]]],
     data: FashionMNIST,
-    run: Run,
-    progress: Callable[[str], None],
-    tmp_path: Path,
-    pytestconfig: pytest.Config,
     benchmark: BenchmarkFixture,
 ) -> None:
-    """Time both programs on the same files."""
-    key = {"kind": "lesson", "implementation": BASELINE, "data": data.name, "epochs": EPOCHS}
-    record = run.done(key, plain())
-    if record is None:
-        reason = why_not(pytestconfig)
-        measured = {"status": UNAVAILABLE, "reason": reason} if reason else measure(data, tmp_path, progress)
-        record = run.append(key, {"data": data.source, **measured}, plain())
-    outcome(record)
-    hand_over(benchmark, "the lesson end to end", [s * 1e9 for s in record["candidate_seconds"]])
+    """Time one program, in turns with all the others."""
+    records = sessions()[candidate.label]
+    for record in records:
+        outcome(record)
+    hand_over(benchmark, f"the lesson end to end on {data.name}", [r["seconds"] * 1e9 for r in records])
 
 
 def why_not(config: pytest.Config) -> str | None:
     """Where the comparison would say nothing."""
     if config.option.quick:
-        return "on so few images both programs do little but start: not measured with --quick"
+        return "on so few images all programs do little but start: not measured with --quick"
     if config.option.device != "cpu":
         return "the lesson's program is timed on the CPU only"
     return None
 
 
-def measure(data: FashionMNIST, folder: Path, progress: Callable[[str], None]) -> dict[str, object]:
-    """Seconds of each process, turn by turn."""
+def record_key(label: str, data: FashionMNIST, epochs: int) -> dict[str, Any]:
+    """What identifies a program in the records; its turn is added."""
+    return {"kind": "lesson", "implementation": label, "data": data.name, "epochs": epochs}
+
+
+def program(candidate: Candidate, folder: Path, data: FashionMNIST, epochs: int) -> Program:
+    """A contestant as what is run once a turn, on the files in `folder`."""
+    if candidate.label == LESSON:
+        command = ["bench.lesson", "--root", str(folder)]
+    else:
+        spec = candidate.found.spec if candidate.found else "none"
+        command = ["models.training", "--norm", spec, "--data-dir", str(folder)]
+
+    def measure(turn: int) -> dict[str, Any]:
+        limit = LIMIT_SECONDS + LIMIT_SECONDS_PER_EPOCH * epochs
+        if turn == WARM_UP:  # short: files are read and compilers run in the first epoch
+            figures(finish([*command, "--epochs", "1"], limit).output)
+            return {}
+        # A program that is asked for help has started Python and imported all it needs, and does no more.
+        start = finish([command[0], "--help"], limit)
+        seed = turn - 1
+        done = finish([*command, "--epochs", str(epochs), "--seed", str(seed)], limit)
+        return {
+            "data": data.source,
+            "seed": seed,
+            "examples": epochs * len(data.train_images),
+            "seconds": done.seconds,
+            "start_seconds": start.seconds,
+            "others": done.others,
+            **figures(done.output),
+        }
+
+    return Program(record_key(candidate.label, data, epochs), candidate, measure)
+
+
+def figures(output: str) -> dict[str, float]:
+    """What a program says at its end: train loss, train and test accuracy, examples/sec of its steps.
+
+    Raises:
+        ProcessError: It doesn't say that.
+    """
+    accuracy = re.search(r"^loss (\S+), train acc (\S+), test acc (\S+)$", output, re.MULTILINE)
+    speed = re.search(r"^(\S+) examples/sec on \S+$", output, re.MULTILINE)
+    if not accuracy or not speed:
+        last = output.strip().splitlines()[-1:] or ["nothing"]
+        raise ProcessError(f"no loss, accuracies and examples/sec at the end, but: {last[0][:200]}")
+    try:
+        loss, train, test, examples_per_second = (float(text) for text in (*accuracy.groups(), *speed.groups()))
+    except ValueError as error:
+        raise ProcessError(f"no number at the end: {error}") from None
+    return {
+        "train_loss": loss,
+        "train_accuracy": train,
+        "test_accuracy": test,
+        "examples_per_second": examples_per_second,
+    }
+
+
+def write_files(folder: Path, data: FashionMNIST) -> None:
+    """Write the data set where torchvision, and `--data-dir`, look for it."""
     raw = folder / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for name, images, labels in (
@@ -71,47 +163,6 @@ def measure(data: FashionMNIST, folder: Path, progress: Callable[[str], None]) -
     ):
         write_idx(raw / f"{name}-images-idx3-ubyte", images.squeeze(1))
         write_idx(raw / f"{name}-labels-idx1-ubyte", labels)
-    programs = {
-        "lesson": ["bench.lesson", "--root", str(folder), "--epochs", str(EPOCHS)],
-        BASELINE: ["models.training", "--norm", BASELINE, "--epochs", str(EPOCHS), "--data-dir", str(folder)],
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    before, order = environment.state(data.train_images.device), random.Random(0)
-    try:
-        for turn in range(TURNS + 1):  # the first one fills the file cache and is not kept
-            for name in order.sample(sorted(programs), 2):
-                taken = seconds_of(programs[name])
-                if turn:
-                    seconds[name].append(taken)
-            if turn:
-                told = ", ".join(f"{name} {s[-1]:.1f} s" for name, s in seconds.items())
-                progress(f"the lesson's program, turn {turn} of {TURNS}: {told}")
-    except (OSError, subprocess.SubprocessError) as error:
-        return {"status": ERROR, "reason": one_line(error)}
-    ratio = paired_ratio(seconds["lesson"], seconds[BASELINE])
-    return {
-        "status": OK,
-        "backend": "process",
-        "candidate_seconds": seconds[BASELINE],
-        "lesson_seconds": seconds["lesson"],
-        "examples": EPOCHS * len(data.train_images),
-        "speedup": [ratio.value, ratio.low, ratio.high],
-        "state_before": before,
-        "state_after": environment.state(data.train_images.device),
-    }
-
-
-def seconds_of(program: list[str]) -> float:
-    """Wall time of one process."""
-    start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", *program],
-        check=True,
-        cwd=environment.ROOT,
-        capture_output=True,
-        timeout=LIMIT_SECONDS,
-    )
-    return time.perf_counter() - start
 
 
 def write_idx(path: Path, values: Tensor) -> None:

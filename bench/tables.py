@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from statistics import mean
 from typing import Any
 
 from tabulate import tabulate
@@ -49,6 +50,21 @@ def ratio_text(ratio: Ratio) -> str:
     if ratio.high == float("inf"):
         return f"{ratio.value:.{decimals}f} [too few rounds]"
     return f"{ratio.value:.{decimals}f} [{ratio.low:.{decimals}f}, {ratio.high:.{decimals}f}]"
+
+
+def ranged(middle: float, values: Sequence[float], decimals: int) -> str:
+    """`0.909 [0.907, 0.911]`: a middle, with the least and the greatest."""
+    return f"{middle:,.{decimals}f} [{min(values):,.{decimals}f}, {max(values):,.{decimals}f}]"
+
+
+def mean_text(values: Sequence[float], decimals: int = 3) -> str:
+    """The mean, with the least and the greatest."""
+    return ranged(mean(values), values, decimals)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)
 
 
 def reason(record: Record) -> str:

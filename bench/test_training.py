@@ -12,31 +12,25 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.conftest import CANDIDATES, outcome
+from bench.gate import Gate
 from bench.handover import hand_over, replayed_clock
 from bench.records import Record
-from bench.roster import BASELINE, PLAIN, Candidate, identical, plain
+from bench.roster import Candidate, contestants
 from bench.run import Run
 from bench.turns import train_in_turns
 from models.fashion_mnist import FashionMNIST
 from models.training import Settings
 
 
-def contestants(config: pytest.Config) -> list[Candidate]:
-    """Those of the roster, the baseline a second time, and plain LeNet unless `--impl` names others only."""
-    roster = [*config.stash[CANDIDATES]]
-    roster.append(identical(next(candidate for candidate in roster if candidate.label == BASELINE)))
-    return [*roster, plain()] if not config.option.impl or PLAIN in config.option.impl else roster
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per contestant."""
-    rows = contestants(metafunc.config)
+    rows = contestants(metafunc.config.stash[CANDIDATES], metafunc.config.option.impl)
     metafunc.parametrize("candidate", rows, ids=[row.label for row in rows])
 
 
 @pytest.fixture(scope="session")
 def trainings(
-    pytestconfig: pytest.Config, data: FashionMNIST, run: Run, progress: Callable[[str], None]
+    pytestconfig: pytest.Config, data: FashionMNIST, run: Run, gate: Gate, progress: Callable[[str], None]
 ) -> Callable[[], dict[str, list[Record]]]:
     """All trainings, of all seeds; the first test that asks runs them."""
 
@@ -44,11 +38,11 @@ def trainings(
     def train_all() -> dict[str, list[Record]]:
         option = pytestconfig.option
         epochs = option.epochs or (1 if option.quick else 10)
-        roster = contestants(pytestconfig)
+        roster = contestants(pytestconfig.stash[CANDIDATES], option.impl)
         records: dict[str, list[Record]] = {candidate.label: [] for candidate in roster}
         for seed in range(option.seeds):
             settings = Settings(epochs=epochs, seed=seed)
-            for label, found in train_in_turns(roster, data, settings, run, progress).items():
+            for label, found in train_in_turns(roster, data, settings, run, gate, progress).items():
                 records[label] += found
         return records
 

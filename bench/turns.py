@@ -5,7 +5,6 @@ So a machine that speeds up or slows down does so for all of them, and the epoch
 
 from __future__ import annotations
 
-import functools
 import itertools
 import random
 import sys
@@ -17,18 +16,15 @@ import torch
 from torch import nn
 
 from bench import checkpoints, environment
-from bench.cases import LENET_SHAPES, Operation
+from bench.cases import LENET_SHAPES
+from bench.gate import Gate
 from bench.latency import one_line
 from bench.records import ERROR, OK, WRONG, Record
 from bench.roster import Candidate
 from bench.run import Run
-from kernels import Implementation
-from kernels.agreement import Exam, make_problem, worst
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
 from models.training import Epoch, Settings, train, warm_up
-
-GATE_SEED = 20150212
 
 
 @dataclass
@@ -46,6 +42,7 @@ def train_in_turns(
     data: FashionMNIST,
     settings: Settings,
     run: Run,
+    gate: Gate,
     progress: Callable[[str], None],
 ) -> dict[str, list[Record]]:
     """Train LeNet with each candidate under the same seed, and record every epoch as it ends.
@@ -64,10 +61,6 @@ def train_in_turns(
         facts = {"data": data.source, "digest": data.digest}
         records[candidate.label].append(run.append(key, {**facts, **outcome}, candidate))
 
-    @functools.cache
-    def exams() -> list[Exam]:
-        return lenet_exams(data.train_images.device)
-
     for candidate in roster:
         known = [run.done(epoch_key(candidate, data, settings, number), candidate) for number in numbers]
         done = list(itertools.takewhile(bool, known))
@@ -78,7 +71,7 @@ def train_in_turns(
             note(candidate, 1, {"status": candidate.status, "reason": candidate.unavailable})
             continue
         try:
-            if candidate.found and (reason := why_not_trained(candidate.found, exams())):
+            if reason := gate.why_wrong(candidate):
                 note(candidate, 1, {"status": WRONG, "reason": reason})
                 continue
             progress(f"seed {settings.seed}: warming up {candidate.label}")
@@ -151,32 +144,6 @@ def epoch_key(candidate: Candidate, data: FashionMNIST, settings: Settings, numb
         "seed": settings.seed,
         "epoch": number,
     }
-
-
-def lenet_exams(device: torch.device) -> list[Exam]:
-    """LeNet's own blocks, in training and in inference, with their solutions."""
-    blocks = [Operation(shape, "block") for shape in LENET_SHAPES]
-    return [
-        Exam(
-            make_problem(
-                block.shape,
-                device=device,
-                seed=GATE_SEED,
-                training=training,
-                activation=block.activation,
-                pool=block.pool,
-                backward=training,
-            )
-        )
-        for block in blocks
-        for training in (True, False)
-    ]
-
-
-def why_not_trained(implementation: Implementation, exams: list[Exam]) -> str | None:
-    """None, or what is wrong with it."""
-    bad = (worst(exam.mark(implementation)) for exam in exams)
-    return next((f"wrong: {deviation}" for deviation in bad if deviation), None)
 
 
 def backend(candidate: Candidate, device: torch.device) -> str:

@@ -14,16 +14,16 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
+from models.step import Totals, cross_entropy, gather, normalised, take_step
 
 EVALUATION_BATCH = 1000
 
@@ -155,18 +155,13 @@ def _epochs(
         order = shuffled(examples, settings.seed, number).to(device)
         batches = torch.split(order, settings.batch_size)
         report_every = max(1, len(batches) // 5)
-        totals = _Totals(device)
+        totals = Totals(device)
         listening_seconds = 0.0
 
         synchronize(device)
         start = time.perf_counter()
         for i, batch in enumerate(batches):
-            images, labels = gather(model, data, batch)
-            output = model(images)
-            loss = cross_entropy(output, labels)
-            loss.backward()
-            descend(parameters, settings.lr)
-            totals.add(loss.detach(), output.detach(), labels)
+            take_step(model, parameters, data, batch, settings.lr, totals)
             # The lesson's rule, made safe for fewer than five batches.
             if on_step is not None and ((i + 1) % report_every == 0 or i == len(batches) - 1):
                 train_loss, train_accuracy = totals.read()
@@ -190,23 +185,6 @@ def _epochs(
         )
 
 
-class _Totals:
-    """Sums over an epoch that stay on the device, so that no step waits for the one before it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.examples = 0
-
-    def add(self, loss: Tensor, output: Tensor, labels: Tensor) -> None:
-        self.loss.add_(loss, alpha=len(labels))
-        self.correct.add_((output.argmax(1) == labels).sum())
-        self.examples += len(labels)
-
-    def read(self) -> tuple[float, float]:
-        return self.loss.item() / self.examples, self.correct.item() / self.examples
-
-
 def shuffled(examples: int, seed: int, epoch: int) -> Tensor:
     """Return the order of the images in one epoch: a permutation, int64, (examples,), on the CPU.
 
@@ -215,35 +193,6 @@ def shuffled(examples: int, seed: int, epoch: int) -> Tensor:
     # SeedSequence mixes the two numbers, so that epoch 2 of seed 0 is not epoch 1 of seed 1.
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
     return torch.randperm(examples, generator=torch.Generator().manual_seed(mixed))
-
-
-def gather(model: nn.Module, data: FashionMNIST, batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the training images and labels at the indices `batch`, the images normalised for `model`."""
-    images = data.train_images.index_select(0, batch)
-    return normalised(images, next(model.parameters()).dtype), data.train_labels.index_select(0, batch)
-
-
-def normalised(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Map uint8 0 to 255 to 0 to 1, bit for bit as torchvision's `ToTensor` does in float32."""
-    return images.to(dtype).div_(255)
-
-
-@torch.no_grad()
-def descend(parameters: Sequence[Tensor], lr: float) -> None:
-    """Take a step of plain SGD, `p -= lr * p.grad`, bit for bit as `torch.optim.SGD`; drop the gradients.
-
-    Written out because the first optimizer that is built makes torch import its compiler, which takes
-    seconds: longer than an epoch.
-    """
-    pairs = [(p, p.grad) for p in parameters if p.grad is not None]
-    torch._foreach_add_([p for p, _ in pairs], [gradient for _, gradient in pairs], alpha=-lr)
-    for p, _ in pairs:
-        p.grad = None
-
-
-def cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy, a scalar; 16-bit outputs are summed in float32."""
-    return F.cross_entropy(output.to(torch.promote_types(output.dtype, torch.float32)), labels)
 
 
 def evaluate(model: nn.Module, data: FashionMNIST) -> float:

@@ -136,6 +136,42 @@ class Session:
         outcome = {"status": status, "reason": reason, "data": "Test data fashion-mnist"}
         self.run.append(epoch_key(name, number, of, seed, "fashion-mnist"), outcome, candidate(name))
 
+    def step(
+        self,
+        name: str,
+        ratio: tuple[float, float, float] = (1.0, 0.99, 1.01),
+        *,
+        images: int = 60_000,
+        data: str = "fashion-mnist",
+        **changes: Any,
+    ) -> Record:
+        """A training step: 10 ms of `builtin`, 20 rounds of one step each."""
+        baseline_ns = [10_000_000] * 20
+        outcome = {
+            "data": f"Test data {data}",
+            "digest": "0000",
+            "status": OK,
+            "backend": "native",
+            "rounds": 20,
+            "iterations": 1,
+            "candidate_ns": [round(ns * ratio[0]) for ns in baseline_ns],
+            "baseline_ns": baseline_ns,
+            "ratio": list(ratio),
+            "device_time": None,
+            "first_steps_loss": 1.7353389,
+            "page_faults_per_step": 0.25,
+            "first_steps": 10,
+            "batches": "the first",
+            "state_before": IDLE,
+            "state_after": IDLE,
+        }
+        return self.run.append(step_key(name, images, data), outcome | changes, candidate(name))
+
+    def failed_step(self, name: str, status: str, reason: str) -> Record:
+        """A step that has a reason in place of a time."""
+        outcome = {"status": status, "reason": reason, "data": "Test data fashion-mnist"}
+        return self.run.append(step_key(name, 60_000, "fashion-mnist"), outcome, candidate(name))
+
 
 def latency_key(name: str, shape: str, operation: str, which: str, dtype: str) -> dict[str, str]:
     """As `Latency.key` makes it."""
@@ -161,6 +197,21 @@ def epoch_key(name: str, number: int, of: int, seed: int, data: str) -> dict[str
         "lr": 1.0,
         "seed": seed,
         "epoch": number,
+    }
+
+
+def step_key(name: str, images: int, data: str) -> dict[str, Any]:
+    """As `step.step_key` makes it."""
+    return {
+        "kind": "step",
+        "implementation": name,
+        "data": data,
+        "images": images,
+        "batch_size": 256,
+        "lr": 1.0,
+        "seed": 0,
+        "epoch": 1,
+        "dtype": "float32",
     }
 
 

@@ -28,6 +28,8 @@ from tests.bench.samples import row_of, table
 NAIVE = ["--impl", "naive"]
 ONE_CELL = "256x84-kernel and forward"  # of each implementation in training, and in inference
 FEW_CELLS = ["-k", f"({ONE_CELL}) or test_training"]
+EVERY_KIND = ["-k", f"({ONE_CELL}) or test_training or test_step"]
+TABLES = ("latency.csv", "training.csv", "step.csv")
 LATENCY_ONLY = ["-k", ONE_CELL]
 LIMIT_SECONDS = 240
 
@@ -159,7 +161,7 @@ def damaged_data(tmp_path):
 
 
 def only_naive(tmp_path):
-    return main_job(tmp_path / "out", *NAIVE, *FEW_CELLS, "--benchmark-json", str(tmp_path / "b.json"))
+    return main_job(tmp_path / "out", *NAIVE, *EVERY_KIND, "--benchmark-json", str(tmp_path / "b.json"))
 
 
 def users_files(tmp_path):
@@ -168,7 +170,7 @@ def users_files(tmp_path):
         (tmp_path / name).write_text(text)
         specs += ["--impl", str(tmp_path / name)]
     specs += ["--impl", str(tmp_path / "missing.py")]
-    return main_job(tmp_path / "out", *NAIVE, *specs, *FEW_CELLS, "--benchmark-json", str(tmp_path / "b.json"))
+    return main_job(tmp_path / "out", *NAIVE, *specs, *EVERY_KIND, "--benchmark-json", str(tmp_path / "b.json"))
 
 
 def until_records(process, results, number):
@@ -243,14 +245,14 @@ def outcome(tmp_path_factory):
 def test_one_implementation_is_measured_with_the_baseline_and_aa_and_nothing_else(outcome):
     run = outcome("only naive")
     assert run.code == 0, run.output
-    for name in ("latency.csv", "training.csv"):
+    for name in TABLES:
         assert run.names(name) == {"builtin", "A/A", "naive"}
-    assert len(run.keys) == len(set(run.keys)) == 3 * 2 + 3
+    assert len(run.keys) == len(set(run.keys)) == 3 * 2 + 3 + 3
 
 
 def test_a_run_leaves_records_and_tables_and_says_where(outcome):
     run = outcome("only naive")
-    names = {FILE, "latency.md", "latency.csv", "training.md", "training.csv"}
+    names = {FILE, "latency.md", "training.md", "step.md", *TABLES}
     assert {path.name for path in run.machine.iterdir()} == names
     assert (run.results / "README.md").is_file()
     for name in names:
@@ -263,14 +265,21 @@ def test_a_row_of_every_implementation_is_in_the_markdown(outcome):
     run = outcome("only naive")
     row = row_of(table(run.text("latency.md"), "### (256, 84) batch norm, float32"), "training forward, naive")
     assert float(row["time, µs"].replace(",", "")) > 0
-    names = [row[0] for row in table(run.text("training.md"), "### Speed")[1:]]
-    assert names == ["builtin", "A/A", "naive"]
+    for page, title in (("training.md", "### Speed"), ("step.md", "## 256 images of ")):
+        (heading,) = (line for line in run.text(page).splitlines() if line.startswith(title))
+        names = [row[0] for row in table(run.text(page), heading)[1:]]
+        assert names == ["builtin", "A/A", "naive"]
+
+
+def test_steps_come_after_trainings_whose_warm_up_holds_the_compilation(outcome):
+    kinds = [record["kind"] for record in outcome("only naive").records]
+    assert kinds == ["latency"] * 6 + ["epoch"] * 3 + ["step"] * 3
 
 
 def test_records_and_tables_name_no_folder_of_this_machine(outcome):
     for name in ("only naive", "users files"):
         run = outcome(name)
-        for file in (FILE, "latency.md", "latency.csv", "training.md", "training.csv"):
+        for file in (FILE, "latency.md", "training.md", "step.md", *TABLES):
             text = run.text(file)
             for folder in (ROOT, run.results.parent, Path.home()):
                 assert str(folder) + "/" not in text
@@ -289,7 +298,8 @@ def test_benchmark_json_holds_every_cell(outcome):
         for which in ("training forward", "inference forward")
         for name in ("naive", "builtin", "A/A")
     }
-    assert set(found) == {*cells, *(f"test_training[{name}]" for name in ("naive", "builtin", "A/A"))}
+    others = {f"{test}[{name}]" for test in ("test_training", "test_step") for name in ("naive", "builtin", "A/A")}
+    assert set(found) == set(cells) | others
     by_cell = {(r["key"].get("pass"), r["implementation"]): r for r in run.records}
     for name, cell in cells.items():
         stats, record = found[name]["stats"], by_cell[cell]
@@ -303,7 +313,7 @@ def test_benchmark_json_holds_every_cell(outcome):
 
 def test_a_good_file_outside_the_tree_is_in_every_table(outcome):
     run = outcome("users files")
-    for name in ("latency.csv", "training.csv"):
+    for name in TABLES:
         rows = [row for row in run.rows(name) if row["implementation"] == "good.py"]
         assert rows
         assert {row["status"] for row in rows} == {"ok"}
@@ -315,7 +325,7 @@ def test_a_good_file_outside_the_tree_is_in_every_table(outcome):
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_has_its_rows_with_the_reason(outcome, name):
     run = outcome("users files")
-    for file in ("latency.csv", "training.csv"):
+    for file in TABLES:
         rows = [row for row in run.rows(file) if row["implementation"] == name]
         assert len(rows) == (2 if file == "latency.csv" else 1)
         for row in rows:
@@ -334,9 +344,10 @@ def test_broken_files_cost_only_their_own_rows_and_the_exit_code(outcome):
         "test_latency[256x84-kernel-training forward-good.py]",
         "test_latency[256x84-kernel-inference forward-good.py]",
         "test_training[good.py]",
+        "test_step[good.py]",
     }
     for name in ("naive", "builtin", "A/A"):
-        rows = [row for file in ("latency.csv", "training.csv") for row in run.rows(file)]
+        rows = [row for file in TABLES for row in run.rows(file)]
         assert {row["status"] for row in rows if row["implementation"] == name} == {"ok"}
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.transforms.functional import to_tensor
 
-from models import training
+from models import step, training
 from models.fashion_mnist import EMBEDDED, load
 from models.lenet import lenet
 from models.training import Settings, evaluate, shuffled, train, warm_up
@@ -83,7 +83,7 @@ def test_order_leaves_the_callers_random_state_alone(data):
 
 def test_images_are_normalised_as_totensor_does(data):
     expected = torch.stack([to_tensor(image.squeeze(0).numpy()) for image in data.train_images[:50]])
-    assert torch.equal(training.normalised(data.train_images[:50], torch.float32), expected)
+    assert torch.equal(step.normalised(data.train_images[:50], torch.float32), expected)
 
 
 def test_every_implementation_sees_the_same_batches_and_the_short_last_one(data):

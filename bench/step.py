@@ -1,0 +1,138 @@
+"""One whole training step of LeNet, next to the baseline's: the loop's own step, on the loop's own first batches.
+
+Neighbouring epochs are seconds apart, neighbouring steps are milliseconds: so these pairs see the same machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import environment
+from bench.gate import Gate
+from bench.latency import in_pairs, one_line
+from bench.records import ERROR, OK, WRONG
+from bench.roster import Candidate
+from bench.timing import Effort
+from bench.turns import backend, page_faults
+from models.device import synchronize
+from models.fashion_mnist import FashionMNIST
+from models.lenet import lenet
+from models.step import Totals, take_step
+from models.training import Settings, shuffled
+
+EFFORT = Effort(seconds=3.0, least_rounds=15, most_rounds=120)
+QUICK_EFFORT = Effort(seconds=0.2, least_rounds=6, most_rounds=20)
+SETTINGS = Settings()  # the lesson's batch size and learning rate; seed 0
+EPOCH = 1
+FIRST_STEPS = 10
+
+
+class Steps:
+    """LeNet in training, stopped between two steps.
+
+    Args:
+        candidate: Fills LeNet's slots; one without an implementation is LeNet without batch norm.
+        data: The images. Only whole batches are taken, in the order of the epoch, and after the last one the first
+            again: so whoever is compared goes through the same sequence.
+
+    Raises:
+        ValueError: There are fewer images than a batch has.
+    """
+
+    def __init__(self, candidate: Candidate, data: FashionMNIST) -> None:
+        self._device = data.train_images.device
+        self.model = lenet(candidate.found, seed=SETTINGS.seed, device=self._device)
+        self._parameters = list(self.model.parameters())
+        self._data = data
+        self._totals = Totals(self._device)
+        order = shuffled(len(data.train_images), SETTINGS.seed, EPOCH).to(self._device)
+        whole = [batch for batch in order.split(SETTINGS.batch_size) if len(batch) == SETTINGS.batch_size]
+        if not whole:
+            raise ValueError(f"{len(order)} images are fewer than a batch of {SETTINGS.batch_size}")
+        self._batches = itertools.cycle(whole)
+        self._chosen: dict[int, Tensor] = {}
+
+    def subject(self, iterations: int) -> Callable[[], object]:
+        """Choose the next batches, and return what takes a step on each of them.
+
+        Their indices always lie at the same addresses: so a step that was captured as a CUDA graph takes the batches
+        that were chosen last.
+        """
+        if iterations not in self._chosen:
+            shape = (iterations, SETTINGS.batch_size)
+            self._chosen[iterations] = torch.empty(shape, dtype=torch.int64, device=self._device)
+        chosen = self._chosen[iterations].unbind()
+        for indices, batch in zip(chosen, self._batches, strict=False):  # the batches never end
+            indices.copy_(batch)
+
+        def run() -> None:
+            for indices in chosen:
+                take_step(self.model, self._parameters, self._data, indices, SETTINGS.lr, self._totals)
+
+        return run
+
+    def first_steps(self) -> dict[str, float | None]:
+        """Take the first steps: the same for everyone, and the warm-up, torch.compile's compilation included.
+
+        Returns:
+            "first_steps_loss": the mean cross-entropy over them, for which a step must really learn;
+            "page_faults_per_step": minor page faults in their second half, None where the system doesn't count them.
+        """
+        self.subject(FIRST_STEPS // 2)()
+        second_half = self.subject(FIRST_STEPS // 2)
+        synchronize(self._device)
+        before = page_faults()
+        second_half()
+        loss, _ = self._totals.read()  # waits for the device
+        after = page_faults()
+        faults = None if before is None or after is None else (after - before) / (FIRST_STEPS // 2)
+        return {"first_steps_loss": loss, "page_faults_per_step": faults}
+
+
+def step_key(candidate: Candidate, data: FashionMNIST) -> dict[str, Any]:
+    """What identifies a step in the records."""
+    return {
+        "kind": "step",
+        "implementation": candidate.label,
+        "data": data.name,
+        "images": len(data.train_images),
+        "batch_size": SETTINGS.batch_size,
+        "lr": SETTINGS.lr,
+        "seed": SETTINGS.seed,
+        "epoch": EPOCH,
+        "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+    }
+
+
+def measure(
+    candidate: Candidate, baseline: Candidate, data: FashionMNIST, effort: Effort, gate: Gate
+) -> dict[str, Any]:
+    """The outcome for one contestant: its status, and with status "ok" its samples and what they mean."""
+    if reason := candidate.unavailable:
+        return {"status": candidate.status, "reason": reason}
+    device = data.train_images.device
+    before = environment.state(device)
+    try:
+        if reason := gate.why_wrong(candidate):
+            return {"status": WRONG, "reason": reason}
+        own, against = Steps(candidate, data), Steps(baseline, data)
+        first = own.first_steps()
+        against.first_steps()
+        times = in_pairs(own.subject, against.subject, device, effort)
+    except Exception as error:
+        return {"status": ERROR, "reason": one_line(error)}
+    return {
+        "status": OK,
+        "backend": backend(candidate, device),
+        **times,
+        **first,
+        "first_steps": FIRST_STEPS,
+        "batches": f"the whole ones of epoch {EPOCH} in order, the same for both sides of a round",
+        "state_before": before,
+        "state_after": environment.state(device),
+    }

@@ -1,0 +1,57 @@
+"""How long one whole training step of LeNet takes with each batch norm, and without one, in pairs with `builtin`.
+
+The step is the training loop's own, on the first batches of its first epoch: real images, since the time of ATen's
+max-pool depends on them. On a GPU it is also captured as a CUDA graph and replayed.
+"""
+
+from __future__ import annotations
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench import step
+from bench.conftest import CANDIDATES, outcome
+from bench.gate import Gate
+from bench.handover import hand_over, replayed_clock
+from bench.latency import baseline_side
+from bench.records import Record
+from bench.roster import BASELINE, Candidate, contestants, identical
+from bench.run import Run
+from bench.timing import Effort
+from models.fashion_mnist import FashionMNIST
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per contestant."""
+    rows = contestants(metafunc.config.stash[CANDIDATES], metafunc.config.option.impl)
+    metafunc.parametrize("candidate", rows, ids=[row.label for row in rows])
+
+
+@pytest.mark.benchmark(timer=replayed_clock)
+def test_step(
+    candidate: Candidate,
+    baseline: Candidate,
+    data: FashionMNIST,
+    run: Run,
+    gate: Gate,
+    pytestconfig: pytest.Config,
+    benchmark: BenchmarkFixture,
+) -> None:
+    """Time the steps of one implementation next to those of the baseline."""
+    effort = step.QUICK_EFFORT if pytestconfig.option.quick else step.EFFORT
+    record = cell(candidate, baseline, data, run, gate, effort)
+    outcome(record)
+    hand_over(benchmark, f"LeNet on {data.name}, one step", record["candidate_ns"], record["iterations"])
+
+
+def cell(candidate: Candidate, baseline: Candidate, data: FashionMNIST, run: Run, gate: Gate, effort: Effort) -> Record:
+    """The record of a contestant: from this run if it has it, else measured and written down."""
+    key = step.step_key(candidate, data)
+    known = run.done(key, candidate)
+    if known:
+        return known
+    if candidate.label == BASELINE:
+        measured = baseline_side(cell(identical(baseline), baseline, data, run, gate, effort))
+    else:
+        measured = step.measure(candidate, baseline, data, effort, gate)
+    return run.append(key, {"data": data.source, "digest": data.digest, **measured}, candidate)

@@ -1,0 +1,84 @@
+"""One training step: a batch from the resident data, forward, cross-entropy, backward, plain SGD, and counting.
+
+`models.training` makes its epochs of it. Nothing in it waits for the device or reads from it, so on a GPU it can be
+captured as a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.fashion_mnist import FashionMNIST
+
+
+class Totals:
+    """Sums over many steps that stay on the device, so that no step waits for the one before it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.examples = 0
+
+    def add(self, loss: Tensor, output: Tensor, labels: Tensor) -> None:
+        """Add a batch: its mean loss, a scalar, the output (N, 10) and the labels (N,)."""
+        self.loss.add_(loss, alpha=len(labels))
+        self.correct.add_((output.argmax(1) == labels).sum())
+        self.examples += len(labels)
+
+    def read(self) -> tuple[float, float]:
+        """Wait for the device, and return the mean loss and the share of correct answers over all images."""
+        return self.loss.item() / self.examples, self.correct.item() / self.examples
+
+
+def take_step(
+    model: nn.Module, parameters: Sequence[Tensor], data: FashionMNIST, batch: Tensor, lr: float, totals: Totals
+) -> None:
+    """Train `model` on one batch, and count what came of it before the update.
+
+    Args:
+        model: In training mode, on the device of `data`. It is changed in place, and is left without gradients.
+        parameters: All of its parameters, listed once and not in every step.
+        data: The images and labels.
+        batch: Indices of training images, int64, (N,), on the device of `data`.
+        lr: Learning rate.
+        totals: Where loss and correct answers are added.
+    """
+    images, labels = gather(model, data, batch)
+    output = model(images)
+    loss = cross_entropy(output, labels)
+    loss.backward()
+    descend(parameters, lr)
+    totals.add(loss.detach(), output.detach(), labels)
+
+
+def gather(model: nn.Module, data: FashionMNIST, batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the training images and labels at the indices `batch`, the images normalised for `model`."""
+    images = data.train_images.index_select(0, batch)
+    return normalised(images, next(model.parameters()).dtype), data.train_labels.index_select(0, batch)
+
+
+def normalised(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Map uint8 0 to 255 to 0 to 1, bit for bit as torchvision's `ToTensor` does in float32."""
+    return images.to(dtype).div_(255)
+
+
+@torch.no_grad()
+def descend(parameters: Sequence[Tensor], lr: float) -> None:
+    """Take a step of plain SGD, `p -= lr * p.grad`, bit for bit as `torch.optim.SGD`; drop the gradients.
+
+    Written out because the first optimizer that is built makes torch import its compiler, which takes
+    seconds: longer than an epoch.
+    """
+    pairs = [(p, p.grad) for p in parameters if p.grad is not None]
+    torch._foreach_add_([p for p, _ in pairs], [gradient for _, gradient in pairs], alpha=-lr)
+    for p, _ in pairs:
+        p.grad = None
+
+
+def cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy, a scalar; 16-bit outputs are summed in float32."""
+    return F.cross_entropy(output.to(torch.promote_types(output.dtype, torch.float32)), labels)
