@@ -124,165 +124,7 @@ inline Runs widened_runs(const Other* x, Index runs, Index length, Index stride,
     return {room, 1, runs * length, 0};
 }
 
-// --- Activations --------------------------------------------------------------------------------------------------
-
-enum Activation : std::int64_t { NONE, SIGMOID, RELU };
-
-// exp(v) for v up to 88 (709 in double), NaN for NaN: 2^n exp(r), |r| <= log(2) / 2, exp(r) by its Taylor series.
-inline Real exponential(Real v) {
-    constexpr int DIGITS = WIDE ? 52 : 23;
-    constexpr Word BIAS = WIDE ? 1023 : 127;
-    constexpr Real LOWEST = WIDE ? -708 : -87;
-    // 1.5 * 2^DIGITS: numbers of this size are whole, so adding it rounds, and leaves n in the lowest bits.
-    constexpr Real ROUNDER = WIDE ? 6755399441055744.0 : 12582912.0;
-    constexpr Real LOG2_E = Real(1.44269504088896340736);
-    // log(2) in two parts, the first with so few digits that its product with n is exact.
-    constexpr Real LOG_2_HIGH = Real(WIDE ? 0x1.62e42feep-1 : 0x1.63p-1);
-    constexpr Real LOG_2_LOW = Real(WIDE ? 0x1.a39ef35793c76p-33 : -0x1.bd0105c610ca8p-13);
-    constexpr int TERMS = WIDE ? 13 : 7;
-    constexpr double OVER_FACTORIAL[] = {1.0,         1.0,          1.0 / 2,       1.0 / 6,         1.0 / 24,
-                                         1.0 / 120,   1.0 / 720,    1.0 / 5040,    1.0 / 40320,     1.0 / 362880,
-                                         1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
-
-    v = v < LOWEST ? LOWEST : v;
-    const Real shifted = v * LOG2_E + ROUNDER;
-    const Real n = shifted - ROUNDER;
-    const Real r = (v - n * LOG_2_HIGH) - n * LOG_2_LOW;
-    Real series = Real(OVER_FACTORIAL[TERMS]);
-#pragma GCC unroll 13
-    for (int k = TERMS - 1; k >= 0; k--) series = series * r + Real(OVER_FACTORIAL[k]);
-    return series * bits_of<Real>(Word((bits_of<Word>(shifted) + BIAS) << DIGITS));
-}
-
-inline Real sigmoid(Real z) {
-    constexpr Real HIGHEST = WIDE ? 709 : 88;
-    return 1 / (1 + exponential(-z > HIGHEST ? HIGHEST : -z));
-}
-
-inline Real sigmoid_slope(Real z) {  // by exp(-|z|), which keeps its digits where 1 - sigmoid(z) has none
-    const Real e = exponential(z > 0 ? -z : z);
-    return e / ((1 + e) * (1 + e));
-}
-
-// --- The numbers of each channel ------------------------------------------------------------------------------------
-
-//     z  = (x - mean) * scale + bias               what Real cannot hold of the mean is in the bias
-//     dx = (x - mean) * slope + level + scale * dz
-struct Same {  // for the pixels of a plane
-    Real mean_, scale_, bias_, slope_, level_, sign_;
-
-    Real mean(Index) const { return mean_; }
-    Real scale(Index) const { return scale_; }
-    Real bias(Index) const { return bias_; }
-    Real slope(Index) const { return slope_; }
-    Real level(Index) const { return level_; }
-    Real sign(Index) const { return sign_; }  // of scale: 1, -1, or 0, and NaN for NaN
-};
-
-struct Each {  // for the channels of a pixel
-    const Real* first;
-    Index channels;
-
-    Real mean(Index i) const { return first[i]; }
-    Real scale(Index i) const { return first[channels + i]; }
-    Real bias(Index i) const { return first[2 * channels + i]; }
-    Real slope(Index i) const { return first[3 * channels + i]; }
-    Real level(Index i) const { return first[4 * channels + i]; }
-    Real sign(Index i) const { return first[5 * channels + i]; }
-};
-
-class Table {
-public:
-    explicit Table(Index channels) : channels(channels), numbers(6 * channels) {}
-
-    void set_forward(Index c, double mean, double inverse_std, double weight, double bias) {
-        const double scale = inverse_std * weight;
-        at(0, c) = Real(mean);
-        at(1, c) = Real(scale);
-        at(2, c) = Real(bias - rest(mean) * scale);
-        at(5, c) = weight > 0 ? 1 : weight < 0 ? -1 : Real(weight);
-    }
-
-    // `sum` of dz, and `dweight`, over the `count` values that made mean and std.
-    void set_backward(Index c, double mean, double inverse_std, double weight, double sum, double dweight, double count) {
-        const double slope = -weight * inverse_std * inverse_std * dweight / count;
-        at(3, c) = Real(slope);
-        at(4, c) = Real(-weight * inverse_std * sum / count - rest(mean) * slope);
-    }
-
-    Same one(Index c) { return {at(0, c), at(1, c), at(2, c), at(3, c), at(4, c), at(5, c)}; }
-    Each from(Index c) const { return {numbers.data() + c, channels}; }
-
-private:
-    Real& at(int what, Index c) { return numbers[what * channels + c]; }
-
-    static double rest(double mean) { return std::isfinite(Real(mean)) ? mean - Real(mean) : 0; }
-
-    Index channels;
-    std::vector<Real> numbers;
-};
-
-// --- Loops over numbers that are next to each other ---------------------------------------------------------------
-
-template <class Channels>
-inline Real normalised(const Real* x, Index i, Channels channels) {
-    return (x[i] - channels.mean(i)) * channels.scale(i) + channels.bias(i);
-}
-
-template <class Channels>
-inline void activate(const Real* x, Index count, Channels channels, Activation activation, Real* __restrict y) {
-    switch (activation) {
-        case NONE:
-            SIDE_BY_SIDE
-            for (Index i = 0; i < count; i++) y[i] = normalised(x, i, channels);
-            break;
-        case SIGMOID:
-            SIDE_BY_SIDE
-            for (Index i = 0; i < count; i++) y[i] = sigmoid(normalised(x, i, channels));
-            break;
-        case RELU:
-            SIDE_BY_SIDE
-            for (Index i = 0; i < count; i++) {
-                const Real z = normalised(x, i, channels);
-                y[i] = z < 0 ? 0 : z;  // NaN stays
-            }
-            break;
-    }
-}
-
-// dz, the gradient before the activation: in `room`, or where dy is.
-template <class Channels>
-inline const Real* before_activation(
-    const Real* x, const Real* dy, Index count, Channels channels, Activation activation, Real* __restrict room) {
-    switch (activation) {
-        case NONE:
-            return dy;
-        case SIGMOID:
-            SIDE_BY_SIDE
-            for (Index i = 0; i < count; i++) room[i] = dy[i] * sigmoid_slope(normalised(x, i, channels));
-            break;
-        case RELU:
-            SIDE_BY_SIDE
-            for (Index i = 0; i < count; i++) room[i] = normalised(x, i, channels) <= 0 ? 0 : dy[i];  // NaN lets pass
-            break;
-    }
-    return room;
-}
-
-// The part of dx that comes through mean and std. Where they were given there is none, not even of NaN.
-template <class Channels>
-inline Real through_statistics(const Real* x, Index i, Channels channels) {
-    const Real part = (x[i] - channels.mean(i)) * channels.slope(i) + channels.level(i);
-    return (channels.slope(i) == 0) & (channels.level(i) == 0) ? 0 : part;
-}
-
-template <class Channels>
-inline void spread(const Real* x, const Real* dz, Index count, Channels channels, Real* dx) {
-    SIDE_BY_SIDE
-    for (Index i = 0; i < count; i++) dx[i] = through_statistics(x, i, channels) + channels.scale(i) * dz[i];
-}
-
-// --- Sums -----------------------------------------------------------------------------------------------------------
+// --- Vectors --------------------------------------------------------------------------------------------------------
 
 #ifdef __AVX__
 constexpr int VECTOR_BYTES = 32;
@@ -290,25 +132,54 @@ constexpr int VECTOR_BYTES = 32;
 constexpr int VECTOR_BYTES = 16;
 #endif
 typedef Real Vector __attribute__((vector_size(VECTOR_BYTES)));
+typedef Real HalfVector __attribute__((vector_size(VECTOR_BYTES / 2)));
 constexpr Index LANES = VECTOR_BYTES / sizeof(Real);
 
-inline Vector load(const Real* from) {
-    Vector v;
-    std::memcpy(&v, from, sizeof v);
-    return v;
+template <class Number>  // Real, Vector or HalfVector
+struct Words;
+template <>
+struct Words<Real> {
+    typedef Word type;
+};
+template <>
+struct Words<Vector> {
+    typedef Word type __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <>
+struct Words<HalfVector> {
+    typedef Word type __attribute__((vector_size(VECTOR_BYTES / 2)));
+};
+
+template <class Number>
+inline Number get(const Real* from) {
+    Number number;
+    std::memcpy(&number, from, sizeof number);
+    return number;
 }
 
-inline Vector load(const Real* from, Index at) { return load(from + at); }
+template <class Number>
+inline void put(Number number, Real* to) {
+    std::memcpy(to, &number, sizeof number);
+}
 
-inline void store(Vector v, Real* to, Index at) { std::memcpy(to + at, &v, sizeof v); }
+// body(Number{}, i) for `count` numbers that are next to each other: as vectors, and what is left as shorter ones.
+template <class Body>
+inline void for_numbers(Index count, Body body) {
+    Index i = 0;
+    for (; i + LANES <= count; i += LANES) body(Vector{}, i);
+    if (i + LANES / 2 <= count) body(HalfVector{}, i), i += LANES / 2;
+    for (; i < count; i++) body(Real{}, i);
+}
+
+inline Vector load(const Real* from, Index at) { return get<Vector>(from + at); }
+
+inline void store(Vector v, Real* to, Index at) { put(v, to + at); }
 
 struct Halves {  // of a vector: where each is
     Index one, two;
 };
 
 #if defined(__clang__) || __GNUC__ >= 12
-typedef Real HalfVector __attribute__((vector_size(VECTOR_BYTES / 2)));
-
 template <Index... LOWER>
 inline Vector joined(HalfVector one, HalfVector two, std::integer_sequence<Index, LOWER...>) {
     return __builtin_shufflevector(one, two, LOWER..., (LOWER + LANES / 2)...);
@@ -366,43 +237,215 @@ inline Vector picked(Vector a, Vector b) {
 template <class Lanes>
 struct Pairs;
 
-// Two vectors of pixels next to each other, and the left and the right ones of them.
+// Of pixels next to each other: 0 and 1 are a pair, 2 and 3, and so on.
 template <Index... I>
 struct Pairs<std::integer_sequence<Index, I...>> {
+    static constexpr Vector NUMBER{(I % 2)...};
+
     static Vector left(Vector a, Vector b) { return picked<(2 * I)...>(a, b); }
     static Vector right(Vector a, Vector b) { return picked<(2 * I + 1)...>(a, b); }
-    static Vector first(Vector left, Vector right) { return picked<(I / 2 + I % 2 * LANES)...>(left, right); }
-    static Vector last(Vector left, Vector right) {
-        return picked<(LANES / 2 + I / 2 + I % 2 * LANES)...>(left, right);
-    }
+    static Vector doubled(Vector v) { return picked<(I / 2)...>(v, v); }
+
+    static Vector swapped(Vector v) { return picked<(I ^ 1)...>(v, v); }
 };
 
 using Pair = Pairs<std::make_integer_sequence<Index, LANES>>;
 
-// Which pixel counts, for a weight that is positive, negative, or anything. The first two are for training, where one
-// NaN has made the whole channel NaN, so that it doesn't matter which counts.
-enum Order { RISING, FALLING, ANY };
+// --- Activations --------------------------------------------------------------------------------------------------
 
-// Of a window's pixels the one that counts: of equal ones the first, of several NaN the last, as in ATen's max-pool.
-template <class Number>  // Real, or a Vector of them
-struct Winner {
-    Number x, number;
+enum Activation : std::int64_t { NONE, SIGMOID, RELU };
 
-    explicit Winner(Number first) : x(first), number{} {}
+// exp(z) is a number, and so is 1 / exp(z), up to this z.
+constexpr Real LARGEST_POWER = WIDE ? 708 : 87;
 
-    template <Order ORDER>
-    void challenge(Number other, Real its_number, Real sign) {
-        if constexpr (ORDER == RISING) replace(other > x, other, its_number);
-        if constexpr (ORDER == FALLING) replace(other < x, other, its_number);
-        if constexpr (ORDER == ANY) replace((other * sign > x * sign) | (other != other), other, its_number);
-    }
+// exp(v) for v up to LARGEST_POWER, NaN for NaN: 2^n exp(r), |r| <= log(2) / 2, exp(r) by its Taylor series.
+template <class Number>
+inline Number exponential(Number v) {
+    using Bits = typename Words<Number>::type;
+    constexpr int DIGITS = WIDE ? 52 : 23;
+    // 1.5 * 2^DIGITS: numbers of this size are whole, so adding it rounds. The exponent's bias more leaves the bits of 2^n
+    // in the lowest bits.
+    constexpr Real ROUNDER = WIDE ? 6755399441055744.0 + 1023 : 12582912.0 + 127;
+    constexpr Real LOG2_E = Real(1.44269504088896340736);
+    // log(2) in two parts, the first with so few digits that its product with n is exact.
+    constexpr Real LOG_2_HIGH = Real(WIDE ? 0x1.62e42feep-1 : 0x1.63p-1);
+    constexpr Real LOG_2_LOW = Real(WIDE ? 0x1.a39ef35793c76p-33 : -0x1.bd0105c610ca8p-13);
+    constexpr int TERMS = WIDE ? 13 : 7;
+    constexpr double OVER_FACTORIAL[] = {1.0,         1.0,          1.0 / 2,       1.0 / 6,         1.0 / 24,
+                                         1.0 / 120,   1.0 / 720,    1.0 / 5040,    1.0 / 40320,     1.0 / 362880,
+                                         1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
 
-    template <class Condition>
-    void replace(Condition condition, Number other, Real its_number) {
-        x = condition ? other : x;
-        number = condition ? Number{} + its_number : number;
+    const Number shifted = v * LOG2_E + ROUNDER;
+    const Number n = shifted - ROUNDER;
+    const Number r = (v - n * LOG_2_HIGH) - n * LOG_2_LOW;
+    Number series = Number{} + Real(OVER_FACTORIAL[TERMS]);
+#pragma GCC unroll 13
+    for (int k = TERMS - 1; k >= 0; k--) series = series * r + Real(OVER_FACTORIAL[k]);
+    return series * bits_of<Number>(bits_of<Bits>(shifted) << DIGITS);
+}
+
+template <class Number>
+inline Number sigmoid(Number z) {
+    const Number most = Number{} + LARGEST_POWER;
+    z = z > most ? most : z;
+    z = z < -most ? -most : z;
+    return 1 / (1 + exponential(-z));
+}
+
+template <class Number>
+inline Number sigmoid_slope(Number z) {  // by exp(-|z|), which keeps its digits where 1 - sigmoid(z) has none
+    const Number most = Number{} + LARGEST_POWER, size = z > -z ? z : -z;
+    const Number e = exponential(-(size > most ? most : size));
+    return e / ((1 + e) * (1 + e));
+}
+
+// --- The numbers of each channel ------------------------------------------------------------------------------------
+
+//     z  = (x - mean) * scale + bias               what Real cannot hold of the mean is in the bias
+//     dx = (x - mean) * slope + level + scale * dz
+template <class Number>
+struct Channel {
+    Number mean, scale, bias, slope, level;
+
+    Number normalised(Number x) const { return (x - mean) * scale + bias; }
+
+    // The part of dx that comes through mean and std. Where they were given there is none, not even of NaN.
+    Number through_statistics(Number x) const {
+        const Number part = (x - mean) * slope + level;
+        return ((slope == Number{}) & (level == Number{})) ? Number{} : part;
     }
 };
+
+struct Same {  // for the pixels of a plane
+    Channel<Real> all;
+    Real sign;  // of scale: 1, -1, or 0, and NaN for NaN
+
+    template <class Number>
+    Channel<Number> at(Index) const {
+        return {Number{} + all.mean, Number{} + all.scale, Number{} + all.bias, Number{} + all.slope, Number{} + all.level};
+    }
+};
+
+struct Each {  // for the channels of a pixel
+    const Real* first;
+    Index channels;
+
+    template <class Number>
+    Channel<Number> at(Index i) const {
+        return {get<Number>(first + i), get<Number>(first + channels + i), get<Number>(first + 2 * channels + i),
+                get<Number>(first + 3 * channels + i), get<Number>(first + 4 * channels + i)};
+    }
+
+    Real sign(Index i) const { return first[5 * channels + i]; }
+};
+
+class Table {
+public:
+    Table(Index channels, const Real* weight, const Real* bias)
+        : channels(channels), weight(weight), bias(bias), numbers(6 * channels) {
+        for (Index c = 0; c < channels; c++) at(5, c) = scale(c) > 0 ? 1 : scale(c) < 0 ? -1 : Real(scale(c));
+    }
+
+    void set_forward(Index c, double mean, double inverse_std) {
+        at(0, c) = Real(mean);
+        at(1, c) = Real(inverse_std * scale(c));
+        at(2, c) = Real((bias ? bias[c] : 0.0) - rest(mean) * inverse_std * scale(c));
+    }
+
+    // From the sums over the `count` values that made mean and std.
+    void set_backward(Index c, double mean, double inverse_std, double dbias, double dweight, double count) {
+        const double slope = -scale(c) * inverse_std * inverse_std * dweight / count;
+        at(3, c) = Real(slope);
+        at(4, c) = Real(-scale(c) * inverse_std * dbias / count - rest(mean) * slope);
+    }
+
+    Same one(Index c) { return {{at(0, c), at(1, c), at(2, c), at(3, c), at(4, c)}, at(5, c)}; }
+    Each from(Index c) const { return {numbers.data() + c, channels}; }
+
+    // What Real cannot hold of a mean.
+    static double rest(double mean) { return std::isfinite(Real(mean)) ? mean - Real(mean) : 0; }
+
+private:
+    double scale(Index c) const { return weight ? double(weight[c]) : 1; }
+
+    Real& at(int what, Index c) { return numbers[what * channels + c]; }
+
+    Index channels;
+    const Real *weight, *bias;
+    std::vector<Real> numbers;
+};
+
+// --- Loops over numbers that are next to each other ---------------------------------------------------------------
+
+template <class Channels>
+inline void activate(const Real* x, Index count, Channels channels, Activation activation, Real* y) {
+    const auto with = [&](auto activated) {
+        for_numbers(count, [&](auto kind, Index i) {
+            using Number = decltype(kind);
+            put(activated(channels.template at<Number>(i).normalised(get<Number>(x + i))), y + i);
+        });
+    };
+    if (activation == NONE) with([](auto z) { return z; });
+    if (activation == SIGMOID) with([](auto z) { return sigmoid(z); });
+    if (activation == RELU) with([](auto z) { return z < decltype(z){} ? decltype(z){} : z; });  // NaN stays
+}
+
+// dz, the gradient before the activation: in `room`, or where dy is.
+template <class Channels>
+inline const Real* before_activation(
+    const Real* x, const Real* dy, Index count, Channels channels, Activation activation, Real* room) {
+    const auto with = [&](auto times_slope) {
+        for_numbers(count, [&](auto kind, Index i) {
+            using Number = decltype(kind);
+            const Number z = channels.template at<Number>(i).normalised(get<Number>(x + i));
+            put(times_slope(get<Number>(dy + i), z), room + i);
+        });
+    };
+    if (activation == NONE) return dy;
+    if (activation == SIGMOID) with([](auto dy, auto z) { return dy * sigmoid_slope(z); });
+    if (activation == RELU) with([](auto dy, auto z) { return z <= decltype(z){} ? decltype(z){} : dy; });  // NaN lets pass
+    return room;
+}
+
+template <class Channels>
+inline void spread(const Real* x, const Real* dz, Index count, Channels channels, Real* dx) {
+    for_numbers(count, [&](auto kind, Index i) {
+        using Number = decltype(kind);
+        const Channel<Number> channel = channels.template at<Number>(i);
+        put(channel.through_statistics(get<Number>(x + i)) + channel.scale * get<Number>(dz + i), dx + i);
+    });
+}
+
+// --- Which pixel of a window counts -----------------------------------------------------------------------------------
+
+// Where the weight is positive, and where it is negative. (Where it is neither, see Winner.)
+enum Order { LARGEST, SMALLEST };
+
+// In training one NaN has made the whole channel NaN, so that it doesn't matter which pixel counts.
+template <Order ORDER, bool TRAINING, class Number>
+inline Number that_counts(Number first, Number second) {
+    if constexpr (ORDER == LARGEST) {
+        if constexpr (TRAINING) return second > first ? second : first;
+        return ((first >= second) | (first != first)) ? first : second;
+    } else {
+        if constexpr (TRAINING) return second < first ? second : first;
+        return ((first <= second) | (first != first)) ? first : second;
+    }
+}
+
+// Of equal ones the first, of several NaN the last, as in ATen's max-pool; for any sign of the weight.
+struct Winner {
+    Real x;
+    Real number = 0;  // of the pixel in its window, in the order of rows
+
+    void challenge(Real other, Real its_number, Real sign) {
+        const bool wins = (other * sign > x * sign) | (other != other);
+        x = wins ? other : x;
+        number = wins ? its_number : number;
+    }
+};
+
+// --- Sums -----------------------------------------------------------------------------------------------------------
 
 struct Moments {
     double count = 0, mean = 0, m2 = 0;  // m2: sum of (x - mean)^2
@@ -449,7 +492,7 @@ double mean_of(Runs of) {
     for (Index r = 0; r < runs; r++) {
         const Real* run = x + r * stride;
         Index i = 0;
-        for (; i + 2 * LANES <= length; i += 2 * LANES) a += load(run + i), b += load(run + i + LANES);
+        for (; i + 2 * LANES <= length; i += 2 * LANES) a += load(run, i), b += load(run, i + LANES);
         for (; i < length; i++) rest += run[i];
     }
     return (total(a) + total(b) + rest) / double(runs * length);
@@ -463,7 +506,7 @@ bool moments_by_guess(Runs of, Real guess, Moments& found) {
         const Real* run = x + r * stride;
         Index i = 0;
         for (; i + 2 * LANES <= length; i += 2 * LANES) {
-            const Vector u = load(run + i) - guess, v = load(run + i + LANES) - guess;
+            const Vector u = load(run, i) - guess, v = load(run, i + LANES) - guess;
             a += u, b += v, c += u * u, d += v * v;
         }
         for (; i < length; i++) {
@@ -495,9 +538,9 @@ public:
     void add(const Real* x, const Real* dz, Index count, Real mean) {
         Index i = 0;
         for (; i + 2 * LANES <= count; i += 2 * LANES) {
-            const Vector u = load(dz + i), v = load(dz + i + LANES);
+            const Vector u = load(dz, i), v = load(dz, i + LANES);
             a += u, b += v;
-            c += u * (load(x + i) - mean), d += v * (load(x + i + LANES) - mean);
+            c += u * (load(x, i) - mean), d += v * (load(x, i + LANES) - mean);
         }
         for (; i < count; i++) sums.dz += dz[i], sums.dz_x += double(dz[i]) * (x[i] - mean);
         pending += count;
@@ -556,7 +599,8 @@ public:
 
     Index channels_at_a_time() const { return 1; }
 
-    void moments(const Stored* x, Part part, Moments* found, Room& room) const {
+    // With a pool also the pixels that count, into the memory where y will be: so x is read once only.
+    void moments(const Stored* x, Table& table, Part part, Moments* found, Stored* y, Room& room) const {
         const Index length = std::min(pixels, TILE), images = TILE / length;
         for (Index n = part.image; n < part.images_end; n += images) {
             const Index runs = std::min(images, part.images_end - n);
@@ -567,19 +611,24 @@ public:
                     const Index stride = plan.channels * pixels;
                     found[c].merge(moments_of(widened_runs(tile, runs, count, stride, room.at(INPUT)), found[c]));
                 }
+            if (plan.pool) choose_all(x, table, {part.channel, part.channels_end, n, n + runs}, y, room);
         }
     }
 
     void apply(const Stored* x, Table& table, Part part, Stored* y, Room& room) const {
         const auto activation = Activation(plan.activation);
-        for_each_tile(part, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
-            const Same channel = table.one(c);
-            const Real* seen = widened(x + in, in_count, room.at(INPUT));
-            if (plan.pool) seen = choose<false>(seen, out_count, channel.sign_, room, nullptr);
-            Real* made = target(y + out, room.at(OUTPUT));
-            activate(seen, out_count, channel, activation, made);
-            narrow(made, out_count, y + out);
-        });
+        if (plan.pool && !plan.training) choose_all(x, table, part, y, room);
+        const Stored* from = plan.pool ? y : x;
+        for (Index n = part.image; n < part.images_end; n++)
+            for (Index c = part.channel; c < part.channels_end; c++) {
+                const Index plane = (n * plan.channels + c) * output_pixels;
+                for (Index start = plane; start < plane + output_pixels; start += TILE) {
+                    const Index count = std::min(TILE, plane + output_pixels - start);
+                    Real* made = target(y + start, room.at(OUTPUT));
+                    activate(widened(from + start, count, room.at(INPUT)), count, table.one(c), activation, made);
+                    narrow(made, count, y + start);
+                }
+            }
     }
 
     void sums(const Stored* x, const Stored* dy, Table& table, Part part, Sums* found, Real* notes, Room& room) const {
@@ -588,11 +637,10 @@ public:
         for_each_tile(part, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
             const Same channel = table.one(c);
             const Real* seen = widened(x + in, in_count, room.at(INPUT));
-            Real* note = notes ? notes + in : room.at(WITHIN);
-            if (plan.pool) seen = choose<true>(seen, out_count, channel.sign_, room, note + out_count);
+            if (plan.pool) seen = choose(seen, out_count, channel.sign, room.at(CHOSEN));
             const Real* dz = widened(dy + out, out_count, room.at(GRADIENT));
-            dz = before_activation(seen, dz, out_count, channel, activation, note);
-            running[c - part.channel].add(seen, dz, out_count, channel.mean_);
+            dz = before_activation(seen, dz, out_count, channel, activation, notes ? notes + in : room.at(WITHIN));
+            running[c - part.channel].add(seen, dz, out_count, channel.all.mean);
         });
         for (Index c = part.channel; c < part.channels_end; c++) found[c].merge(running[c - part.channel].result());
     }
@@ -604,13 +652,13 @@ public:
             const Real* dz = plan.activation == NONE ? widened(dy + out, out_count, room.at(GRADIENT)) : notes + in;
             Real* made = target(dx + in, room.at(OUTPUT));
             if (plan.pool && out_count == 0) {  // an odd last row
-                for (Index i = 0; i < in_count; i++) made[i] = through_statistics(pixel, i, channel);
+                for (Index i = 0; i < in_count; i++) made[i] = channel.all.through_statistics(pixel[i]);
             } else if (plan.pool) {  // what is noted has to be read before it becomes dx
-                Real *gradient = room.at(WITHIN), *which = room.at(WHICH);
-                SIDE_BY_SIDE
-                for (Index k = 0; k < out_count; k++) gradient[k] = channel.scale_ * dz[k];
-                std::copy_n(notes + in + out_count, out_count, which);
-                spread_windows(pixel, gradient, which, out_count, channel, made);
+                Real* gradient = room.at(WITHIN);
+                for_numbers(out_count, [&](auto kind, Index i) {
+                    put(channel.all.scale * get<decltype(kind)>(dz + i), gradient + i);
+                });
+                spread_windows(pixel, gradient, out_count, channel, made);
             } else {
                 spread(pixel, dz, in_count, channel, made);
             }
@@ -642,49 +690,52 @@ private:
             }
     }
 
-    // The pixel that counts of each of `windows` windows.
-    template <bool NUMBERED>
-    const Real* choose(const Real* x, Index windows, Real sign, Room& room, Real* which) const {
-        if (plan.training && sign > 0) return choose<NUMBERED, RISING>(x, windows, sign, room, which);
-        if (plan.training && sign < 0) return choose<NUMBERED, FALLING>(x, windows, sign, room, which);
-        return choose<NUMBERED, ANY>(x, windows, sign, room, which);
+    void choose_all(const Stored* x, Table& table, Part part, Stored* y, Room& room) const {
+        for_each_tile(part, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
+            Real* chosen = target(y + out, room.at(CHOSEN));
+            choose(widened(x + in, in_count, room.at(INPUT)), out_count, table.one(c).sign, chosen);
+            narrow(chosen, out_count, y + out);
+        });
     }
 
-    // NUMBERED: also its number, 0 to 3 in the order of rows.
-    template <bool NUMBERED, Order ORDER>
-    const Real* choose(const Real* x, Index windows, Real sign, Room& room, Real* which) const {
-        Real* chosen = room.at(CHOSEN);
-        if (plan.width >= LANES) {
-            choose_in_vectors<NUMBERED, ORDER>(x, windows, sign, chosen, which);
-            return chosen;
-        }
-        for (Index start = 0; start < windows; start += pooled_width, x += 2 * plan.width) {
-            const Real* below = x + plan.width;
-            SIDE_BY_SIDE
-            for (Index j = 0; j < pooled_width; j++) {
-                Winner<Real> winner(x[2 * j]);
-                winner.challenge<ORDER>(x[2 * j + 1], 1, sign);
-                winner.challenge<ORDER>(below[2 * j], 2, sign);
-                winner.challenge<ORDER>(below[2 * j + 1], 3, sign);
-                chosen[start + j] = winner.x;
-                if constexpr (NUMBERED) which[start + j] = winner.number;
-            }
+    // The pixel that counts of each of `windows` windows.
+    const Real* choose(const Real* x, Index windows, Real sign, Real* chosen) const {
+        if (plan.width < LANES || !(sign * sign > 0)) {
+            for_each_window(windows, [&](Index place, Index window) { chosen[window] = winner(x + place, sign).x; });
+        } else if (plan.training) {
+            sign > 0 ? choose<LARGEST, true>(x, windows, chosen) : choose<SMALLEST, true>(x, windows, chosen);
+        } else {
+            sign > 0 ? choose<LARGEST, false>(x, windows, chosen) : choose<SMALLEST, false>(x, windows, chosen);
         }
         return chosen;
     }
 
-    template <bool NUMBERED, Order ORDER>
-    void choose_in_vectors(const Real* x, Index windows, Real sign, Real* chosen, Real* which) const {
+    template <Order ORDER, bool TRAINING>
+    void choose(const Real* x, Index windows, Real* chosen) const {
+        const auto of_rows = [&](Index at) {
+            return that_counts<ORDER, TRAINING>(load(x, at), load(x, at + plan.width));
+        };
         for_each_vector(windows, [&](auto window, Halves at) {
-            const Vector above_one = load(x + at.one), below_one = load(x + at.one + plan.width);
-            const Vector above_two = load(x + at.two), below_two = load(x + at.two + plan.width);
-            Winner<Vector> winner(Pair::left(above_one, above_two));
-            winner.challenge<ORDER>(Pair::right(above_one, above_two), 1, sign);
-            winner.challenge<ORDER>(Pair::left(below_one, below_two), 2, sign);
-            winner.challenge<ORDER>(Pair::right(below_one, below_two), 3, sign);
-            store(winner.x, chosen, window);
-            if constexpr (NUMBERED) store(winner.number, which, window);
+            const Vector one = of_rows(at.one), two = of_rows(at.two);
+            store(that_counts<ORDER, TRAINING>(Pair::left(one, two), Pair::right(one, two)), chosen, window);
         });
+    }
+
+    Winner winner(const Real* x, Real sign) const {
+        Winner winner{x[0]};
+        winner.challenge(x[1], 1, sign);
+        winner.challenge(x[plan.width], 2, sign);
+        winner.challenge(x[plan.width + 1], 3, sign);
+        return winner;
+    }
+
+    // body(place of the first pixel, window), one by one.
+    template <class Body>
+    void for_each_window(Index windows, Body body) const {
+        for (Index window = 0, row = 0; window < windows; window += pooled_width, row += 2 * plan.width) {
+            SIDE_BY_SIDE
+            for (Index j = 0; j < pooled_width; j++) body(row + 2 * j, window + j);
+        }
     }
 
     // body(window, at): the windows of two vectors of pixels, `at` and below, make one vector. LeNet's rows are short, and
@@ -703,7 +754,10 @@ private:
             };
             for (Index k = 0; k < windows; k += LANES) {
                 const Index one = next();  // and where half a vector is left, it is taken for both halves
-                body(k, Halves{one, k + LANES / 2 < windows ? next() : one});
+                if (k + LANES / 2 < windows)
+                    body(k, Halves{one, next()});
+                else
+                    body(Halves{k, k}, Halves{one, one});
             }
             return;
         }
@@ -724,42 +778,51 @@ private:
         }
     }
 
-    // Pairs of rows, and their windows' gradients and numbers.
-    void spread_windows(const Real* x, const Real* gradient, const Real* which, Index windows, Same channel, Real* dx) const {
-        if (plan.width >= LANES) return spread_in_vectors(x, gradient, which, windows, channel, dx);
-        for (Index start = 0; start < windows; start += pooled_width) {
-            for (Index down = 0; down < 2; down++, x += plan.width, dx += plan.width) {
-                SIDE_BY_SIDE
-                for (Index j = 0; j < pooled_width; j++)
-                    for (Index right = 0; right < 2; right++) {
-                        const Real routed = which[start + j] == Real(2 * down + right) ? gradient[start + j] : 0;
-                        dx[2 * j + right] = through_statistics(x, 2 * j + right, channel) + routed;
-                    }
-                if (plan.width % 2) dx[plan.width - 1] = through_statistics(x, plan.width - 1, channel);
-            }
-        }
-    }
-
-    void spread_in_vectors(
-        const Real* x, const Real* gradient, const Real* which, Index windows, Same channel, Real* dx) const {
-        const bool through = channel.slope_ != 0 || channel.level_ != 0;
-        const auto put = [&](Vector routed, Index at) {
-            if (through) routed += (load(x + at) - channel.mean_) * channel.slope_ + channel.level_;
-            store(routed, dx, at);
-        };
-        for_each_vector(windows, [&](auto window, Halves at) {
-            const Vector all = load(gradient, window), number = load(which, window), none{};
-            const Vector left = number == 0 ? all : none, right = number == 1 ? all : none;
-            const Vector left_below = number == 2 ? all : none, right_below = number == 3 ? all : none;
-            put(Pair::last(left, right), at.two);
-            put(Pair::last(left_below, right_below), at.two + plan.width);
-            put(Pair::first(left, right), at.one);
-            put(Pair::first(left_below, right_below), at.one + plan.width);
-        });
+    // Pairs of rows, and their windows' gradients.
+    void spread_windows(const Real* x, const Real* gradient, Index windows, Same channel, Real* dx) const {
+        if (plan.width < LANES || !plan.training || !(channel.sign * channel.sign > 0))
+            for_each_window(windows, [&](Index place, Index window) {
+                const Real which = winner(x + place, channel.sign).number;
+                for (int number = 0; number < 4; number++) {
+                    const Index at = place + number / 2 * plan.width + number % 2;
+                    dx[at] = channel.all.through_statistics(x[at]) + (which == number ? gradient[window] : 0);
+                }
+            });
+        else if (channel.sign > 0)
+            spread_in_vectors<LARGEST>(x, gradient, windows, channel, dx);
+        else
+            spread_in_vectors<SMALLEST>(x, gradient, windows, channel, dx);
         if (plan.width % 2)
             for (Index i = plan.width - 1; i < windows / pooled_width * 2 * plan.width; i += plan.width)
-                dx[i] = through_statistics(x, i, channel);
+                dx[i] = channel.all.through_statistics(x[i]);
     }
+
+    template <Order ORDER>
+    void spread_in_vectors(const Real* x, const Real* gradient, Index windows, Same same, Real* dx) const {
+        const auto channel = same.at<Vector>(0);
+        const Vector none{};
+        for_each_vector(windows, [&](auto window, Halves at) {
+            const Halves of = halves(window);
+            for (int half = 0; half < 2; half++) {
+                const Index place = half ? at.two : at.one, start = half ? of.two : of.one;
+                const Vector above = load(x, place), below = load(x, place + plan.width);
+                const Vector of_rows = that_counts<ORDER, true>(above, below);
+                const Vector counts = that_counts<ORDER, true>(of_rows, Pair::swapped(of_rows));
+                // The first of equal ones: the one with the lowest number.
+                const Vector number = above == counts ? Pair::NUMBER : none + 4;
+                const Vector number_below = below == counts ? Pair::NUMBER + 2 : none + 4;
+                const Vector lower = that_counts<SMALLEST, true>(number, number_below);
+                const Vector lowest = that_counts<SMALLEST, true>(lower, Pair::swapped(lower));
+                const Vector all = Pair::doubled(load(gradient, Halves{start, start}));
+                const Vector routed = number == lowest ? all : none, routed_below = number_below == lowest ? all : none;
+                store((above - channel.mean) * channel.slope + (channel.level + routed), dx, place);
+                store((below - channel.mean) * channel.slope + (channel.level + routed_below), dx, place + plan.width);
+            }
+        });
+    }
+
+    static Halves halves(Halves windows) { return windows; }
+    static Halves halves(Index window) { return {window, window + LANES / 2}; }
 
     const Plan& plan;
     Index pixels, pooled_height, pooled_width, output_pixels, band;
@@ -775,7 +838,7 @@ public:
 
     Index channels_at_a_time() const { return plan.channels; }
 
-    void moments(const Stored* x, Part part, Moments* found, Room&) const {
+    void moments(const Stored* x, Table&, Part part, Moments* found, Stored*, Room&) const {
         const Index count = part.channels_end - part.channel;
         std::vector<Real> numbers(7 * count);
         Real *__restrict guess = numbers.data(), *__restrict sum = guess + count, *__restrict squares = sum + count;
@@ -853,9 +916,13 @@ public:
             if (plan.pool && notes) std::copy_n(room.at(WHICH), count, note + plan.channels);
             const Real* dz = widened(dy + out, count, room.at(GRADIENT));
             dz = before_activation(seen, dz, count, each, activation, note);
-            SIDE_BY_SIDE
-            for (Index i = 0; i < count; i++) a[i] += dz[i], b[i] += dz[i] * (seen[i] - each.mean(i));
-            if (++pending == ROWS) settle();
+            for_numbers(count, [&](auto kind, Index i) {
+                using Number = decltype(kind);
+                const Number u = get<Number>(dz + i);
+                put(get<Number>(a + i) + u, a + i);
+                put(get<Number>(b + i) + u * (get<Number>(seen + i) - each.at<Number>(i).mean), b + i);
+            });
+            if (++pending == ROWS_IN_REAL) settle();
         });
         settle();
     }
@@ -882,7 +949,8 @@ public:
     }
 
 private:
-    static constexpr Index ROWS = 256;  // before a sum of Real's goes on in double
+    static constexpr Index ROWS = 256;         // of moments at a time
+    static constexpr Index ROWS_IN_REAL = 64;  // before a sum of the backward goes on in double
 
     void guess_from(const Stored* top, Index rows, Index count, Real* __restrict guess, Real* room) const {
         std::fill(guess, guess + count, Real(0));
@@ -926,9 +994,8 @@ private:
             const Real* other = widened(x + places[number] * plan.channels, count, room.at(INPUT));
             SIDE_BY_SIDE
             for (Index i = 0; i < count; i++) {
-                Winner<Real> winner(chosen[i]);
-                winner.number = which[i];
-                winner.challenge<ANY>(other[i], Real(number), each.sign(i));
+                Winner winner{chosen[i], which[i]};
+                winner.challenge(other[i], Real(number), each.sign(i));
                 chosen[i] = winner.x, which[i] = winner.number;
             }
         }
@@ -947,8 +1014,8 @@ private:
             Real* made = target(dx + at, room.at(OUTPUT));
             SIDE_BY_SIDE
             for (Index k = 0; k < count; k++) {
-                const Real routed = whole && which[k] == number ? each.scale(k) * dz[k] : 0;
-                made[k] = through_statistics(seen, k, each) + routed;
+                const Channel<Real> channel = each.at<Real>(k);
+                made[k] = channel.through_statistics(seen[k]) + (whole && which[k] == number ? channel.scale * dz[k] : 0);
             }
             narrow(made, count, dx + at);
         }
@@ -1007,16 +1074,14 @@ Partial merged(const std::vector<Partial>& partials, Index c, Index parts, Index
     return all;
 }
 
-inline double given(const Real* numbers, Index c, double otherwise) { return numbers ? double(numbers[c]) : otherwise; }
-
 template <class Layout>
 void forward(const Plan& plan, const Stored* x, Stored* y, double* saved, const Real* weight, const Real* bias,
              Real* running_mean, Real* running_var, double momentum, double eps) {
     const Layout layout(plan);
-    Table table(plan.channels);
+    Table table(plan.channels, weight, bias);
     std::vector<Moments> partials(plan.training ? plan.threads * plan.channels : 0);
     const auto collect = [&](Part part, Index number, Room& room) {
-        if (plan.training) layout.moments(x, part, partials.data() + number * plan.channels, room);
+        if (plan.training) layout.moments(x, table, part, partials.data() + number * plan.channels, y, room);
     };
     const auto finish = [&](Index c, Index parts) {
         double mean, var;
@@ -1032,7 +1097,7 @@ void forward(const Plan& plan, const Stored* x, Stored* y, double* saved, const 
         }
         const double inverse_std = 1 / std::sqrt(var + eps);
         saved[c] = mean, saved[plan.channels + c] = inverse_std;
-        table.set_forward(c, mean, inverse_std, given(weight, c, 1), given(bias, c, 0));
+        table.set_forward(c, mean, inverse_std);
     };
     const auto use = [&](Part part, Room& room) { layout.apply(x, table, part, y, room); };
     in_two_steps(layout, plan, collect, finish, use);
@@ -1050,12 +1115,11 @@ template <class Layout>
 void backward(const Plan& plan, const Stored* x, const Stored* dy, Stored* dx, const double* saved, const Real* weight,
               const Real* bias, Real* dweight, Real* dbias) {
     const Layout layout(plan);
-    Table table(plan.channels);
+    Table table(plan.channels, weight, bias);
     const double *mean = saved, *inverse_std = saved + plan.channels;
-    for (Index c = 0; c < plan.channels; c++)
-        table.set_forward(c, mean[c], inverse_std[c], given(weight, c, 1), given(bias, c, 0));
+    for (Index c = 0; c < plan.channels; c++) table.set_forward(c, mean[c], inverse_std[c]);
     std::vector<Sums> partials(plan.threads * plan.channels);
-    // dz, and which pixel of a window it goes to, wait for the second step in the memory where dx will be.
+    // dz waits for the second step in the memory where dx will be; in rows also which pixel of a window it goes to.
     std::unique_ptr<Real[]> wider;
     Real* const notes = notepad(dx, plan.images * plan.channels * plan.height * plan.width, wider);
     const auto collect = [&](Part part, Index number, Room& room) {
@@ -1063,12 +1127,11 @@ void backward(const Plan& plan, const Stored* x, const Stored* dy, Stored* dx, c
     };
     const auto finish = [&](Index c, Index parts) {
         const Sums all = merged(partials, c, parts, plan.channels);
-        const double rest = std::isfinite(Real(mean[c])) ? mean[c] - Real(mean[c]) : 0;
-        const double of_weight = (all.dz_x - rest * all.dz) * inverse_std[c];
+        const double of_weight = (all.dz_x - Table::rest(mean[c]) * all.dz) * inverse_std[c];
         dbias[c] = Real(all.dz), dweight[c] = Real(of_weight);
         if (!plan.training) return;
         const double count = double(plan.images * plan.height * plan.width);
-        table.set_backward(c, mean[c], inverse_std[c], given(weight, c, 1), all.dz, of_weight, count);
+        table.set_backward(c, mean[c], inverse_std[c], all.dz, of_weight, count);
     };
     const auto use = [&](Part part, Room& room) {
         if (dx) layout.spread_back(x, dy, table, part, dx, notes, room);

@@ -63,13 +63,32 @@ def _real(dtype: torch.dtype) -> torch.dtype:
 
 
 def _as_real(parameter: Tensor | None, real: torch.dtype) -> Tensor | None:
-    if parameter is None or (parameter.dtype == real and parameter.is_contiguous()):
+    if parameter is None or (parameter.dtype is real and parameter.is_contiguous()):
         return parameter
     return parameter.to(real).contiguous()
 
 
+def _give_back(parameter: Tensor | None, real: Tensor | None) -> None:
+    """What was calculated in `_as_real(parameter)`."""
+    if parameter is not real and parameter is not None and real is not None:
+        parameter.copy_(real)
+
+
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _output(x: Tensor, pool: bool) -> Tensor:
+    """Memory for the output, in the layout of the input."""
+    return empty(x, output_shape(x.shape, pool), in_planes(x)) if pool else torch.empty_like(x)
+
+
+def _gradients(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for dx, dweight and dbias; the latter two of the weight's type, or of that which is calculated in."""
+    if weight is not None:
+        return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+    real = _real(x.dtype)
+    return torch.empty_like(x), torch.empty(x.shape[1], dtype=real), torch.empty(x.shape[1], dtype=real)
 
 
 # --- The two calls ---------------------------------------------------------------------------------------------------
@@ -88,14 +107,14 @@ def _forward(
     pool: bool,
 ) -> tuple[Tensor, Tensor]:
     """The output, and mean and 1 / std in float64, (2, C), for the backward. The running statistics move."""
-    real = _real(x.dtype)
-    planes = in_planes(x)
-    y = empty(x, output_shape(x.shape, pool), planes)
+    dtype, planes = x.dtype, in_planes(x)
+    real = _real(dtype)
+    y = _output(x, pool)
     saved = torch.empty((2, x.shape[1]), dtype=torch.float64)
-    mean, var, scale, shift = (_as_real(t, real) for t in (running_mean, running_var, weight, bias))
-    plan = _plan(x.shape, planes, pool, activation, training, torch.get_num_threads())
-    _cpu_library.load(x.dtype).batch_norm_forward(
-        plan,
+    mean, var = _as_real(running_mean, real), _as_real(running_var, real)
+    scale, shift = _as_real(weight, real), _as_real(bias, real)
+    _cpu_library.load(dtype).batch_norm_forward(
+        _plan(x.shape, planes, pool, activation, training, torch.get_num_threads()),
         x.data_ptr(),
         y.data_ptr(),
         saved.data_ptr(),
@@ -106,11 +125,9 @@ def _forward(
         momentum,
         eps,
     )
-    if training and (running_mean is not mean or running_var is not var):
-        for given, moved in ((running_mean, mean), (running_var, var)):
-            assert given is not None
-            assert moved is not None
-            given.copy_(moved)
+    if training:
+        _give_back(running_mean, mean)
+        _give_back(running_var, var)
     return y, saved
 
 
@@ -124,28 +141,27 @@ def _backward(
     activation: str | None,
     pool: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, dweight and dbias; the latter two of the type that is calculated in."""
-    real = _real(x.dtype)
-    planes = in_planes(x)
-    dy = dense_like(dy, planes)
-    dx = empty(x, tuple(x.shape), planes)
-    dweight, dbias = torch.empty(x.shape[1], dtype=real), torch.empty(x.shape[1], dtype=real)
+    """dx, dweight and dbias; the latter two of the weight's type, or of that which is calculated in."""
+    dtype, planes = x.dtype, in_planes(x)
+    real = _real(dtype)
+    dy = dy if planes and dy.is_contiguous() else dense_like(dy, planes)
+    dx, dweight, dbias = gradients = _gradients(x, weight)
+    of_weight, of_bias = _as_real(dweight, real), _as_real(dbias, real)
     scale, shift = _as_real(weight, real), _as_real(bias, real)
-    plan = _plan(x.shape, planes, pool, activation, training, torch.get_num_threads())
-    _cpu_library.load(x.dtype).batch_norm_backward(
-        plan,
+    _cpu_library.load(dtype).batch_norm_backward(
+        _plan(x.shape, planes, pool, activation, training, torch.get_num_threads()),
         x.data_ptr(),
         dy.data_ptr(),
         dx.data_ptr(),
         saved.data_ptr(),
         _address(scale),
         _address(shift),
-        dweight.data_ptr(),
-        dbias.data_ptr(),
+        _address(of_weight),
+        _address(of_bias),
     )
-    if weight is not None and weight.dtype != real:
-        dweight, dbias = dweight.to(weight.dtype), dbias.to(weight.dtype)
-    return dx, dweight, dbias
+    _give_back(dweight, of_weight)
+    _give_back(dbias, of_bias)
+    return gradients
 
 
 # --- As operators and as a function ----------------------------------------------------------------------------------
@@ -172,8 +188,7 @@ def forward_operator(
 @forward_operator.register_fake
 def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     check_operands("bnbench::cpu_fused_forward", x, *rest[:4])
-    y = empty(x, output_shape(x.shape, rest[-1]), in_planes(x))
-    return y, torch.empty((2, x.shape[1]), dtype=torch.float64)
+    return _output(x, rest[-1]), torch.empty((2, x.shape[1]), dtype=torch.float64)
 
 
 @torch.library.custom_op("bnbench::cpu_fused_backward", mutates_args=())
@@ -194,14 +209,14 @@ def backward_operator(
 
 @backward_operator.register_fake
 def _(_dy: Tensor, x: Tensor, _saved: Tensor, weight: Tensor | None, *_rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = _real(x.dtype) if weight is None else weight.dtype
-    dweight, dbias = (torch.empty(x.shape[1], dtype=dtype) for _ in range(2))
-    return empty(x, tuple(x.shape), in_planes(x)), dweight, dbias
+    return _gradients(x, weight)
 
 
 class _Block(torch.autograd.Function):
+    """The constants come in one tuple: every argument of its own costs time in each call."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, *rest: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, rest: tuple[Any, ...]) -> Tensor:
         running_mean, running_var, training, momentum, eps, activation, pool = rest
         run = forward_operator if torch.compiler.is_compiling() else _forward
         y, saved = run(x, running_mean, running_var, weight, bias, training, momentum, eps, activation, pool)
@@ -221,8 +236,9 @@ class _Block(torch.autograd.Function):
             gradients = differentiable_backward(dy, x, statistics, weight, bias, ctx.eps, activation, pool)
         else:
             gradients = _backward(dy, x, saved, weight, bias, *constants)
-        needed = ctx.needs_input_grad
-        return (*(g if needed[i] else None for i, g in enumerate(gradients)), *[None] * 7)
+        dx, dweight, dbias = gradients
+        of_x, of_weight, of_bias, _ = ctx.needs_input_grad
+        return dx if of_x else None, dweight if of_weight else None, dbias if of_bias else None, None
 
 
 def batch_norm_block(
@@ -280,14 +296,14 @@ def batch_norm_block(
             pool=pool,
         )
     x = dense(input)
-    constants = (training, momentum, eps, activation, pool is not None)
+    rest = (running_mean, running_var, training, momentum, eps, activation, pool is not None)
     if torch.is_grad_enabled() and (
         x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
     ):
-        y: Tensor = _Block.apply(x, weight, bias, running_mean, running_var, *constants)
+        y: Tensor = _Block.apply(x, weight, bias, rest)
     else:
         run = forward_operator if torch.compiler.is_compiling() else _forward
-        y, _ = run(x, running_mean, running_var, weight, bias, *constants)
+        y, _ = run(x, running_mean, running_var, weight, bias, *rest[2:])
     if training and running_mean is not None and running_var is not None and not torch.compiler.is_compiling():
         torch.autograd.graph.increment_version((running_mean, running_var))
     return y

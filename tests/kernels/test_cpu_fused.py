@@ -203,6 +203,8 @@ class Guarded:
     ("shape", "pool"), [((12, 21, 1, 1), False), *((shape, pool) for shape in SIZES for pool in (False, True))], ids=str
 )
 def test_no_kernel_writes_beyond_its_buffers(shape, pool, rows, dtype):
+    if reason := cpu_fused._why_not(dtype):  # float16, with some compilers
+        pytest.skip(reason)
     library, real = _cpu_library.load(dtype), cpu_fused._real(dtype)
     guarded, channels = Guarded(), shape[1]
     pixels = (shape[2] // 2) * (shape[3] // 2) if pool else shape[2] * shape[3]
