@@ -7,6 +7,8 @@ import os
 import platform
 import re
 import subprocess
+import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,26 @@ def machine(device: torch.device) -> str:
         name = re.sub(r"\(r\)|\(tm\)|\bcpu\b|\b\d+-core\b|\bprocessor\b|@.*", " ", name, flags=re.I)
         name += f" {cores()}c"
     return re.sub(r"[^a-z0-9]+", "-", f"{kind} {name}".lower()).strip("-")
+
+
+@functools.cache
+def processor() -> str:
+    """Family, model and stepping: a virtual machine's name for its processor may stand for several."""
+    found = cpuinfo.get_cpu_info()
+    return " ".join(str(found[name]) for name in ("family", "model", "stepping") if name in found)
+
+
+def container_limits() -> dict[str, str]:
+    """What this process's control group may use, where the system (Linux, cgroup v2) limits it."""
+    found = {}
+    for name in ("cpu.max", "memory.max"):
+        try:
+            text = Path("/sys/fs/cgroup", name).read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+        if not text.startswith("max"):
+            found[name] = text
+    return found
 
 
 @functools.cache
@@ -95,7 +117,10 @@ def conditions(device: torch.device) -> dict[str, Any]:
         "device": device.type,
         "device_name": device_name(device),
         "cpu": cpu_name(),
+        "processor": processor(),
         "cores": cores(),
+        "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "container_limits": container_limits(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
@@ -109,13 +134,49 @@ def conditions(device: torch.device) -> dict[str, Any]:
 
 
 def state(device: torch.device) -> dict[str, Any]:
-    """What changes from one measurement to the next: load and clock, on a GPU also its own."""
+    """What changes from one measurement to the next: load, memory and clock, on a GPU also its own.
+
+    Two of them, before and after, say how many processors everything else kept busy in between: see `busy_others`.
+    """
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     return {
         "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "cpu_mhz": round(frequency.current) if frequency and frequency.current else None,
+        "memory_available_gib": round(psutil.virtual_memory().available / 2**30, 2),
+        "throttled": _throttled(),
+        "others_seconds": others_seconds(),
+        "clock_seconds": time.monotonic(),
         **_gpu_state(device),
     }
+
+
+def others_seconds() -> float | None:
+    """Seconds that processors have spent on others than this process and the children that it waited for."""
+    if sys.platform == "win32":
+        return None  # where a parent isn't told what its children used
+    whole, own = psutil.cpu_times(), os.times()
+    # Guests' time is part of the user's. Time stolen by the host's other guests counts: we don't get it either.
+    idle = ("idle", "iowait", "guest", "guest_nice")
+    busy = sum(seconds for name, seconds in whole._asdict().items() if name not in idle)
+    return float(busy - own.user - own.system - own.children_user - own.children_system)
+
+
+def busy_others(before: dict[str, Any], after: dict[str, Any]) -> float | None:
+    """How many processors everything else kept busy between two states, on average; None where nobody counted."""
+    if any(state.get("others_seconds") is None or "clock_seconds" not in state for state in (before, after)):
+        return None
+    span = float(after["clock_seconds"] - before["clock_seconds"])
+    # The system counts in hundredths of a second, so a shorter span would say nothing.
+    return max(0.0, float(after["others_seconds"] - before["others_seconds"])) / span if span > 0.1 else None
+
+
+def _throttled() -> int | None:
+    """How often the processors were slowed down for heat since the system started, where it tells."""
+    counters = [*Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    try:
+        return sum(int(counter.read_text()) for counter in counters) if counters else None
+    except (OSError, ValueError):
+        return None
 
 
 def _gpu_state(device: torch.device) -> dict[str, Any]:

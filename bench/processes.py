@@ -7,7 +7,6 @@ with the turn after it.
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -16,9 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import psutil
-
-from bench.environment import ROOT
+from bench.environment import ROOT, others_seconds
 from bench.gate import Gate
 from bench.latency import one_line
 from bench.records import ERROR, OK, WRONG, Record
@@ -59,7 +56,7 @@ def finish(arguments: Sequence[str], limit_seconds: float, environment: Mapping[
     Raises:
         ProcessError: It can't be started, exits with another code than 0, or takes longer than the limit.
     """
-    module, before = arguments[0], _processor_seconds()
+    module, before = arguments[0], others_seconds()
     start = time.perf_counter()
     try:
         done = subprocess.run(
@@ -76,23 +73,12 @@ def finish(arguments: Sequence[str], limit_seconds: float, environment: Mapping[
         raise ProcessError(f"{module} took longer than {limit_seconds:g} s") from None
     except OSError as error:
         raise ProcessError(f"{module} can't be started: {error.strerror}") from error
-    seconds, after = time.perf_counter() - start, _processor_seconds()
+    seconds, after = time.perf_counter() - start, others_seconds()
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
         raise ProcessError(f"{module} ended with exit code {done.returncode}: {last[0][:200]}")
     others = max(0.0, after - before) / seconds if before is not None and after is not None else None
     return Finished(done.stdout, seconds, others)
-
-
-def _processor_seconds() -> float | None:
-    """Seconds that processors have spent on others than this process and the children that it waited for."""
-    if sys.platform == "win32":
-        return None  # where a parent isn't told what its children used
-    whole, own = psutil.cpu_times(), os.times()
-    # Guests' time is part of the user's. Time stolen by the host's other guests counts: we don't get it either.
-    idle = ("idle", "iowait", "guest", "guest_nice")
-    busy = sum(seconds for name, seconds in whole._asdict().items() if name not in idle)
-    return float(busy - own.user - own.system - own.children_user - own.children_system)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,30 @@
-"""The truth: one JSON object per measurement, one line each, appended and synced before the next one starts."""
+"""The truth: one JSON object per measurement, one line each, appended and synced before the next one starts.
+
+`record.schema.json` says what is in it. What is written is held to that, and so is what is read: a line that isn't a
+record costs itself only.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.util
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 Record = dict[str, Any]
 
 SCHEMA = 1
 FILE = "records.jsonl"
 REJECTED = "records.rejected"
+LOCK = ".records.lock"
+FORMAT = Path(__file__).with_name("record.schema.json")
 
 OK, WRONG, ERROR, UNAVAILABLE = "ok", "wrong", "error", "unavailable"
 
@@ -54,16 +65,66 @@ def parse(line: bytes) -> Record | None:
         record = json.loads(line)
     except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError
         return None
+    return record if why_no_record(record) is None else None
+
+
+def why_no_record(record: object) -> str | None:
+    """None, or in one line what the format has against it."""
     wanted: dict[str, type] = {"schema": int, "kind": str, "run": str, "time": str, "key": dict, "conditions": dict}
     wanted |= {"status": str, "implementation": str}
-    if not isinstance(record, dict) or not all(isinstance(record.get(k), t) for k, t in wanted.items()):
+    if not isinstance(record, dict):
+        return "it is no object"
+    for name, kind in wanted.items():
+        if not isinstance(record.get(name), kind):
+            return f"{name} must be a {kind.__name__}"
+    if record["schema"] != SCHEMA:
+        return f"schema is {record['schema']}, and this version reads {SCHEMA}"
+    return _against_the_format()(record)
+
+
+@functools.cache
+def _against_the_format() -> Callable[[Record], str | None]:
+    """The whole format where the library for it is installed; without it, what `why_no_record` looks at must do."""
+    if importlib.util.find_spec("fastjsonschema") is None:
+        return lambda _: None
+    import fastjsonschema
+
+    validate = fastjsonschema.compile(json.loads(FORMAT.read_text(encoding="utf-8")), use_default=False)
+
+    def why_not(record: Record) -> str | None:
+        try:
+            validate(record)
+        except fastjsonschema.JsonSchemaValueException as error:
+            return str(error.message).removeprefix("data.")
         return None
-    return record if record["schema"] == SCHEMA else None
+
+    return why_not
 
 
 def latest(records: list[Record]) -> list[Record]:
     """For each key the newest record; in the order of their first appearance."""
     return list({identity(record): record for record in records}.values())
+
+
+def exclusive(folder: Path) -> FileLock:
+    """Keep other runs out of a machine's folder, until the lock is released or this process ends in whatever way.
+
+    Raises:
+        RecordsError: Another run has it, or the folder can't be written.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RecordsError(
+            f"another run is writing to {folder}: wait for its end, or give this one another --results-dir"
+        ) from None
+    except NotImplementedError:  # some network file systems know no locks
+        warnings.warn(f"{folder} can't be locked: keep other runs out of it", RecordsWarning, stacklevel=2)
+    except OSError as error:
+        raise RecordsError(f"results folder {folder} can't be written: {error.strerror}") from error
+    return lock
 
 
 class Journal:
@@ -93,8 +154,11 @@ class Journal:
 
         Raises:
             RecordsError: It can't be written; what was measured before is safe.
+            ValueError: It is no record: a mistake of the suite's own.
         """
         line = json.dumps({"schema": SCHEMA, **record}, allow_nan=True).encode() + b"\n"
+        if reason := why_no_record(json.loads(line)):
+            raise ValueError(f"not written, since it would be no record: {reason}")
         size = self.path.stat().st_size
         try:
             with self.path.open("ab", buffering=0) as file:

@@ -37,7 +37,7 @@ class Run:
             return None
         same = record["source"] == (candidate.source if candidate else "") and all(
             record["conditions"].get(name) == self.conditions.get(name)
-            for name in ("versions", "threads", "device_name", "quick", "allocator")
+            for name in ("versions", "threads", "device_name", "processor", "quick", "allocator")
         )
         return record if same else None
 

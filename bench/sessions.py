@@ -10,10 +10,7 @@ from statistics import mean
 
 from bench.records import OK, Record
 from bench.statistics import LEAST_ROUNDS, Ratio, paired_ratio
-from bench.tables import mean_text
-
-MOST_OTHERS = 0.2
-"""Processors that others may keep busy; those of a system at rest stay below a tenth of one."""
+from bench.tables import MOST_OTHERS, mean_text
 
 Turns = dict[int, Record]
 """One program's records in one run, by the number of the turn; the newest of each."""

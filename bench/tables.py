@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from tabulate import tabulate
 
+from bench.environment import busy_others
 from bench.records import OK, UNAVAILABLE, Record
 from bench.statistics import Ratio
+
+MOST_OTHERS = 0.2
+"""Processors that others may keep busy; those of a system at rest stay below a tenth of one."""
 
 
 def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
@@ -103,12 +107,9 @@ def conditions(records: list[Record]) -> str:
         runs.setdefault(record["run"], []).append(record)
     for run, measured in sorted(runs.items(), reverse=True):
         c = measured[-1]["conditions"]
-        loads = [
-            s["load_1min"]
-            for r in measured
-            for s in (r.get("state_before"), r.get("state_after"))
-            if s and s.get("load_1min") is not None
-        ]
+        states = [(r.get("state_before") or {}, r.get("state_after") or {}) for r in measured]
+        loads = [s["load_1min"] for pair in states for s in pair if s.get("load_1min") is not None]
+        others = [busy for before, after in states if (busy := busy_others(before, after)) is not None]
         dirty = {True: ", with uncommitted changes", False: "", None: ""}[c["dirty"]]
         names = sorted({r["implementation"] for r in measured})
         lines += [
@@ -119,12 +120,17 @@ def conditions(records: list[Record]) -> str:
                 f" {c['cpu_capability']}, {c['memory_gib']:g} GiB, {c['system']}, governor {c['governor'] or 'unknown'}"
             ),
             "- " + ", ".join(f"{package} {version}" for package, version in c["versions"].items()),
-            f"- allocator: {c['allocator']}",
+            f"- allocator: {c['allocator']}" + "".join(f", {n} {v}" for n, v in c.get("container_limits", {}).items()),
             f"- {len(measured)} measurements of {', '.join(names)}",
         ]
-        if loads:
+        busy = False
+        if others:
+            lines.append(f"- other programs kept {median(others):.2f} processors busy, at most {max(others):.2f}")
+            busy = median(others) > MOST_OTHERS
+        elif loads:
             lines.append(f"- load average while measuring: {min(loads):g} to {max(loads):g}")
-            if max(loads) > c["cores"] + 1:
-                lines.append("- **other programs were running: these times are not to be quoted**")
+            busy = max(loads) > c["cores"] + 1
+        if busy:
+            lines.append("- **other programs were running: these times are not to be quoted**")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

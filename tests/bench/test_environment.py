@@ -103,5 +103,6 @@ def test_a_tree_without_git_is_no_error(monkeypatch, tmp_path):
 
 def test_state_is_load_and_clock():
     state = environment.state(CPU)
-    assert set(state) == {"load_1min", "cpu_mhz"}
+    names = {"load_1min", "cpu_mhz", "memory_available_gib", "throttled", "others_seconds", "clock_seconds"}
+    assert set(state) == names
     assert json.dumps(state)

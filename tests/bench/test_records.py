@@ -4,11 +4,28 @@ import contextlib
 import json
 import math
 import resource
+import subprocess
+import sys
 import warnings
 
 import pytest
 
-from bench.records import FILE, REJECTED, SCHEMA, Journal, RecordsError, RecordsWarning, digest, identity, latest, read
+from bench.environment import ROOT
+from bench.records import (
+    FILE,
+    FORMAT,
+    REJECTED,
+    SCHEMA,
+    Journal,
+    RecordsError,
+    RecordsWarning,
+    digest,
+    exclusive,
+    identity,
+    latest,
+    read,
+    why_no_record,
+)
 from tests.bench.samples import Session
 
 
@@ -19,10 +36,10 @@ def journal(folder):
 
 def record(number=0, **changes):
     return {
-        "kind": "latency",
+        "kind": "trial",  # one of no known kind is held to what all have in common
         "run": "20260101T000000Z-0000",
         "time": "2026-01-01T00:00:00+00:00",
-        "key": {"kind": "latency", "implementation": "naive", "number": number},
+        "key": {"kind": "trial", "implementation": "naive", "number": number},
         "implementation": "naive",
         "status": "ok",
         "conditions": {},
@@ -140,6 +157,104 @@ def test_damage_stays_where_it_is_for_someone_to_look_at(folder):
     assert path.read_bytes().startswith(lines[0] + b"damage\n" + lines[1])
 
 
+# The format
+
+
+@pytest.fixture
+def cell(folder):
+    session = Session(folder)
+    session.cell("naive", (1.1, 1.0, 1.2))
+    return session.records[-1]
+
+
+def test_the_format_is_a_schema_that_describes_what_it_asks_for():
+    content = json.loads(FORMAT.read_text(encoding="utf-8"))
+    assert content["properties"]["schema"]["const"] == SCHEMA
+    for name in content["required"]:
+        assert name in content["properties"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"ratio": [1.0, 0.9]}, "ratio"),
+        ({"ratio": [1.0, -0.9, 1.1]}, "ratio"),
+        ({"ratio": "1.0"}, "ratio"),
+        ({"candidate_ns": []}, "candidate_ns"),
+        ({"candidate_ns": [1000, 0]}, "candidate_ns"),
+        ({"baseline_ns": ["fast"]}, "baseline_ns"),
+        ({"iterations": 0}, "iterations"),
+        ({"errors": {"dx": "small"}}, "errors"),
+        ({"status": "fine"}, "status"),
+        ({"status": "wrong"}, "reason"),
+        ({"schema": SCHEMA + 1}, "schema"),
+        ({"state_before": 3}, "state_before"),
+        ({"backend": None}, "backend"),
+    ],
+    ids=str,
+)
+def test_a_record_that_breaks_the_format_is_none_and_why_names_what(cell, changes, told):
+    assert why_no_record(cell) is None
+    reason = why_no_record(cell | changes)
+    assert reason is not None
+    assert told in reason
+    assert "\n" not in reason
+
+
+@pytest.mark.parametrize("missing", ["run", "key", "ratio", "candidate_ns", "copy_ns", "conditions"])
+def test_a_record_lacks_nothing(cell, missing):
+    assert missing in str(why_no_record({name: value for name, value in cell.items() if name != missing}))
+
+
+def test_what_breaks_the_format_is_not_written(folder):
+    session = Session(folder)
+    session.cell("naive")
+    before = (folder / FILE).read_bytes()
+    with pytest.raises(ValueError, match="no record: rounds must be integer"):
+        session.cell("builtin", rounds="many")
+    assert (folder / FILE).read_bytes() == before
+
+
+def test_a_training_that_diverged_is_a_record(folder):
+    session = Session(folder)
+    session.training("naive", [1.0])
+    epoch = session.records[-1]
+    assert why_no_record(epoch | {"train_loss": math.nan}) is None
+    assert why_no_record(epoch | {"test_accuracy": 1.1}) is not None
+
+
+# Two runs at once
+
+
+def test_a_second_run_is_told_that_the_folder_is_taken(folder):
+    lock = exclusive(folder)
+    with pytest.raises(RecordsError, match=r"another run is writing to .*--results-dir") as caught:
+        exclusive(folder)
+    assert "\n" not in str(caught.value)
+    lock.release()
+    exclusive(folder).release()
+
+
+def test_a_run_that_was_killed_leaves_the_folder_free(folder):
+    program = (
+        "import sys, pathlib, time; from bench.records import exclusive; lock = exclusive(pathlib.Path(sys.argv[1]))"
+    )
+    program += "; print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program, folder], cwd=ROOT, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(RecordsError, match="another run"):
+            exclusive(folder)
+        holder.kill()
+        holder.wait()
+    exclusive(folder).release()
+
+
+def test_machines_do_not_wait_for_each_other(folder):
+    first, second = exclusive(folder / "one"), exclusive(folder / "other")
+    first.release()
+    second.release()
+
+
 # A folder or a disk that can't take it
 
 
@@ -191,7 +306,7 @@ def test_a_write_that_fails_leaves_the_earlier_records(folder, room):
 
 
 def test_the_newest_record_of_each_key_counts_at_the_place_of_the_first():
-    old, other, new = record(0, status="error"), record(1), record(0)
+    old, other, new = record(0, status="error", reason="why"), record(1), record(0)
     assert latest([old, other, new]) == [new, other]
 
 
