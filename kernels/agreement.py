@@ -98,7 +98,11 @@ def attempt(implementation: Implementation, problem: Problem) -> dict[str, Tenso
     backward = problem.grad_output is not None
 
     def copy(tensor: Tensor | None, grad: bool) -> Tensor | None:
-        return None if tensor is None else tensor.detach().clone().requires_grad_(grad)
+        if tensor is None:
+            return None
+        # Not clone(), which would make sliced input dense.
+        double = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+        return double.copy_(tensor.detach()).requires_grad_(grad)
 
     x, weight, bias = copy(problem.input, backward), copy(problem.weight, True), copy(problem.bias, True)
     assert x is not None
@@ -134,6 +138,8 @@ def attempt(implementation: Implementation, problem: Problem) -> dict[str, Tenso
             found[name] = gradient
     if _largest_difference(x.detach(), problem.input) > 0:
         raise DutyError("the input was changed")
+    if y.numel() and y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
+        raise DutyError("the output is a view of the input")
     if running_mean is not None and running_var is not None:
         found |= {"running_mean": running_mean, "running_var": running_var}
     return found
@@ -164,11 +170,17 @@ class Exam:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.solution = reference.solve(problem)
-        aten = self._errors(attempt(BUILTIN, problem), self.solution.values)
+        # Kept as long as the exam: else a candidate could find the right numbers in memory that was just freed.
+        self._answers = attempt(BUILTIN, problem)
+        aten = self._errors(self._answers, self.solution.values)
         self._aten = {quantity: ATEN_MULTIPLE * error for quantity, error in aten.items()}
 
     def mark(self, implementation: Implementation) -> list[Deviation]:
-        """Every quantity's deviation; raises what `attempt` raises.
+        """Every quantity's deviation; raises what `attempt` raises."""
+        return self.judge(implementation, attempt(implementation, self.problem))
+
+    def judge(self, implementation: Implementation, found: dict[str, Tensor]) -> list[Deviation]:
+        """The deviation of every quantity of the solution, however it was found.
 
         An implementation that declares "biased running_var" is held to exactly that, and one that
         declares "half" to the roundings of its input's type.
@@ -176,7 +188,7 @@ class Exam:
         exact = dict(self.solution.values)
         if "running_var" in exact and "biased running_var" in implementation.differences:
             exact["running_var"] = self.solution.biased_running_var
-        errors = self._errors(attempt(implementation, self.problem), exact)
+        errors = self._errors(found, exact)
         floors = self._floors("half" in implementation.differences)
         return [Deviation(q, errors[q], max(floors[q], self._aten[q])) for q in floors]
 
