@@ -12,7 +12,16 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import allocator_tables, latency_tables, lesson_tables, step_tables, tables, training_tables, trainings
+from bench import (
+    allocator_tables,
+    calibration_tables,
+    latency_tables,
+    lesson_tables,
+    step_tables,
+    tables,
+    training_tables,
+    trainings,
+)
 from bench.environment import ROOT
 from bench.latency_tables import floors, row_order, verdict_of
 from bench.records import FILE, OK, Record, latest, read
@@ -31,6 +40,7 @@ PAGES: dict[str, Pages] = {
     "epoch": {"training.md": training_tables.page, "training.csv": training_tables.comma_separated},
     "lesson": {"lesson.md": lesson_tables.page},
     "allocator": {"allocator.md": allocator_tables.page},
+    "calibration": {"calibration.md": calibration_tables.page},
 }
 
 
@@ -61,6 +71,8 @@ def _short(kind: str, records: list[Record]) -> str:
         return title + "\n\n" + latency_tables.summary(records, floors(records), terminal=True)
     if kind == "lesson":
         return lesson_tables.sentence(records)
+    if kind == "calibration":
+        return calibration_tables.sentence(records)
     if kind == "allocator":
         return allocator_tables.sentence(records)
     if kind == "step":

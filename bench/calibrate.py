@@ -1,0 +1,151 @@
+"""How often is a verdict wrong? `python -m bench.calibrate` asks where the truth is known, and writes `calibration.md`.
+
+The baseline is compared with itself, and with itself made really slower: after each of its samples the process waits
+for a given share of the time which that sample took. Each comparison is one cell of a latency table, with its effort;
+comparisons come in groups, of which the A/A ones make the noise floor as they do for a run of the main job. All of it
+on the machine as it is, then with a program that keeps one core busy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter_ns
+
+import torch
+
+from bench import environment, report, timing
+from bench.calibration_tables import sentence
+from bench.cases import LENET_SHAPES, Operation
+from bench.records import OK, Journal, RecordsError, exclusive
+from bench.roster import BASELINE, local_candidate
+from bench.run import Run
+from bench.statistics import paired_ratio
+from bench.subjects import Workload
+from bench.timing import Subject
+from kernels.agreement import make_problem
+from models import allocator
+
+GROUPS = 25
+AA_IN_A_GROUP, OTHERS_IN_A_GROUP = 8, 4
+OPERATIONS = [Operation(shape, "kernel") for shape in LENET_SHAPES]
+WHICH = "training both"
+TRUTHS = {"idle": (1.02, 1.05), "one core busy": (1.10,)}
+"""Really slower by these factors, on each condition of the machine."""
+
+SEED = 20150215
+BUSY = "while True: pass"
+
+
+def slowed(subject: Subject, factor: float) -> Subject:
+    """The same, each sample of it really taking so many times as long."""
+
+    def prepare(iterations: int) -> Callable[[], object]:
+        run = subject(iterations)
+
+        def slower() -> None:
+            start = perf_counter_ns()
+            run()
+            end = start + factor * (perf_counter_ns() - start)
+            while perf_counter_ns() < end:
+                pass
+
+        return slower
+
+    return prepare if factor > 1 else subject
+
+
+@contextmanager
+def load(condition: str) -> Iterator[None]:
+    """The machine in that condition."""
+    if condition == "idle":
+        yield
+        return
+    with subprocess.Popen([sys.executable, "-c", BUSY]) as busy:
+        try:
+            yield
+        finally:
+            busy.kill()
+
+
+def calibrate(run: Run, groups: int, progress: Callable[[str], None]) -> None:
+    """Make all comparisons of all groups, and record each."""
+    device = torch.device("cpu")
+    baseline = local_candidate(BASELINE, device)
+    sides = []
+    for operation in OPERATIONS:
+        problem = make_problem(operation.shape, seed=SEED)
+        sides.append([Workload(baseline.implementation, problem).subject(WHICH) for _ in range(2)])
+    for condition, factors in TRUTHS.items():
+        with load(condition):
+            for group in range(groups):
+                order = random.Random(f"{condition} {group}")
+                truths = [1.0] * AA_IN_A_GROUP + [factor for factor in factors for _ in range(OTHERS_IN_A_GROUP)]
+                order.shuffle(truths)
+                for number, truth in enumerate(truths):
+                    place = order.randrange(len(sides))
+                    candidate, against = sides[place]
+                    start, before = time.perf_counter(), environment.state(device)
+                    rounds = timing.paired_rounds(
+                        slowed(candidate, truth), against, device, timing.EFFORT, order.randrange(2**31)
+                    )
+                    ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
+                    key = {
+                        "kind": "calibration",
+                        "implementation": BASELINE,
+                        "condition": condition,
+                        "group": group,
+                        "number": number,
+                        "truth": truth,
+                    }
+                    outcome = {
+                        "status": OK,
+                        "backend": "native",
+                        "shape": OPERATIONS[place].shape_text,
+                        "seconds": time.perf_counter() - start,
+                        "rounds": len(rounds.candidate_ns),
+                        **asdict(rounds),
+                        "ratio": [ratio.value, ratio.low, ratio.high],
+                        "state_before": before,
+                        "state_after": environment.state(device),
+                    }
+                    run.append(key, outcome, baseline)
+                progress(f"{condition}: group {group + 1} of {groups}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0, or 2 where the results can't be written."""
+    parser = argparse.ArgumentParser("python -m bench.calibrate", description=__doc__.split("\n")[0])
+    parser.add_argument("--groups", type=int, default=GROUPS, help=f"of comparisons (default: {GROUPS}, six minutes)")
+    parser.add_argument("--results-dir", type=Path, default=environment.ROOT / "results")
+    options = parser.parse_args(arguments)
+    if options.groups < 1:
+        parser.error(f"--groups must be a whole number above 0, not {options.groups}")
+    device = torch.device("cpu")
+    allocator.settle()
+    folder = options.results_dir.resolve() / environment.machine(device)
+    try:
+        lock = exclusive(folder)
+        try:
+            run = Run(Journal(folder), environment.conditions(device) | {"quick": False}, resume=False)
+            calibrate(run, options.groups, lambda line: print(line, file=sys.stderr))
+            report.build(folder)
+            report.build_index(folder.parent)
+        finally:
+            lock.release()
+    except RecordsError as error:
+        print(f"python -m bench.calibrate: error: {error}", file=sys.stderr)
+        return 2
+    print(sentence([record for record in run.journal.records if record["run"] == run.id]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
