@@ -18,8 +18,9 @@ import torch
 
 from bench import environment, report, timing
 from bench.gate import Gate
+from bench.isolation import Isolation
 from bench.latency import Latency
-from bench.records import OK, UNAVAILABLE, Journal, Record, RecordsError, RecordsWarning
+from bench.records import OK, UNAVAILABLE, Journal, Record, RecordsError, RecordsWarning, exclusive
 from bench.roster import BASELINE, Candidate, candidates
 from bench.run import Run
 from kernels import UnknownImplementationError
@@ -68,6 +69,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--quick", action="store_true", help="two operations, one epoch on 5,120 images: a look, no result")
     add("--data-dir", metavar="DIR", help="folder with Fashion-MNIST's idx files")
     add("--results-dir", metavar="DIR", help="default: results; results/quick with --quick")
+    add("--isolate", action="store_true", help="measure every implementation in its own process, not only files")
+    add(
+        "--timeout",
+        type=positive,
+        default=300,
+        metavar="SECONDS",
+        help="of a cell or an epoch of an implementation in its own process (default: 300)",
+    )
     add("--resume", action="store_true", help="go on with the last run in the results folder")
 
 
@@ -87,12 +96,25 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("TRITON_INTERPRET is set: Triton's interpreter is for correctness, unset it to measure")
     try:
         device = devices.find(option.device)
-        config.stash[CANDIDATES] = candidates(option.impl, device)
+        isolation = Isolation(
+            everyone=option.isolate,
+            timeout_seconds=option.timeout,
+            device=option.device,
+            dtype=DTYPES[option.dtype],
+            data_dir=option.data_dir,
+            limit=QUICK_IMAGES if option.quick else None,
+        )
+        config.stash[CANDIDATES] = candidates(option.impl, device, isolation)
+        for candidate in config.stash[CANDIDATES]:
+            if candidate.child:
+                config.add_cleanup(candidate.child.close)
         if option.collectonly:
             return
         allocator.settle()
         root = Path(option.results_dir or environment.ROOT / "results" / ("quick" if option.quick else ""))
-        journal = Journal(root.resolve() / environment.machine(device))
+        folder = root.resolve() / environment.machine(device)
+        config.add_cleanup(exclusive(folder).release)
+        journal = Journal(folder)
     except (ValueError, UnknownImplementationError, RecordsError, devices.DeviceUnavailableError) as error:
         raise pytest.UsageError(str(error)) from None
     conditions = environment.conditions(device) | {"quick": option.quick}
@@ -149,10 +171,10 @@ def baseline(pytestconfig: pytest.Config) -> Candidate:
 
 
 @pytest.fixture(scope="session")
-def latency(pytestconfig: pytest.Config) -> Latency:
+def latency(pytestconfig: pytest.Config, gate: Gate) -> Latency:
     """What measures a cell of the latency tables."""
     option = pytestconfig.option
-    return Latency(devices.find(option.device), DTYPES[option.dtype], timing.EFFORT)
+    return Latency(devices.find(option.device), DTYPES[option.dtype], timing.EFFORT, gate)
 
 
 @pytest.fixture(scope="session")

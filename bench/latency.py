@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import secrets
 import time
 from dataclasses import asdict, dataclass, field
 from statistics import median
@@ -10,8 +11,11 @@ from typing import Any
 
 import torch
 
-from bench import device_timing, environment, timing
+from bench import device_timing, environment, tampering, timing
 from bench.cases import Operation
+from bench.delegation import delegates_to
+from bench.gate import Gate
+from bench.isolation import Child, ChildError, packed, unpacked
 from bench.records import ERROR, OK, WRONG, Record
 from bench.roster import AA, Candidate
 from bench.statistics import paired_ratio
@@ -21,6 +25,8 @@ from kernels.agreement import Deviation, DutyError, Exam, make_problem, worst
 
 SEED = 20150211  # any fixed number: the day on which the paper went online
 GATE_SEED, SECOND_GATE_SEED = SEED + 1, SEED + 2
+LEAST_OF_A_COPY = 0.4
+"""A call that takes less than this part of a plain copy of the fewest bytes can't have moved them."""
 
 
 @dataclass
@@ -31,16 +37,19 @@ class Latency:
         device: Where.
         dtype: Of the batch.
         effort: How long per cell.
+        gate: What implementations from outside must pass before any cell.
     """
 
     device: torch.device
     dtype: torch.dtype
     effort: Effort
+    gate: Gate
     _operation: Operation | None = None
     _exams: dict[tuple[bool, int], Exam] = field(default_factory=dict)
     _workloads: dict[tuple[str, bool], tuple[Workload, float | Exception]] = field(default_factory=dict)
     _passed: dict[tuple[str, bool], list[Deviation]] = field(default_factory=dict)
     _copies: dict[int, float] = field(default_factory=dict)
+    _solved: dict[tuple[str, Operation, bool], dict[str, Any] | None] = field(default_factory=dict)
 
     def key(self, operation: Operation, candidate: Candidate, which: str) -> dict[str, str]:
         """What identifies a cell in the records."""
@@ -57,6 +66,8 @@ class Latency:
         """The outcome of one cell: its status, and with status "ok" its samples and what they mean."""
         if reason := candidate.unavailable:
             return {"status": candidate.status, "reason": reason}
+        if candidate.child:
+            return self._in_child(candidate, candidate.child, operation, which)
         if operation != self._operation:
             self._operation = operation
             for shared in (self._exams, self._workloads, self._passed):
@@ -65,6 +76,8 @@ class Latency:
         training = which.startswith("training")
         before = environment.state(self.device)
         try:
+            if reason := self.gate.neglected(candidate):
+                return {"status": WRONG, "reason": reason}
             workload, first_call_seconds = self._workload(operation, candidate, training)
             against, _ = self._workload(operation, baseline, training, twin=candidate.label == AA)
             deviations = self._gate(operation, candidate, training, GATE_SEED)
@@ -83,17 +96,25 @@ class Latency:
             if bad := worst(again):
                 return {"status": WRONG, "reason": f"wrong after timing: {bad}", "errors": _plain(again)}
             saved = workload.saved_bytes() if training else None
+            delegates = delegates_to(workload, training) if candidate.foreign else []
+            if replaced := tampering.undo():
+                return {"status": WRONG, "reason": replaced}
         except DutyError as error:
             return {"status": WRONG, "reason": f"wrong: {error}"}
         except Exception as error:
             return {"status": ERROR, "reason": one_line(error)}
         moved = operation.bytes_moved(which.split()[1], self.dtype.itemsize)
+        copy_ns, call_ns = self._copy_ns(moved), median(times["candidate_ns"]) / times["iterations"]
+        if call_ns < LEAST_OF_A_COPY * copy_ns:
+            told = f"wrong: faster than memory allows ({call_ns / 1e3:.1f} us; a copy takes {copy_ns / 1e3:.1f})"
+            return {"status": WRONG, "reason": told, **times, "copy_ns": copy_ns}
+        backend = candidate.implementation.backend(self._problem(operation).input, training)
         return {
             "status": OK,
-            "backend": candidate.implementation.backend(self._problem(operation).input, training),
+            "backend": f"delegates to {', '.join(delegates)}" if delegates else backend,
             **times,
             "bytes_minimum": moved,
-            "copy_ns": self._copy_ns(moved),
+            "copy_ns": copy_ns,
             "saved_bytes": saved,
             "errors": _plain(deviations),
             "first_call_seconds": first_call_seconds,
@@ -102,6 +123,43 @@ class Latency:
             "state_before": before,
             "state_after": environment.state(self.device),
         }
+
+    def _in_child(self, candidate: Candidate, child: Child, operation: Operation, which: str) -> dict[str, Any]:
+        """The outcome that a child found, after it has solved a problem that only this process knew."""
+        outcome = child.ask("latency", operation, which)
+        if outcome["status"] != OK:
+            return outcome
+        told_ns = sum(outcome["candidate_ns"]) + sum(outcome["baseline_ns"])
+        if told_ns > 1e9 * outcome["child_seconds"]:
+            return {"status": WRONG, "reason": "wrong: its clock runs faster than ours"}
+        training = which.startswith("training")
+        asked = (candidate.label, operation, training)
+        if asked not in self._solved:
+            exam = Exam(
+                make_problem(
+                    operation.shape,
+                    dtype=self.dtype,
+                    device=self.device,
+                    seed=secrets.randbits(31),
+                    training=training,
+                    activation=operation.activation,
+                    pool=operation.pool,
+                    backward=training,
+                )
+            )
+            self._solved[asked] = self._verdict_on(child.ask("solve", packed(exam.problem)), exam, candidate)
+        return self._solved[asked] or outcome
+
+    def _verdict_on(self, answer: dict[str, Any], exam: Exam, candidate: Candidate) -> dict[str, Any] | None:
+        """None, or what is wrong with a solution that a child sent."""
+        if answer["status"] != OK:
+            return answer
+        try:
+            found = {name: tensor.to(self.device) for name, tensor in unpacked(answer["found"]).items()}
+            bad = worst(exam.judge(candidate.implementation, found))
+        except Exception as error:
+            return {"status": ERROR, "reason": f"its answer can't be read: {one_line(error)}"}
+        return {"status": WRONG, "reason": f"wrong: on tensors of ours: {bad}"} if bad else None
 
     def _problem(self, operation: Operation) -> Any:
         return self._exam(operation, True, GATE_SEED).problem
@@ -203,5 +261,9 @@ def _plain(deviations: list[Deviation]) -> dict[str, float]:
 
 def one_line(error: BaseException) -> str:
     """An exception in one line: its type and the first line of its message."""
+    if isinstance(error, ChildError):
+        return str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+        return "out of memory"
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

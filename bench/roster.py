@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 
-from bench.records import ERROR, OK, UNAVAILABLE, digest
+from bench import tampering
+from bench.isolation import Child, Isolation
+from bench.records import ERROR, OK, UNAVAILABLE, WRONG, digest
 from kernels import BrokenImplementationError, Implementation, load, names
 from kernels.registry import label as label_of
 
@@ -24,9 +27,11 @@ class Candidate:
     Attributes:
         label: Row label.
         found: The implementation, when it loads.
-        status: "ok", "unavailable" (not on this device) or "error" (its file is broken).
+        status: "ok", "unavailable" (not on this device), "error" (its file is broken) or "wrong" (its file replaces
+            what measurements stand on).
         unavailable: None, or the reason in one line.
         source: Changes when its file, or the folder of kernels, does.
+        child: The process that measures it; None for this one.
     """
 
     label: str
@@ -34,6 +39,12 @@ class Candidate:
     status: str = OK
     unavailable: str | None = None
     source: str = ""
+    child: Child | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether nobody here wrote it, so that no conformance suite has seen it."""
+        return self.found is not None and ".py" in self.found.spec
 
     @property
     def implementation(self) -> Implementation:
@@ -42,8 +53,13 @@ class Candidate:
         return self.found
 
 
-def candidates(specs: list[str], device: torch.device) -> list[Candidate]:
+def candidates(specs: list[str], device: torch.device, isolation: Isolation | None = None) -> list[Candidate]:
     """What `--impl` names, or all that the project has; the baseline is always among them.
+
+    Args:
+        specs: What `--impl` names.
+        device: Where they will run.
+        isolation: Who is loaded and measured in a process of its own; None: nobody.
 
     Raises:
         kernels.UnknownImplementationError: A name that nobody has.
@@ -53,7 +69,7 @@ def candidates(specs: list[str], device: torch.device) -> list[Candidate]:
     wanted = [spec for spec in wanted if spec != PLAIN]
     if BASELINE not in wanted:
         wanted.append(BASELINE)
-    found = [_candidate(spec, device) for spec in wanted]
+    found = [_candidate(spec, device, isolation) for spec in wanted]
     labels = [candidate.label for candidate in found]
     for label in labels:
         if labels.count(label) > 1:
@@ -77,11 +93,43 @@ def contestants(roster: list[Candidate], specs: list[str]) -> list[Candidate]:
     return [*roster, identical(baseline), *([plain()] if not specs or PLAIN in specs else [])]
 
 
-def _candidate(spec: str, device: torch.device) -> Candidate:
+def _candidate(spec: str, device: torch.device, isolation: Isolation | None) -> Candidate:
+    if isolation is None or spec == BASELINE or not (isolation.everyone or ".py" in spec):
+        return local_candidate(spec, device)
+    if spec not in names() and ".py" not in spec:
+        load(spec)  # says which names there are
+    child = isolation.child(spec)
+    said = child.ask("describe")
+    if "summary" not in said:
+        return Candidate(label_of(spec), None, said["status"], said["reason"], said.get("source", ""))
+    return Candidate(said["label"], _stand_in(said), said["status"], said["reason"], said["source"], child)
+
+
+def _stand_in(said: dict[str, Any]) -> Implementation:
+    """For one that lives in a child: what the tables say of it. It can't be called here."""
+
+    def elsewhere(*_: Any, **__: Any) -> NoReturn:
+        raise AssertionError(f"{said['label']} is measured in its own process")
+
+    return Implementation(
+        name=said["label"],
+        summary=said["summary"],
+        batch_norm=elsewhere,
+        batch_norm_block=elsewhere if said["fused"] else None,
+        differences=said["differences"],
+        order=said["order"],
+        spec=said["spec"],
+    )
+
+
+def local_candidate(spec: str, device: torch.device) -> Candidate:
+    """One that is loaded and measured in this process."""
     try:
         implementation = load(spec)
     except BrokenImplementationError as error:
         return Candidate(label_of(spec), None, ERROR, str(error))
+    if replaced := tampering.undo():
+        return Candidate(implementation.name, implementation, WRONG, replaced, _source(implementation))
     reason = implementation.why_unavailable(device)
     return Candidate(
         implementation.name, implementation, UNAVAILABLE if reason else OK, reason, _source(implementation)

@@ -115,6 +115,8 @@ def measure(
     """The outcome for one contestant: its status, and with status "ok" its samples and what they mean."""
     if reason := candidate.unavailable:
         return {"status": candidate.status, "reason": reason}
+    if candidate.child:
+        return candidate.child.ask("step", effort)
     device = data.train_images.device
     before = environment.state(device)
     try:

@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import nn
 from bench import checkpoints, environment
 from bench.cases import LENET_SHAPES
 from bench.gate import Gate
+from bench.isolation import ChildError
 from bench.latency import one_line
 from bench.records import ERROR, OK, WRONG, Record
 from bench.roster import Candidate
@@ -37,6 +39,13 @@ class Turn:
     warm_up_seconds: float
 
 
+@dataclass
+class RemoteTurn:
+    """One implementation in training, in a process of its own."""
+
+    candidate: Candidate
+
+
 def train_in_turns(
     roster: list[Candidate],
     data: FashionMNIST,
@@ -54,7 +63,7 @@ def train_in_turns(
     """
     numbers = range(1, settings.epochs + 1)
     records: dict[str, list[Record]] = {candidate.label: [] for candidate in roster}
-    running: dict[str, Turn] = {}
+    running: dict[str, Turn | RemoteTurn] = {}
 
     def note(candidate: Candidate, number: int, outcome: dict[str, Any]) -> None:
         key = epoch_key(candidate, data, settings, number)
@@ -75,7 +84,7 @@ def train_in_turns(
                 note(candidate, 1, {"status": WRONG, "reason": reason})
                 continue
             progress(f"seed {settings.seed}: warming up {candidate.label}")
-            running[candidate.label] = begin(candidate, data, settings, run, len(done))
+            running[candidate.label] = prepare(candidate, data, settings, run.journal.folder, len(done))
         except Exception as error:
             note(candidate, 1, {"status": ERROR, "reason": one_line(error)})
 
@@ -87,14 +96,15 @@ def train_in_turns(
                 continue
             turn = running[label]
             try:
-                outcome = take(turn, data)
+                outcome = go_on(turn, data, settings, run.journal.folder)
             except Exception as error:
                 note(turn.candidate, number, {"status": ERROR, "reason": one_line(error)})
                 del running[label]
                 continue
-            # The weights first: a kill in between costs this training's time, never a record.
-            checkpoints.save(run.journal.folder, label, settings.seed, number, turn.model)
             note(turn.candidate, number, outcome)
+            if outcome["status"] != OK:
+                del running[label]
+                continue
             told.append(f"{label} {outcome['step_seconds']:.1f} s, test acc {outcome['test_accuracy']:.3f}")
         if told:
             progress(f"seed {settings.seed}, epoch {number} of {settings.epochs}: " + "; ".join(sorted(told)))
@@ -103,14 +113,41 @@ def train_in_turns(
     return records
 
 
-def begin(candidate: Candidate, data: FashionMNIST, settings: Settings, run: Run, done: int) -> Turn:
+def prepare(candidate: Candidate, data: FashionMNIST, settings: Settings, folder: Path, done: int) -> Turn | RemoteTurn:
+    """`begin`, in the candidate's own process if it has one.
+
+    Raises:
+        ChildError: That process can't.
+    """
+    if candidate.child is None:
+        return begin(candidate, data, settings, folder, done)
+    answer = candidate.child.ask("begin", settings, folder, done)
+    if answer["status"] != OK:
+        raise ChildError(answer["reason"])
+    return RemoteTurn(candidate)
+
+
+def go_on(turn: Turn | RemoteTurn, data: FashionMNIST, settings: Settings, folder: Path) -> dict[str, Any]:
+    """Train one epoch and keep the weights; the outcome for the record.
+
+    The weights first: a kill in between costs this training's time, never a record.
+    """
+    if isinstance(turn, RemoteTurn):
+        assert turn.candidate.child is not None
+        return turn.candidate.child.ask("epoch", folder, settings.seed)
+    outcome = take(turn, data)
+    checkpoints.save(folder, turn.candidate.label, settings.seed, outcome["number"], turn.model)
+    return outcome
+
+
+def begin(candidate: Candidate, data: FashionMNIST, settings: Settings, folder: Path, done: int) -> Turn:
     """A network warmed up and ready for the epoch after those that are done.
 
     Without the weights of the last of these, the epochs are trained again, since the next one starts from them.
     """
     device = data.train_images.device
     model = lenet(candidate.found, seed=settings.seed, device=device)
-    if done and checkpoints.restore(run.journal.folder, candidate.label, settings.seed, done, model):
+    if done and checkpoints.restore(folder, candidate.label, settings.seed, done, model):
         epochs = train(model, data, settings, first_epoch=done + 1)
     else:
         epochs = itertools.islice(train(model, data, settings), done, None)
@@ -128,6 +165,7 @@ def take(turn: Turn, data: FashionMNIST) -> dict[str, Any]:
         "warm_up_seconds": turn.warm_up_seconds,
         "page_faults": None if faults is None else (page_faults() or 0) - faults,
         "state_before": before,
+        "state_after": environment.state(data.train_images.device),
     }
 
 

@@ -9,8 +9,10 @@ from torch.nn import functional as F
 from bench import gate as gates
 from bench.cases import LENET_SHAPES
 from bench.gate import Gate
-from bench.roster import AA, BASELINE, PLAIN
+from bench.roster import AA, BASELINE, PLAIN, Candidate
+from kernels import load
 from tests.bench.samples import candidate
+from tests.kernels import dishonest
 
 
 @pytest.fixture
@@ -80,3 +82,29 @@ def test_what_an_implementation_raises_is_raised(monkeypatch):
     monkeypatch.setattr(gates, "LENET_SHAPES", ((16, 3),))
     with pytest.raises(ZeroDivisionError, match="no such luck"):
         Gate(torch.device("cpu")).why_wrong(user(raising))
+
+
+def test_the_gate_asks_outsiders_only_and_once():
+    calls = []
+
+    def counted(*arguments, **settings):
+        calls.append(arguments)
+        return F.batch_norm(*arguments, **settings)
+
+    gate = Gate(torch.device("cpu"))
+    outsider = Candidate("counted", dishonest.plug_in(counted))
+    assert outsider.foreign
+    assert gate.neglected(outsider) is None
+    asked = len(calls)
+    assert asked > 10
+    assert gate.neglected(outsider) is None
+    assert len(calls) == asked
+    assert not Candidate("builtin", load("builtin")).foreign
+    assert gate.neglected(Candidate("builtin", load("builtin"))) is None
+
+
+def test_a_row_of_an_outsider_that_neglects_a_duty_says_which():
+    gate = Gate(torch.device("cpu"))
+    reason = gate.why_wrong(Candidate("x", dishonest.plug_in(dishonest.reads_the_mode_off_the_gradients)))
+    assert reason is not None
+    assert reason.startswith("wrong: in call 1 on the same tensors (training, no_grad): ")

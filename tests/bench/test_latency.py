@@ -1,23 +1,30 @@
 """One cell: who is refused before and after the clock, and what a record of a measured one holds."""
 
+import re
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from bench import latency as latencies
 from bench.cases import PASSES, Operation
+from bench.gate import Gate
 from bench.latency import Latency, baseline_side, one_line
 from bench.records import ERROR, OK, UNAVAILABLE, WRONG
 from bench.roster import AA, BASELINE, Candidate, identical
 from bench.timing import Effort
 from kernels import Implementation
 from tests.bench.samples import candidate
+from tests.kernels import dishonest
+from tests.kernels.controls import honest
 
 SMALL = Operation((16, 3), "kernel")
 
 
 @pytest.fixture
 def latency():
-    return Latency(torch.device("cpu"), torch.float32, Effort(seconds=0.0, least_rounds=6, most_rounds=6))
+    device = torch.device("cpu")
+    return Latency(device, torch.float32, Effort(seconds=0.0, least_rounds=6, most_rounds=6), Gate(device))
 
 
 def user(batch_norm):
@@ -134,3 +141,37 @@ def test_the_baselines_own_row_comes_out_of_the_aa_cell(latency, session):
 )
 def test_errors_become_one_short_line(error, line):
     assert one_line(error) == line
+
+
+# Who is not what it seems
+
+
+def outsider(batch_norm):
+    return Candidate("user.py", dishonest.plug_in(batch_norm))
+
+
+def test_an_outsider_that_calls_torch_is_told_to_be_that(latency):
+    def my_own(*arguments, **settings):
+        return F.batch_norm(*arguments, **settings)
+
+    record = measure(latency, outsider(my_own))
+    assert record["status"] == OK
+    assert re.fullmatch(r"delegates to aten::\w*batch_norm\w*", record["backend"])
+
+
+def test_an_outsider_that_calculates_itself_is_not(latency):
+    assert measure(latency, outsider(honest))["backend"] == "eager"
+
+
+def test_an_outsider_that_neglects_a_duty_is_not_timed(latency):
+    record = measure(latency, outsider(dishonest.reads_the_mode_off_the_gradients))
+    assert record["status"] == WRONG
+    assert "call 1 on the same tensors" in record["reason"]
+    assert "candidate_ns" not in record
+
+
+def test_what_is_faster_than_memory_is_wrong(latency, monkeypatch):
+    monkeypatch.setattr(latencies, "LEAST_OF_A_COPY", 1e6)
+    record = measure(latency, candidate("naive"))
+    assert record["status"] == WRONG
+    assert re.match(r"wrong: faster than memory allows \([\d.]+ us; a copy takes [\d.]+\)", record["reason"])
