@@ -1,6 +1,7 @@
 """The records file: what was written is read back, and damage costs only the damaged line."""
 
 import contextlib
+import importlib.util
 import json
 import math
 import resource
@@ -159,6 +160,10 @@ def test_damage_stays_where_it_is_for_someone_to_look_at(folder):
 
 # The format
 
+whole_format = pytest.mark.skipif(
+    importlib.util.find_spec("fastjsonschema") is None, reason="fastjsonschema is not installed: a part is checked only"
+)
+
 
 @pytest.fixture
 def cell(folder):
@@ -174,6 +179,7 @@ def test_the_format_is_a_schema_that_describes_what_it_asks_for():
         assert name in content["properties"]
 
 
+@whole_format
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -201,11 +207,13 @@ def test_a_record_that_breaks_the_format_is_none_and_why_names_what(cell, change
     assert "\n" not in reason
 
 
+@whole_format
 @pytest.mark.parametrize("missing", ["run", "key", "ratio", "candidate_ns", "copy_ns", "conditions"])
 def test_a_record_lacks_nothing(cell, missing):
     assert missing in str(why_no_record({name: value for name, value in cell.items() if name != missing}))
 
 
+@whole_format
 def test_what_breaks_the_format_is_not_written(folder):
     session = Session(folder)
     session.cell("naive")
@@ -215,6 +223,7 @@ def test_what_breaks_the_format_is_not_written(folder):
     assert (folder / FILE).read_bytes() == before
 
 
+@whole_format
 def test_a_training_that_diverged_is_a_record(folder):
     session = Session(folder)
     session.training("naive", [1.0])
