@@ -1,8 +1,13 @@
 """The conditions of a measurement, and the name of the machine."""
 
 import json
+import os
 import re
+import sys
+from collections import namedtuple
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -106,3 +111,20 @@ def test_state_is_load_and_clock():
     names = {"load_1min", "cpu_mhz", "memory_available_gib", "throttled", "others_seconds", "clock_seconds"}
     assert set(state) == names
     assert json.dumps(state)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no times of children there")
+def test_neither_idle_time_nor_that_of_its_own_children_is_others(monkeypatch):
+    whole = {"user": 5.0, "system": 1.0, "steal": 0.5, "idle": 100.0, "iowait": 7.0, "guest": 2.0}
+    own = SimpleNamespace(user=1.0, system=0.5, children_user=2.0, children_system=0.5)
+    monkeypatch.setattr(psutil, "cpu_times", lambda: namedtuple("Times", whole)(**whole))
+    monkeypatch.setattr(os, "times", lambda: own)
+    assert environment.others_seconds() == 2.5
+
+
+def test_two_states_say_how_many_processors_others_kept_busy():
+    before = {"others_seconds": 10.0, "clock_seconds": 100.0}
+    after = {"others_seconds": 13.0, "clock_seconds": 102.0}
+    assert environment.busy_others(before, after) == 1.5
+    assert environment.busy_others(before, {**after, "clock_seconds": 100.05}) is None  # too short to count
+    assert environment.busy_others({"load_1min": 0.1}, after) is None  # records of before it was counted

@@ -1,14 +1,9 @@
 """Processes in turns: each outcome is kept at once, and a resumed run adds what is missing."""
 
-import os
 import sys
-from collections import namedtuple
-from types import SimpleNamespace
 
-import psutil
 import pytest
 
-from bench import processes
 from bench.processes import WARM_UP, ProcessError, Program, finish, gated, take_turns
 from bench.records import ERROR, OK, UNAVAILABLE, WRONG
 from bench.roster import Candidate
@@ -217,12 +212,3 @@ def test_a_python_that_is_not_there_is_one_line(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(ProcessError, match=r"^this can't be started: No such file or directory$"):
         finish(["this"], LIMIT_SECONDS)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no times of children there")
-def test_neither_idle_time_nor_that_of_its_own_children_is_others(monkeypatch):
-    whole = {"user": 5.0, "system": 1.0, "steal": 0.5, "idle": 100.0, "iowait": 7.0, "guest": 2.0}
-    own = SimpleNamespace(user=1.0, system=0.5, children_user=2.0, children_system=0.5)
-    monkeypatch.setattr(psutil, "cpu_times", lambda: namedtuple("Times", whole)(**whole))
-    monkeypatch.setattr(os, "times", lambda: own)
-    assert processes._processor_seconds() == 2.5
