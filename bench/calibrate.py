@@ -123,7 +123,7 @@ def calibrate(run: Run, groups: int, progress: Callable[[str], None]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 2 where the results can't be written."""
     parser = argparse.ArgumentParser("python -m bench.calibrate", description=__doc__.split("\n")[0])
-    parser.add_argument("--groups", type=int, default=GROUPS, help=f"of comparisons (default: {GROUPS}, six minutes)")
+    parser.add_argument("--groups", type=int, default=GROUPS, help=f"of comparisons (default: {GROUPS}, eight minutes)")
     parser.add_argument("--results-dir", type=Path, default=environment.ROOT / "results")
     options = parser.parse_args(arguments)
     if options.groups < 1:

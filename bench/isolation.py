@@ -106,7 +106,7 @@ class Child:
                 self._start()
             answer = self._exchange(name, arguments)
         except _DeathError as death:
-            self._stop()
+            self.close()
             self._deaths.append(str(death))
             said = self._output.decode(errors="replace").strip().splitlines()
             return {"status": ERROR, "reason": str(death), "stderr": "\n".join(said[-20:])}
@@ -146,10 +146,7 @@ class Child:
         return answer
 
     def close(self) -> None:
-        """End the process."""
-        self._stop()
-
-    def _stop(self) -> None:
+        """End the process; the next request starts a new one."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
