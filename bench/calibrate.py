@@ -15,11 +15,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter_ns
 
 import torch
+from torch import Tensor
 
 from bench import environment, report, timing
 from bench.calibration_tables import sentence
@@ -30,7 +30,9 @@ from bench.run import Run
 from bench.statistics import paired_ratio
 from bench.subjects import Workload
 from bench.timing import Subject
+from kernels import Implementation
 from kernels.agreement import make_problem
+from kernels.reference import Problem
 from models import allocator
 
 GROUPS = 25
@@ -44,8 +46,18 @@ SEED = 20150215
 BUSY = "while True: pass"
 
 
+def sides(implementation: Implementation, problem: Problem, order: random.Random) -> tuple[Subject, Tensor, Subject]:
+    """The baseline twice, with tensors of its own each, and between them memory that moves the second ones around.
+
+    Where tensors lie in memory is part of what differs between two measurements of the same code.
+    """
+    candidate = Workload(implementation, problem).subject(WHICH)
+    between = torch.empty(order.randrange(1 << 20), dtype=torch.uint8)
+    return candidate, between, Workload(implementation, problem).subject(WHICH)
+
+
 def slowed(subject: Subject, factor: float) -> Subject:
-    """The same, each sample of it really taking so many times as long."""
+    """The same, each sample of it really taking so many times as long; with factor 1 it pays for the waiting alone."""
 
     def prepare(iterations: int) -> Callable[[], object]:
         run = subject(iterations)
@@ -59,7 +71,7 @@ def slowed(subject: Subject, factor: float) -> Subject:
 
         return slower
 
-    return prepare if factor > 1 else subject
+    return prepare
 
 
 @contextmanager
@@ -79,10 +91,7 @@ def calibrate(run: Run, groups: int, progress: Callable[[str], None]) -> None:
     """Make all comparisons of all groups, and record each."""
     device = torch.device("cpu")
     baseline = local_candidate(BASELINE, device)
-    sides = []
-    for operation in OPERATIONS:
-        problem = make_problem(operation.shape, seed=SEED)
-        sides.append([Workload(baseline.implementation, problem).subject(WHICH) for _ in range(2)])
+    problems = [make_problem(operation.shape, seed=SEED) for operation in OPERATIONS]
     for condition, factors in TRUTHS.items():
         with load(condition):
             for group in range(groups):
@@ -90,11 +99,11 @@ def calibrate(run: Run, groups: int, progress: Callable[[str], None]) -> None:
                 truths = [1.0] * AA_IN_A_GROUP + [factor for factor in factors for _ in range(OTHERS_IN_A_GROUP)]
                 order.shuffle(truths)
                 for number, truth in enumerate(truths):
-                    place = order.randrange(len(sides))
-                    candidate, against = sides[place]
+                    place = order.randrange(len(problems))
+                    candidate, _, against = sides(baseline.implementation, problems[place], order)
                     start, before = time.perf_counter(), environment.state(device)
                     rounds = timing.paired_rounds(
-                        slowed(candidate, truth), against, device, timing.EFFORT, order.randrange(2**31)
+                        slowed(candidate, truth), slowed(against, 1.0), device, timing.EFFORT, order.randrange(2**31)
                     )
                     ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
                     key = {
@@ -111,7 +120,7 @@ def calibrate(run: Run, groups: int, progress: Callable[[str], None]) -> None:
                         "shape": OPERATIONS[place].shape_text,
                         "seconds": time.perf_counter() - start,
                         "rounds": len(rounds.candidate_ns),
-                        **asdict(rounds),
+                        "iterations": rounds.iterations,
                         "ratio": [ratio.value, ratio.low, ratio.high],
                         "state_before": before,
                         "state_after": environment.state(device),
@@ -123,7 +132,7 @@ def calibrate(run: Run, groups: int, progress: Callable[[str], None]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 2 where the results can't be written."""
     parser = argparse.ArgumentParser("python -m bench.calibrate", description=__doc__.split("\n")[0])
-    parser.add_argument("--groups", type=int, default=GROUPS, help=f"of comparisons (default: {GROUPS}, eight minutes)")
+    parser.add_argument("--groups", type=int, default=GROUPS, help=f"of comparisons (default: {GROUPS}, 15 minutes)")
     parser.add_argument("--results-dir", type=Path, default=environment.ROOT / "results")
     options = parser.parse_args(arguments)
     if options.groups < 1:

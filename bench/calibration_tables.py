@@ -91,10 +91,12 @@ def page(records: list[Record]) -> str:
         sentence(records),
         markdown(HEADERS, rows(records), left=2),
         (
-            "`builtin` against itself, and against itself made really slower (it waits after each sample); LeNet's four"
-            " shapes, batch norm alone, forward + backward. Each comparison has the effort of one cell of the latency"
-            " tables, and its noise floor comes from the other A/A comparisons of its group of eight. *false*: faster"
-            " or slower, and not so; *unclear* is honest, and no false verdict. `python -m bench.calibrate`."
+            "`builtin` against itself, and against itself made really slower (it waits after each sample); LeNet's"
+            " four shapes, batch norm alone, forward + backward, new tensors for each comparison. A comparison has"
+            " the effort of one cell of the latency tables and its rule of stopping, and its noise floor comes from"
+            " the other A/A comparisons of its group of eight. *false*: faster or slower, and not so; *right*: slower"
+            " where it is slower, else same; *unclear* is honest, and no false verdict. The method, with its sources,"
+            " is in `bench/statistics.py`. `python -m bench.calibrate` makes this page."
         ),
         tables.conditions(records),
     ]

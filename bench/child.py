@@ -26,7 +26,7 @@ from bench.gate import Gate
 from bench.isolation import packed
 from bench.latency import Latency, one_line
 from bench.records import ERROR, OK, WRONG
-from bench.timing import EFFORT, Effort
+from bench.timing import Effort
 from kernels.agreement import attempt
 from kernels.reference import Problem
 from models import allocator, fashion_mnist
@@ -61,7 +61,7 @@ class Setup:
     limit: int | None
     memory_bytes: int | None
     parent: int
-    effort: Effort = EFFORT
+    effort: Effort
 
 
 def serve(requests: Connection, output: Connection, setup: Setup) -> None:

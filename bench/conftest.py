@@ -103,6 +103,7 @@ def pytest_configure(config: pytest.Config) -> None:
             dtype=DTYPES[option.dtype],
             data_dir=option.data_dir,
             limit=QUICK_IMAGES if option.quick else None,
+            effort=timing.effort(quick=option.quick),
         )
         config.stash[CANDIDATES] = candidates(option.impl, device, isolation)
         for candidate in config.stash[CANDIDATES]:
@@ -174,7 +175,7 @@ def baseline(pytestconfig: pytest.Config) -> Candidate:
 def latency(pytestconfig: pytest.Config, gate: Gate) -> Latency:
     """What measures a cell of the latency tables."""
     option = pytestconfig.option
-    return Latency(devices.find(option.device), DTYPES[option.dtype], timing.EFFORT, gate)
+    return Latency(devices.find(option.device), DTYPES[option.dtype], timing.effort(quick=option.quick), gate)
 
 
 @pytest.fixture(scope="session")

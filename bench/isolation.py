@@ -24,6 +24,7 @@ import psutil
 import torch
 
 from bench.records import ERROR
+from bench.timing import EFFORT, Effort
 
 MOST_DEATHS = 2
 """After so many, the rest of an implementation's cells say why without being tried: each could take the time limit."""
@@ -53,6 +54,7 @@ class Isolation:
         dtype: Of the batch in latency.
         data_dir: As `--data-dir` has it.
         limit: Training images, or None for all.
+        effort: How long per cell of the latency tables.
     """
 
     everyone: bool
@@ -61,6 +63,7 @@ class Isolation:
     dtype: torch.dtype
     data_dir: str | None = None
     limit: int | None = None
+    effort: Effort = EFFORT
 
     def child(self, spec: str) -> Child:
         """A child for this implementation; it starts with the first request."""
@@ -76,6 +79,7 @@ class Isolation:
             self.limit,
             memory,
             os.getpid(),
+            self.effort,
         )
         return Child(setup, self.timeout_seconds)
 

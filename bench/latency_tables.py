@@ -10,8 +10,9 @@ from bench import device_tables, tables
 from bench.cases import KINDS, LARGER_SHAPES, LENET_SHAPES, PASSES, Operation
 from bench.records import OK, UNAVAILABLE, Record
 from bench.roster import AA, BASELINE
-from bench.statistics import LEAST_DIFFERENCE, Ratio, noise_floor, verdict
+from bench.statistics import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio, noise_floor, verdict
 from bench.tables import in_place_of_a_figure, markdown, ratio_text, reason, significant
+from bench.timing import EFFORT
 
 CSV_HEADERS = (
     "shape",
@@ -43,18 +44,19 @@ CSV_HEADERS = (
 )
 
 INTRODUCTION = """\
-Each cell is timed in rounds, and in each round `builtin` is timed next to it, in random order, each after a call of
-its own off the clock, so that the caches hold what it left there itself. **ratio** is the median over the rounds of
-time / `builtin`'s time, with its 95 % interval: below 1 is faster. It is not the quotient of two rows: `builtin`'s own
-row comes from other rounds, in which the machine may have been in another mood (the CSV has `builtin`'s time in each
-row's own rounds). **verdict** is *faster* or *slower* only when the whole interval lies beyond the noise floor
-({floor}), *same* only when it lies within 5 % of 1, else *unclear*. The floor is the largest deviation of the A/A rows
-of the same run, in which `builtin` is timed against itself, and at least {least:.0%}.
-**share of copy** is the time of a plain memory copy of the fewest bytes that the pass can move, over the measured
-time; a copy that fits in the cache is fast, so small shapes have small shares. **error** is the largest deviation
-from the float64 reference relative to the quantity's scale, over output, gradients and running statistics. **first
-call** includes torch.compile's compilation, which its cache on disk may shorten; it is in no other figure. Times are
-wall-clock, median of the rounds.
+Each cell is timed in rounds, and in each round `builtin` is timed next to it, in either order equally often, each after
+a call of its own off the clock, so that the caches hold what it left there itself. **ratio** is the median over the
+rounds of time / `builtin`'s time, with its 95 % interval: below 1 is faster. Rounds go on until half of that interval
+is within {narrow:.1%} (far from 1: a tenth of the distance), at most for {most:g} seconds. The ratio is no quotient of
+two rows: `builtin`'s own row comes from other rounds, in which the machine may have been in another mood (the CSV has
+`builtin`'s time in each row's own rounds). **verdict** is *faster* or *slower* only when the whole interval lies beyond
+the noise floor ({floor}), *same* only when it lies within {same:.0%} of 1, else *unclear*. The floor is what the A/A
+rows of the same run, in which `builtin` is timed against itself, differ by and their intervals don't explain, and at
+least {least:.1%}; how often verdicts are wrong is measured by `python -m bench.calibrate`. **share of copy** is the
+time of a plain memory copy of the fewest bytes that the pass can move, over the measured time; a copy that fits in the
+cache is fast, so small shapes have small shares. **error** is the largest deviation from the float64 reference relative
+to the quantity's scale, over output, gradients and running statistics. **first call** includes torch.compile's
+compilation, which its cache on disk may shorten; it is in no other figure. Times are wall-clock, median of the rounds.
 """
 
 
@@ -99,7 +101,13 @@ def page(records: list[Record]) -> str:
     device = records[-1]["conditions"]["device_name"]
     parts = [
         f"# Latency: {device}",
-        INTRODUCTION.format(floor=f"{largest:.1%} here", least=LEAST_DIFFERENCE),
+        INTRODUCTION.format(
+            floor=f"{largest:.1%} here",
+            least=LEAST_DIFFERENCE,
+            same=SAME_WITHIN,
+            narrow=NARROW,
+            most=EFFORT.most_seconds,
+        ),
         "## Ratios at a glance",
         summary(records, identical),
         "## Every cell",

@@ -3,32 +3,52 @@
 A round times the candidate and the baseline next to each other, so what the machine does to one it does to the
 other, and the ratio within the round is what is left. The figure is the median of those ratios.
 
-Neighbouring rounds share the machine's mood, so the interval comes from a circular block bootstrap: blocks of
-neighbouring rounds are drawn with replacement, not single ones. Source: Politis & Romano 1992, "A circular
-block-resampling procedure for stationary data"; block length of order n^(1/3), Hall, Horowitz & Jing 1995.
+The interval is the wider of two. The exact one of the sign test needs no assumption on the noise but that rounds are
+independent (Conover 1999, "Practical Nonparametric Statistics", section 3.2). Neighbouring rounds may share the
+machine's mood, so the other is a circular block bootstrap: blocks of neighbouring rounds are drawn with replacement,
+not single ones (Politis & Romano 1992, "A circular block-resampling procedure for stationary data"; block length of
+order n^(1/3), Hall, Horowitz & Jing 1995).
+
+Rounds go on until the interval is narrow, whatever it says (Chow & Robbins 1965, "On the asymptotic theory of
+fixed-width sequential confidence intervals"): stopping at the first verdict would make false ones.
+
+How often all this is wrong is measured: `python -m bench.calibrate`.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 CONFIDENCE = 0.95
-LEAST_DIFFERENCE = 0.03
-"""The floor under the floor: less than 3 % is never called faster or slower."""
+NARROW = 0.012
+"""Half of an interval that is narrow enough, relative to the ratio: then 2 % can be told from nothing."""
 
-SAME_WITHIN = 0.05
+NARROW_FOR_ITS_DISTANCE = 0.1
+"""Far from 1 less will do: a tenth of the (logarithmic) distance."""
+
+LEAST_DIFFERENCE = 0.005
+"""Less is never called faster or slower: where tensors lie in memory, and in which order sides are timed, may do it."""
+
+FEW_IDENTICAL, UNKNOWN_FLOOR = 5, 0.03
+"""With fewer A/A comparisons in a run, its noise is unknown, and the least difference is this."""
+
+SAME_WITHIN = 0.03
 """What may be called the same, however noisy the machine."""
 
 LEAST_ROUNDS = 6
 """With fewer, not even the range of the ratios covers their median in 95 % of cases: 1 - 2^(1-n)."""
 
 FASTER, SLOWER, SAME, UNCLEAR = "faster", "slower", "same", "unclear"
+Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
 @dataclass(frozen=True)
@@ -61,9 +81,10 @@ def paired_ratio(candidate: Sequence[float], baseline: Sequence[float]) -> Ratio
 
 
 def median_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the median of a series, by circular block bootstrap; the same for the same series.
+    """The 95 % interval of the median of a series: sign test or circular block bootstrap, whichever reaches farther.
 
-    A series of fewer than `LEAST_ROUNDS` says nothing, so its interval is everything: 0 to infinity.
+    A series of fewer than `LEAST_ROUNDS` says nothing, so its interval is everything: 0 to infinity. The same series
+    always has the same interval.
     """
     n = len(values)
     if n < LEAST_ROUNDS:
@@ -75,15 +96,60 @@ def median_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, 
     medians = np.median(values[picks.reshape(RESAMPLES, -1)[:, :n]], axis=1)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(medians, [tail, 1 - tail])
-    return float(low), float(high)
+    ordered, outside = np.sort(values), _left_outside(n)
+    return float(min(low, ordered[outside])), float(max(high, ordered[n - 1 - outside]))
+
+
+@functools.cache
+def _left_outside(n: int) -> int:
+    """How many of n independent values may be left out at each end: the rest covers their median in 95 % of cases."""
+    tail, outside, below = Fraction(1, 2**n), 0, (1 - Fraction(CONFIDENCE)) / 2
+    term = tail
+    while True:
+        term = term * (n - outside) / (outside + 1)
+        if tail + term > below:
+            return outside
+        tail, outside = tail + term, outside + 1
+
+
+def narrow_enough(ratio: Ratio) -> bool:
+    """Whether more rounds would tell a reader nothing new."""
+    if not 0 < ratio.low <= ratio.high < math.inf:
+        return False
+    half = math.log(ratio.high / ratio.low) / 2
+    return half <= max(NARROW, NARROW_FOR_ITS_DISTANCE * abs(math.log(ratio.value)))
 
 
 def noise_floor(identical: Sequence[Ratio]) -> float:
     """The least difference that counts, as a fraction: what identical code showed in the same run.
 
-    The largest deviation from 1 among the A/A ratios, and never below `LEAST_DIFFERENCE`.
+    Intervals know of what varies between rounds, not of what stays the same through a comparison, such as where its
+    tensors lie. So the A/A comparisons of the run are asked whether they are farther from 1 than their intervals
+    explain (Cochran's Q). If so, the floor is the 95 % range of what is left over, between comparisons (DerSimonian &
+    Laird 1986, "Meta-analysis in clinical trials", with the mean known to be 1); if not, `LEAST_DIFFERENCE`.
+
+    Args:
+        identical: A/A ratios; those of too few rounds are left out. With fewer than `FEW_IDENTICAL` the floor is at
+            least `UNKNOWN_FLOOR`.
     """
-    return max([abs(r.value - 1) for r in identical] + [LEAST_DIFFERENCE])
+    known = [r for r in identical if 0 < r.low <= r.high < math.inf]
+    least = LEAST_DIFFERENCE if len(known) >= FEW_IDENTICAL else UNKNOWN_FLOOR
+    if not known:
+        return least
+    deviations = np.log([r.value for r in known])
+    errors = np.log([r.high / r.low for r in known]) / (2 * Z)
+    weights = 1 / np.maximum(errors, LEAST_DIFFERENCE / 10) ** 2  # no clock knows better than that
+    n, q = len(known), float(weights @ deviations**2)
+    if q <= _chi_square_limit(n):
+        return least
+    between = math.sqrt((q - n) / float(weights.sum()))
+    return max(least, math.expm1(min(Z * between, 100.0)))
+
+
+def _chi_square_limit(n: int) -> float:
+    """The 95 % quantile of chi-square with n degrees of freedom, to 1 % (Wilson & Hilferty 1931)."""
+    part = 2 / (9 * n)
+    return float(n * (1 - part + NormalDist().inv_cdf(CONFIDENCE) * math.sqrt(part)) ** 3)
 
 
 def verdict(ratio: Ratio, floor: float) -> str:

@@ -25,8 +25,8 @@ from models.lenet import lenet
 from models.step import Totals, take_step
 from models.training import Settings, shuffled
 
-EFFORT = Effort(seconds=3.0, least_rounds=15, most_rounds=120)
-QUICK_EFFORT = Effort(seconds=0.2, least_rounds=6, most_rounds=20)
+EFFORT = Effort(seconds=3.0, most_seconds=6.0, least_rounds=16, most_rounds=300)
+QUICK_EFFORT = Effort(seconds=0.2, most_seconds=0.2, least_rounds=6, most_rounds=20)
 SETTINGS = Settings()  # the lesson's batch size and learning rate; seed 0
 EPOCH = 1
 FIRST_STEPS = 10

@@ -9,7 +9,7 @@ from bench import device_tables, tables
 from bench.latency_tables import row_order, time_ns
 from bench.records import OK, Record, latest
 from bench.roster import AA, BASELINE, PLAIN
-from bench.statistics import FASTER, LEAST_DIFFERENCE, Ratio, noise_floor, verdict
+from bench.statistics import FASTER, UNKNOWN_FLOOR, Ratio, noise_floor, verdict
 from bench.tables import markdown, ratio_text, significant
 
 CSV_HEADERS = (
@@ -44,11 +44,12 @@ NOTE = """\
 A step is the training loop's own: gather and normalise a batch, forward, cross-entropy, backward, SGD, count. Each
 round times a step of the implementation and one of `builtin` next to each other, in random order, each after a step of
 its own off the clock; both train a network of their own from the same weights, on the same batches in the same order,
-so images and activations are real ones. **ratio** is the median over the rounds of time / `builtin`'s time, with its
-95 % interval: below 1 is faster. **verdict** takes the deviation of the A/A row as the noise floor, and at least
-{least:.0%}. **examples/sec** is batch size / median step time; `builtin`'s row is its side of the A/A rounds. **loss**
-is the mean over the first {first} steps, before the timed ones: for all but `plain` the same up to rounding, if they
-really learn. **page faults** are minor ones, in the second half of these steps.
+so images and activations are real ones. **ratio** is the median over the rounds of time / `builtin`'s time, with its 95
+% interval: below 1 is faster. **verdict**: the noise floor is what the A/A row differs by and its interval doesn't
+explain, and at least {least:.0%}, since one row says little of the noise. **examples/sec** is batch size / median step
+time; `builtin`'s row is its side of the A/A rounds. **loss** is the mean over the first {first} steps, before the timed
+ones: for all but `plain` the same up to rounding, if they really learn. **page faults** are minor ones, in the second
+half of these steps.
 """
 DEVICE_NOTE = """\
 **On the device**: time between events around a whole step, without what the host takes to launch. **cold**: the L2
@@ -180,7 +181,7 @@ def page(records: list[Record]) -> str:
                 f" {key['seed']}, the whole batches of its epoch {key['epoch']} in order."
             ),
             table(group),
-            NOTE.format(least=LEAST_DIFFERENCE, first=first) if first else "",
+            NOTE.format(least=UNKNOWN_FLOOR, first=first) if first else "",
             device_table(group),
         ]
     parts += [tables.footnotes(records), tables.conditions(records)]

@@ -13,12 +13,16 @@ from time import perf_counter_ns  # bound here, before any implementation's file
 
 import torch
 
+from bench.statistics import narrow_enough, paired_ratio
 from models.device import synchronize
 
 Subject = Callable[[int], Callable[[], object]]
 """What is timed: given a number of iterations it prepares them, off the clock, and returns what runs them."""
 
-SHORTEST_SAMPLE_NS = 1_000_000
+SHORTEST_SAMPLE_NS = {"cpu": 250_000}
+"""On a CPU short ones: of those, another program's time slices hit fewer, and they tell no less in the same time."""
+
+SHORTEST_ELSEWHERE_NS = 1_000_000
 WARM_UP_NS = 30_000_000
 MOST_ITERATIONS = 1000
 
@@ -28,17 +32,27 @@ class Effort:
     """How long to measure one cell.
 
     Attributes:
-        seconds: Aim for so many seconds of rounds.
+        seconds: Of rounds at first.
+        most_seconds: Of rounds, while the interval isn't narrow enough.
         least_rounds: Never fewer.
-        most_rounds: Never more.
+        most_rounds: Never more. Both even, since rounds come in twos.
     """
 
     seconds: float
+    most_seconds: float
     least_rounds: int
     most_rounds: int
 
 
-EFFORT = Effort(seconds=0.25, least_rounds=15, most_rounds=120)
+EFFORT = Effort(seconds=0.2, most_seconds=2.0, least_rounds=16, most_rounds=1200)
+QUICK_EFFORT = Effort(seconds=0.2, most_seconds=0.4, least_rounds=16, most_rounds=1200)
+GROWTH = 1.5
+"""Between two looks at the interval the rounds grow by this factor."""
+
+
+def effort(*, quick: bool) -> Effort:
+    """How long to measure a cell of the latency tables."""
+    return QUICK_EFFORT if quick else EFFORT
 
 
 @dataclass(frozen=True)
@@ -82,21 +96,22 @@ def settle_iterations(subjects: tuple[Subject, ...], device: torch.device) -> tu
     Returns:
         The iterations per round, the same for all, and the nanoseconds that a round of all will take.
     """
-    iterations = 1
+    iterations, long_enough = 1, SHORTEST_SAMPLE_NS.get(device.type, SHORTEST_ELSEWHERE_NS)
     while True:
         samples = [min(warm_sample_ns(s, iterations, device) for _ in range(3)) for s in subjects]
         shortest = min(samples)
-        if shortest >= 0.7 * SHORTEST_SAMPLE_NS or iterations >= MOST_ITERATIONS:
+        if shortest >= 0.7 * long_enough or iterations >= MOST_ITERATIONS:
             return iterations, int(sum(samples) * (1 + 1 / iterations))
-        wanted = math.ceil(iterations * SHORTEST_SAMPLE_NS / max(shortest, 1))
+        wanted = math.ceil(iterations * long_enough / max(shortest, 1))
         iterations = min(MOST_ITERATIONS, max(wanted, 2 * iterations))
 
 
 def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, effort: Effort, seed: int) -> Rounds:
-    """Time both in every round, in random order, until the effort is spent.
+    """Time both in every round, until the interval of their ratio is narrow enough or the effort is spent.
 
-    Garbage collection is off while rounds run. What settles the number of iterations, and the first rounds, warm
-    both up and are not kept.
+    Rounds come in twos, one in either order, and which order comes first is random: so what the first of two owes to
+    its place, it owes as often as the other. Garbage collection is off while rounds run. What settles the number of
+    iterations, and the first rounds, warm both up and are not kept.
 
     Raises:
         RecompiledError: See there.
@@ -106,8 +121,6 @@ def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, e
     gc.disable()
     try:
         iterations, round_ns = settle_iterations((candidate, baseline), device)
-        wanted = int(effort.seconds * 1e9 / max(round_ns, 1))
-        rounds = min(effort.most_rounds, max(effort.least_rounds, wanted))
         for _ in range(round(WARM_UP_NS / max(round_ns, 1))):
             for subject in (candidate, baseline):
                 sample_ns(subject, iterations, device)
@@ -115,10 +128,21 @@ def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, e
         candidate_ns: list[int] = []
         baseline_ns: list[int] = []
         sides = [(candidate, candidate_ns), (baseline, baseline_ns)]
-        for _ in range(rounds):
-            order.shuffle(sides)
-            for subject, samples in sides:
-                samples.append(warm_sample_ns(subject, iterations, device))
+        least = min(effort.most_rounds, max(effort.least_rounds, int(effort.seconds * 1e9 / max(round_ns, 1))))
+        start = perf_counter_ns()
+        while True:
+            while len(baseline_ns) < least:
+                order.shuffle(sides)
+                for turn in (sides, sides[::-1]):
+                    for subject, samples in turn:
+                        samples.append(warm_sample_ns(subject, iterations, device))
+            if least >= effort.most_rounds or narrow_enough(paired_ratio(candidate_ns, baseline_ns)):
+                break
+            spent_ns = perf_counter_ns() - start
+            left = int(least * (effort.most_seconds * 1e9 / spent_ns - 1))
+            if left < 2:
+                break
+            least = min(effort.most_rounds, least + left, math.ceil(GROWTH * least))
         if compilations() != before:
             raise RecompiledError("recompiled while timing")
     finally:

@@ -46,7 +46,7 @@ def test_the_baselines_own_side_of_an_identical_pair():
 def test_a_gpu_is_timed_by_both_clocks(which):
     device = torch.device("cuda")
     roster = {c.label: c for c in candidates(["naive"], device)}
-    latency = Latency(device, torch.float32, Effort(0.01, 3, 5), Gate(device))
+    latency = Latency(device, torch.float32, Effort(0.01, 0.01, 4, 6), Gate(device))
     for candidate in (roster["naive"], identical(roster[BASELINE])):
         outcome = latency.measure(Operation((16, 6, 24, 24), "block"), candidate, roster[BASELINE], which)
         assert outcome["status"] == "ok", outcome

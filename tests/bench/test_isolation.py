@@ -56,7 +56,7 @@ def outsider(tmp_path):
 
 
 def measure(who):
-    latency = Latency(CPU, torch.float32, Effort(0.0, 6, 6), Gate(CPU))
+    latency = Latency(CPU, torch.float32, Effort(0.0, 0.0, 6, 6), Gate(CPU))
     return latency.measure(SMALL, who, candidate(BASELINE), WHICH)
 
 

@@ -24,7 +24,9 @@ SMALL = Operation((16, 3), "kernel")
 @pytest.fixture
 def latency():
     device = torch.device("cpu")
-    return Latency(device, torch.float32, Effort(seconds=0.0, least_rounds=6, most_rounds=6), Gate(device))
+    return Latency(
+        device, torch.float32, Effort(seconds=0.0, most_seconds=0.0, least_rounds=6, most_rounds=6), Gate(device)
+    )
 
 
 def user(batch_norm):

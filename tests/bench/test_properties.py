@@ -14,6 +14,7 @@ from bench.statistics import (
     FASTER,
     LEAST_ROUNDS,
     SAME,
+    SAME_WITHIN,
     SLOWER,
     UNCLEAR,
     Ratio,
@@ -86,7 +87,7 @@ def test_a_verdict_never_says_more_than_interval_and_floor(ratio, identical):
     if said == SLOWER:
         assert ratio.low > 1 + floor
     if said == SAME:
-        assert 0.95 < ratio.low <= ratio.high < 1.05
+        assert 1 - SAME_WITHIN < ratio.low <= ratio.high < 1 + SAME_WITHIN
 
 
 @given(ratios, st.floats(min_value=0, max_value=0.5), st.floats(min_value=0, max_value=0.5))

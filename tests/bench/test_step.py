@@ -22,7 +22,7 @@ from models.training import Settings, shuffled, train
 from tests.bench.samples import candidate
 from tests.bench.samples import step_key as sample_key
 
-SHORT = Effort(seconds=0.0, least_rounds=6, most_rounds=6)
+SHORT = Effort(seconds=0.0, most_seconds=0.0, least_rounds=6, most_rounds=6)
 CPU = torch.device("cpu")
 
 

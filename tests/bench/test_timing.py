@@ -1,16 +1,19 @@
 """Paired rounds: what is inside the clock, in which order, how often."""
 
 import gc
+import random
 import time
 from statistics import median
 
 import pytest
 import torch
 
+from bench.statistics import narrow_enough, paired_ratio
 from bench.timing import MOST_ITERATIONS, Effort, RecompiledError, copy_ns, paired_rounds
 
 CPU = torch.device("cpu")
-SHORT = Effort(seconds=0.05, least_rounds=8, most_rounds=12)
+SHORT = Effort(seconds=0.05, most_seconds=0.05, least_rounds=8, most_rounds=12)
+TWENTY = Effort(seconds=1e6, most_seconds=1e6, least_rounds=20, most_rounds=20)
 
 
 def sleeper(seconds, preparation=0.0, log=None, name=""):
@@ -48,36 +51,55 @@ def ratio(rounds):
     return median(c / b for c, b in zip(rounds.candidate_ns, rounds.baseline_ns, strict=True))
 
 
-@pytest.mark.parametrize(("seconds", "wanted"), [(0.0, 7), (1e6, 9)])
+@pytest.mark.parametrize(("seconds", "wanted"), [(0.0, 6), (1e6, 8)])
 def test_rounds_stay_within_the_effort(seconds, wanted):
-    rounds = paired_rounds(sleeper(0.001), sleeper(0.001), CPU, Effort(seconds, 7, 9), seed=0)
+    rounds = paired_rounds(sleeper(0.001), sleeper(0.001), CPU, Effort(seconds, seconds, 6, 8), seed=0)
     assert len(rounds.candidate_ns) == len(rounds.baseline_ns) == wanted
 
 
 def test_seconds_decide_between_the_bounds():
-    rounds = paired_rounds(sleeper(0.002), sleeper(0.002), CPU, Effort(0.04, 1, 1000), seed=0)
+    rounds = paired_rounds(sleeper(0.002), sleeper(0.002), CPU, Effort(0.04, 0.04, 2, 1000), seed=0)
     assert 1 <= len(rounds.candidate_ns) == len(rounds.baseline_ns) <= 10
 
 
-def test_each_round_times_both_once_and_both_orders_occur():
+def wavering(spread):
+    """A subject whose calls take 1 ms, give or take."""
+    generator = random.Random(0)
+    return lambda _: lambda: time.sleep(0.001 * (1 + generator.uniform(0, spread)))
+
+
+def test_rounds_go_on_until_the_interval_is_narrow():
+    effort = Effort(seconds=0.02, most_seconds=60, least_rounds=8, most_rounds=2000)
+    calm = paired_rounds(sleeper(0.001), sleeper(0.003), CPU, effort, seed=0)  # far from 1, so a tenth will do
+    assert len(calm.candidate_ns) < 100
+    noisy = paired_rounds(wavering(1.0), wavering(1.0), CPU, effort, seed=0)
+    assert len(calm.candidate_ns) < len(noisy.candidate_ns) <= effort.most_rounds
+    assert narrow_enough(paired_ratio(noisy.candidate_ns, noisy.baseline_ns)) or len(noisy.candidate_ns) == 2000
+
+
+def test_time_ends_rounds_whose_interval_stays_wide():
+    start = time.perf_counter()
+    rounds = paired_rounds(wavering(3.0), wavering(3.0), CPU, Effort(0.05, 0.2, 6, 100_000), seed=0)
+    assert time.perf_counter() - start < 5
+    assert len(rounds.candidate_ns) < 100
+
+
+def test_each_round_times_both_once_and_every_two_rounds_have_both_orders():
     log = []
     rounds = paired_rounds(
-        sleeper(0.001, log=log, name="candidate"),
-        sleeper(0.001, log=log, name="baseline"),
-        CPU,
-        Effort(1e6, 20, 20),
-        seed=0,
+        sleeper(0.001, log=log, name="candidate"), sleeper(0.001, log=log, name="baseline"), CPU, TWENTY, seed=0
     )
     taken = log[-4 * len(rounds.candidate_ns) :]
-    turns = set(zip(taken[::4], taken[1::4], taken[2::4], taken[3::4], strict=True))
-    assert turns == {("candidate",) * 2 + ("baseline",) * 2, ("baseline",) * 2 + ("candidate",) * 2}
+    turns = list(zip(taken[::4], taken[1::4], taken[2::4], taken[3::4], strict=True))
+    orders = {("candidate",) * 2 + ("baseline",) * 2, ("baseline",) * 2 + ("candidate",) * 2}
+    assert all({first, second} == orders for first, second in zip(turns[::2], turns[1::2], strict=True))
+    assert set(turns[::2]) == orders, "which order comes first is random"
 
 
 def test_order_follows_from_the_seed():
     def order(seed):
         log = []
-        effort = Effort(1e6, 20, 20)
-        paired_rounds(sleeper(0.001, log=log, name="c"), sleeper(0.001, log=log, name="b"), CPU, effort, seed)
+        paired_rounds(sleeper(0.001, log=log, name="c"), sleeper(0.001, log=log, name="b"), CPU, TWENTY, seed)
         return log[-40:]
 
     assert order(0) == order(0)
