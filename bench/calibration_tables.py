@@ -51,7 +51,8 @@ def rows(records: list[Record]) -> list[list[str]]:
                 *(str(counts[v]) for v in VERDICTS),
                 f"{wrong / len(those):.1%}",
                 f"{counts[right] / len(those):.1%}",
-                f"{outside / len(those):.1%}",
+                f"{median(record['ratio'][0] for record, _ in those):.3f}",
+                f"{outside / len(those):.1%}" if truth == 1 else "–",
                 f"{median((r['ratio'][2] - r['ratio'][1]) / 2 for r, _ in those):.1%}",
                 f"{median(r['seconds'] for r, _ in those):.2f}",
             ]
@@ -66,6 +67,7 @@ HEADERS = [
     *(f"said {v}" for v in VERDICTS),
     "false",
     "right",
+    "median ratio",
     "interval misses the truth",
     "half width of interval",
     "seconds each",
@@ -94,9 +96,11 @@ def page(records: list[Record]) -> str:
             "`builtin` against itself, and against itself made really slower (it waits after each sample); LeNet's"
             " four shapes, batch norm alone, forward + backward, new tensors for each comparison. A comparison has"
             " the effort of one cell of the latency tables and its rule of stopping, and its noise floor comes from"
-            " the other A/A comparisons of its group of eight. *false*: faster or slower, and not so; *right*: slower"
-            " where it is slower, else same; *unclear* is honest, and no false verdict. The method, with its sources,"
-            " is in `bench/statistics.py`. `python -m bench.calibrate` makes this page."
+            " the other A/A comparisons of its group of eight. *false*: faster or slower, and not so; *right*:"
+            " slower where it is slower, else same; *unclear* is honest, and no false verdict. How much longer a"
+            " sample with a wait takes is known to half a percent only (on both sides of a pair the waiting takes"
+            " time of its own), so how often an interval misses the truth is told for identical code. The method,"
+            " with its sources, is in `bench/statistics.py`. `python -m bench.calibrate` makes this page."
         ),
         tables.conditions(records),
     ]

@@ -92,6 +92,10 @@ class Latency:
                 self.effort,
                 captured=which != "training backward",
             )
+            found = workload.answers_to_other_content(training)
+            exam = self._exam(operation, training, GATE_SEED)
+            if bad := worst(exam.judge(candidate.implementation, found, only=found)):
+                return {"status": WRONG, "reason": f"wrong on the timed tensors: {bad}"}
             again = self._exam(operation, training, SECOND_GATE_SEED).mark(candidate.implementation)
             if bad := worst(again):
                 return {"status": WRONG, "reason": f"wrong after timing: {bad}", "errors": _plain(again)}

@@ -124,6 +124,7 @@ def _stand_in(said: dict[str, Any]) -> Implementation:
 
 def local_candidate(spec: str, device: torch.device) -> Candidate:
     """One that is loaded and measured in this process."""
+    tampering.remember()
     try:
         implementation = load(spec)
     except BrokenImplementationError as error:

@@ -92,6 +92,28 @@ class Workload:
 
         return run
 
+    def answers_to_other_content(self, training: bool) -> dict[str, Tensor]:
+        """One more call on the tensors that are timed, which only look unchanged: what it gives for the problem.
+
+        The images are rotated by one behind autograd's back, and the answers back again, since batch norm doesn't care
+        for their order. Who keeps answers for tensors that it has seen gives those of before.
+        """
+        x, dy = self._leaves[0].detach(), self._dy
+        moving = [tensor for tensor in (x, dy) if tensor is not None]
+        for tensor in moving:
+            tensor.data.copy_(tensor.roll(1, 0))
+        try:
+            if not training:
+                with torch.inference_mode():
+                    return {"output": self._infer().roll(-1, 0)}
+            y = self._train()
+            dx, dweight, dbias = torch.autograd.grad(y, self._leaves, dy)
+            rotated_back = {"output": y.detach().roll(-1, 0), "dx": dx.roll(-1, 0)}
+            return {**rotated_back, "dweight": dweight, "dbias": dbias}
+        finally:
+            for tensor in moving:
+                tensor.data.copy_(tensor.roll(-1, 0))
+
     def saved_bytes(self) -> int:
         """Bytes that a training forward keeps for its backward, each storage counted once, the batch included."""
         storages: dict[int, int] = {}

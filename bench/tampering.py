@@ -1,12 +1,14 @@
-"""What a measurement stands on must not be replaced by what is measured: clocks, synchronisation, torch's batch norm.
+"""What a measurement stands on must not be changed by what is measured: clocks, synchronisation, torch's batch norm.
 
 Our own clock is bound before any file is loaded (`bench/timing.py`), so a replaced one would not deceive it; but a file
-that replaces one deceives somebody, and a replaced `batch_norm` would slow the baseline down.
+that replaces one deceives somebody, and a replaced `batch_norm` would slow the baseline down. So would a setting of
+torch's that a file changes for itself, such as the number of threads: the baseline in the same process has it too.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,7 +27,24 @@ WATCHED = (
     ("torch.cuda.Event", "elapsed_time"),
     ("torch.cuda.Event", "record"),
     ("torch.cuda.Event", "synchronize"),
+    ("bench.timing", "perf_counter_ns"),
+    ("bench.timing", "synchronize"),
 )
+SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "whether gradients are on": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "float32 matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "deterministic algorithms": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    "whether cuDNN is on": (
+        lambda: torch.backends.cudnn.enabled,
+        lambda on: setattr(torch.backends.cudnn, "enabled", on),
+    ),
+    "cuDNN's benchmark mode": (
+        lambda: torch.backends.cudnn.benchmark,
+        lambda on: setattr(torch.backends.cudnn, "benchmark", on),
+    ),
+}
 
 
 def _owner(name: str) -> Any:
@@ -35,9 +54,29 @@ def _owner(name: str) -> Any:
 _ORIGINALS = {(owner, name): getattr(_owner(owner), name) for owner, name in WATCHED}
 
 
+_settings: dict[str, Any] = {}
+
+
+def remember() -> None:
+    """Take torch's settings as they are now for the right ones."""
+    _settings.update({name: get() for name, (get, _) in SETTINGS.items()})
+
+
 def undo() -> str | None:
-    """Put back what was replaced since this module was loaded; None, or in one line what it was."""
+    """Put back what was replaced since this module was loaded, and what was set since `remember`.
+
+    Returns:
+        None, or in one line what it was.
+    """
     replaced = [key for key, original in _ORIGINALS.items() if getattr(_owner(key[0]), key[1]) is not original]
     for owner, name in replaced:
         setattr(_owner(owner), name, _ORIGINALS[owner, name])
-    return f"wrong: replaces {', '.join('.'.join(key) for key in replaced)}" if replaced else None
+    changed = [name for name, value in _settings.items() if SETTINGS[name][0]() != value]
+    for name in changed:
+        SETTINGS[name][1](_settings[name])
+    if replaced:
+        return f"wrong: replaces {', '.join('.'.join(key) for key in replaced)}"
+    return f"wrong: changes {', '.join(changed)}" if changed else None
+
+
+remember()

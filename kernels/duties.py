@@ -22,6 +22,7 @@ SEED = 20150214
 CALLS = 3
 LATER_SECONDS = 0.02
 """How long an output is waited for that is still being written when the call returns."""
+SLEEP_CYCLES = 20_000_000  # 10 ms
 ODD_SHAPES = ((16, 5, 1, 1), (3, 7, 5, 9), (6, 33, 8, 8), (64, 37))
 """One pixel, odd sizes, channels that are no multiple of a vector, a matrix."""
 
@@ -48,8 +49,8 @@ def neglected(implementation: Implementation, device: torch.device, dtype: torch
                     return f"wrong: on {name}: {error}"
                 if bad:
                     return f"wrong: on {name}: {bad}"
-    for training in (True, False):
-        if reason := _on_the_same_tensors(implementation, device, dtype, training):
+    for training, gradients in ((True, False), (False, False), (True, True)):
+        if reason := _on_the_same_tensors(implementation, device, dtype, training, gradients):
             return reason
     return None
 
@@ -82,41 +83,39 @@ def _unseen(
 
 
 def _on_the_same_tensors(
-    implementation: Implementation, device: torch.device, dtype: torch.dtype, training: bool
+    implementation: Implementation, device: torch.device, dtype: torch.dtype, training: bool, gradients: bool
 ) -> str | None:
-    """Calls under `torch.no_grad()`, the operands always the same tensors, their content always another.
+    """Calls whose operands are always the same tensors, their content always another.
 
-    In training each call starts from the running statistics that the one before left.
+    The content changes behind autograd's back, so that no version counter tells of it. In training each call starts
+    from the running statistics that the one before left.
     """
-    held: dict[str, Tensor] = {}
     function: Callable[..., Tensor] = implementation.batch_norm
+    held: dict[str, Tensor] = {}
+    mode = ("training" if training else "inference") + ("" if gradients else ", no_grad")
     for call in range(1, CALLS + 1):
-        problem = make_problem(SHAPE, device=device, dtype=dtype, seed=SEED + call, training=training, backward=False)
+        seed = SEED + call
+        problem = make_problem(SHAPE, device=device, dtype=dtype, seed=seed, training=training, backward=gradients)
+        if device.type == "cuda":  # so that another stream, if it doesn't wait for ours, sees the old content
+            torch.cuda._sleep(SLEEP_CYCLES)
         for name in ("input", "running_mean", "running_var", "weight", "bias"):
             fresh = getattr(problem, name)
             if name not in held:
-                held[name] = fresh.clone()
+                held[name] = fresh.clone().requires_grad_(gradients and not name.startswith("running"))
             elif not (training and name.startswith("running")):
-                held[name].copy_(fresh)
+                held[name].data.copy_(fresh)
         mean, var = held["running_mean"].clone(), held["running_var"].clone()
         exam = Exam(replace(problem, running_mean=mean, running_var=var))
-        with torch.no_grad():
-            y = function(
-                held["input"],
-                held["running_mean"],
-                held["running_var"],
-                held["weight"],
-                held["bias"],
-                training,
-                problem.momentum,
-                problem.eps,
-            )
-        at_once = y.clone()
+        with torch.set_grad_enabled(gradients):
+            y = function(*held.values(), training, problem.momentum, problem.eps)
+        at_once = y.detach().clone()
         time.sleep(LATER_SECONDS)
         if not torch.equal(y, at_once) and not y.isnan().any():
             return "wrong: the output changes after the call"
-        found = {"output": y, "running_mean": held["running_mean"], "running_var": held["running_var"]}
+        found = {"output": y.detach(), "running_mean": held["running_mean"], "running_var": held["running_var"]}
+        if problem.grad_output is not None:
+            leaves = (held["input"], held["weight"], held["bias"])
+            found |= zip(("dx", "dweight", "dbias"), torch.autograd.grad(y, leaves, problem.grad_output), strict=True)
         if bad := worst(exam.judge(implementation, found)):
-            mode = "training" if training else "inference"
-            return f"wrong: in call {call} on the same tensors ({mode}, no_grad): {bad}"
+            return f"wrong: in call {call} on the same tensors ({mode}): {bad}"
     return None

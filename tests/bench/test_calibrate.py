@@ -41,8 +41,8 @@ def test_a_comparison_is_held_to_the_others_of_its_group_and_not_to_itself(measu
 
 def test_the_table_counts_false_and_right_verdicts(measured):
     found = {(row[0], row[1]): row for row in rows(measured.records)}
-    assert found[IDLE, "the same"][2:10] == ["8", "1", "0", "7", "0", "12.5%", "87.5%", "12.5%"]
-    assert found[IDLE, "5% slower"][2:9] == ["2", "1", "0", "0", "1", "0.0%", "50.0%"]
+    assert found[IDLE, "the same"][2:11] == ["8", "1", "0", "7", "0", "12.5%", "87.5%", "1.000", "12.5%"]
+    assert found[IDLE, "5% slower"][2:11] == ["2", "1", "0", "0", "1", "0.0%", "50.0%", "1.065", "–"]
     assert list(found) == [(IDLE, "the same"), (IDLE, "5% slower"), (BUSY, "the same")]
 
 

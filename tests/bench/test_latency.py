@@ -85,7 +85,18 @@ def test_an_implementation_that_turns_wrong_while_it_is_timed_is_found_out(laten
 
     outcome = measure(latency, user(tiring))
     assert outcome["status"] == WRONG
-    assert outcome["reason"].startswith("wrong after timing: ")
+    assert outcome["reason"].startswith("wrong on the timed tensors: ")
+
+
+def test_an_implementation_that_is_right_on_the_timed_tensors_only_is_found_out(latency):
+    calls, timed = 0, None
+
+    def narrow(input, *args, **kwargs):
+        nonlocal calls, timed
+        calls, timed = calls + 1, timed or input.data_ptr()
+        return F.batch_norm(input, *args, **kwargs) * (1 if calls <= 4 or input.data_ptr() == timed else 0)
+
+    assert measure(latency, user(narrow))["reason"].startswith("wrong after timing: ")
 
 
 def test_an_implementation_that_plays_back_its_first_answers_is_found_out(latency):
@@ -95,7 +106,20 @@ def test_an_implementation_that_plays_back_its_first_answers_is_found_out(latenc
         y = F.batch_norm(input, running_mean, running_var, weight, bias, training, *args, **kwargs)
         return y - y.detach() + kept.setdefault((input.shape, training), y.detach().clone())
 
-    assert measure(latency, user(cached))["reason"].startswith("wrong after timing: ")
+    assert measure(latency, user(cached))["reason"].startswith("wrong on the timed tensors: ")
+
+
+@pytest.mark.parametrize("which", ["training both", "inference forward"])
+def test_an_implementation_that_knows_the_timed_tensors_is_found_out(latency, which):
+    seen, kept = {}, {}
+
+    def memory(input, running_mean, running_var, weight=None, bias=None, training=False, *args, **kwargs):
+        key = input.data_ptr(), input._version, None if weight is None else weight.data_ptr()
+        seen[key] = seen.get(key, 0) + 1
+        y = F.batch_norm(input, running_mean, running_var, weight, bias, training, *args, **kwargs)
+        return y - y.detach() + kept.setdefault(key, y.detach().clone()) if seen[key] > 5 else y
+
+    assert measure(latency, user(memory), which)["reason"].startswith("wrong on the timed tensors: output off by")
 
 
 def raising(*_, **__):
@@ -177,3 +201,10 @@ def test_what_is_faster_than_memory_is_wrong(latency, monkeypatch):
     record = measure(latency, candidate("naive"))
     assert record["status"] == WRONG
     assert re.match(r"wrong: faster than memory allows \([\d.]+ us; a copy takes [\d.]+\)", record["reason"])
+
+
+def test_who_works_only_when_nobody_holds_a_clock_is_faster_than_memory(latency):
+    large = Operation((32, 32, 32, 32), "kernel")
+    record = measure(latency, outsider(dishonest.honest_when_nobody_holds_a_clock), "inference forward", large)
+    assert record["reason"].startswith("wrong: faster than memory allows (")
+    assert measure(latency, candidate("naive"), "inference forward", large)["status"] == OK

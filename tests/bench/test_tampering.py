@@ -49,6 +49,24 @@ def test_a_file_that_replaces_what_measurements_stand_on_is_wrong(tmp_path, stat
     assert originals == (time.perf_counter, time.perf_counter_ns, torch.cuda.synchronize, F.batch_norm)
 
 
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("torch.set_num_threads(torch.get_num_threads() + 1)", "the number of threads"),
+        ("torch.set_float32_matmul_precision('medium')", "float32 matmul precision"),
+        ("torch.backends.cudnn.benchmark = True", "cuDNN's benchmark mode"),
+        ("torch.set_grad_enabled(False)", "whether gradients are on"),
+    ],
+)
+def test_a_file_that_changes_torch_for_everybody_is_wrong(tmp_path, statement, told):
+    before = [get() for get, _ in tampering.SETTINGS.values()]
+    file = tmp_path / "sets.py"
+    file.write_text(REPLACING.format(statement=f"import torch; {statement}"))
+    found = {c.label: c for c in candidates([f"{file}:batch_norm"], CPU)}["sets.py:batch_norm"]
+    assert (found.status, found.unavailable) == (WRONG, f"wrong: changes {told}")
+    assert before == [get() for get, _ in tampering.SETTINGS.values()]
+
+
 def test_who_replaces_a_clock_in_a_call_is_wrong_too():
     original = time.perf_counter
 

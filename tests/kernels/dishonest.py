@@ -1,6 +1,7 @@
 """Batch norms that are right, or fast, only where somebody looks. Each has an honest core and one trick."""
 
 import functools
+import sys
 import threading
 import time
 
@@ -43,6 +44,11 @@ def keeps_the_output_by_pointer():
 
 @kept_by(lambda x: x.shape)
 def keeps_the_output_by_shape():
+    pass
+
+
+@kept_by(lambda x: (x.data_ptr(), x._version))
+def keeps_the_output_while_nothing_seems_changed():
     pass
 
 
@@ -98,6 +104,39 @@ def loses_digits_where_the_mean_is_large(x, running_mean, running_var, weight, b
     if training:
         return mean_of_squares_minus_square_of_mean(x, running_mean, running_var, weight, bias, training, *rest)
     return honest(x, running_mean, running_var, weight, bias, training, *rest)
+
+
+def honest_when_nobody_holds_a_clock(x, *rest, **settings):
+    kept = honest_when_nobody_holds_a_clock.__dict__.setdefault("kept", {})
+    frame = sys._getframe()
+    while frame and frame.f_code.co_name != "sample_ns":
+        frame = frame.f_back
+    if frame is None or x.data_ptr() not in kept:
+        kept[x.data_ptr()] = honest(x, *rest, **settings)
+    return kept[x.data_ptr()]
+
+
+class Promise(torch.Tensor):
+    """Calculates when somebody looks."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        kept = [a.settled() if isinstance(a, Promise) else a for a in args]
+        return func(*kept, **(kwargs or {}))
+
+    def settled(self):
+        return honest(*self.__dict__["arguments"])
+
+
+def computes_later(x, *arguments):
+    promise = torch.empty_like(x).as_subclass(Promise)
+    promise.__dict__["arguments"] = (x, *arguments)
+    return promise
+
+
+def works_on_another_stream(x, *rest):
+    with torch.cuda.stream(torch.cuda.Stream()):
+        return honest(x, *rest)
 
 
 def finishes_in_the_background(x, *rest):

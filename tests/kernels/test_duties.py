@@ -10,7 +10,7 @@ from kernels import load, names
 from kernels.agreement import DutyError, Exam, attempt, make_problem, worst
 from kernels.contract import compose
 from kernels.duties import neglected
-from tests.kernels import dishonest
+from tests.kernels import controls, dishonest
 from tests.kernels.controls import honest, shifted_and_scaled, welford
 
 CPU = torch.device("cpu")
@@ -20,7 +20,15 @@ CAUGHT = {
     dishonest.keeps_the_output_by_identity: "call 2 on the same tensors .*output",
     dishonest.keeps_the_output_by_pointer: "call 2 on the same tensors .*output|wrong: on",
     dishonest.keeps_the_output_by_shape: "output|dx",
+    dishonest.keeps_the_output_while_nothing_seems_changed: "call 2 on the same tensors .*output|dx",
     dishonest.hands_out_memory_that_it_finds: "output",
+    dishonest.computes_later: "the output is a Promise, not a Tensor",
+    controls.in_place: "the input was changed",
+    controls.running_statistics_never_moved: "running_(mean|var) off",
+    controls.biased_running_var: "running_var off",
+    controls.detached_statistics: "dx off",
+    controls.without_gradient: "the output has no gradient",
+    controls.in_bfloat16: "off by",
     dishonest.hands_out_a_view: "is missing|input was changed",
     dishonest.knows_the_timed_shapes: r"wrong: on \(16, 5, 1, 1\)",
     dishonest.takes_every_memory_for_dense: "channels-last|sliced",
@@ -43,6 +51,11 @@ def assert_nothing_neglected(implementation):
     reason = neglected(implementation, CPU)
     if reason:
         raise AssertionError(reason)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_work_on_another_stream_is_caught():
+    assert neglected(dishonest.plug_in(dishonest.works_on_another_stream), torch.device("cuda"))
 
 
 def test_a_view_of_the_input_is_no_output_even_where_its_numbers_are_right():
