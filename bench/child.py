@@ -1,19 +1,15 @@
 """The other side of `bench/isolation.py`: a process that loads one implementation, and gates and times it on request.
 
 Whatever the implementation does to its process, it does here. The clocks are bound before its code is loaded, what it
-prints goes to the parent as its stderr, and when the parent ends, however it does, so does this process.
+prints goes to the parent as its stderr, and when the parent ends, so does this process (`bench/lifeline.py`).
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import io
 import os
-import signal
 import sys
-import threading
-import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bench import checkpoints, roster, step, turns
+from bench import checkpoints, memory, profiling, roster, scaling, step, turns
 from bench.gate import Gate
 from bench.isolation import packed
 from bench.latency import Latency, one_line
@@ -33,8 +29,6 @@ from models import allocator, fashion_mnist
 from models import device as devices
 from models.fashion_mnist import FashionMNIST
 from models.training import Settings
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,6 @@ class Setup:
         data_dir: As `--data-dir` has it.
         limit: Training images, or None for all.
         memory_bytes: The most that it may allocate, where the system can hold it to that; None for no limit.
-        parent: Process id.
         effort: How long per cell of the latency tables.
     """
 
@@ -60,13 +53,11 @@ class Setup:
     data_dir: str | None
     limit: int | None
     memory_bytes: int | None
-    parent: int
     effort: Effort
 
 
 def serve(requests: Connection, output: Connection, setup: Setup) -> None:
     """Answer one request after the other, until the parent hangs up."""
-    _end_with(setup.parent)
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     if setup.memory_bytes and sys.platform == "linux":
@@ -86,18 +77,6 @@ def serve(requests: Connection, output: Connection, setup: Setup) -> None:
         except BaseException as error:  # whatever the implementation throws, the parent wants an answer
             answer = {"status": ERROR, "reason": one_line(error)}
         requests.send(answer)
-
-
-def _end_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 class Worker:
@@ -144,6 +123,18 @@ class Worker:
     def step(self, effort: Effort) -> dict[str, Any]:
         """A training step in pairs."""
         return step.measure(self._candidate, self._baseline, self._data, effort, self._gate)
+
+    def profile(self, steps: int, folder: Path) -> dict[str, Any]:
+        """Where the time of a step goes."""
+        return profiling.measure(self._candidate, self._data, self._gate, steps, folder)
+
+    def memory(self, batch_sizes: tuple[int, ...]) -> dict[str, Any]:
+        """What a step keeps and needs."""
+        return memory.measure(self._candidate, self._data, self._gate, batch_sizes)
+
+    def scaling(self, elements: tuple[int, ...], thread_counts: tuple[int, ...]) -> dict[str, Any]:
+        """How its time grows."""
+        return scaling.measure(self._candidate, self._baseline, self._device, self._gate, elements, thread_counts)
 
     def begin(self, settings: Settings, folder: Path, done: int) -> dict[str, Any]:
         """Be ready for the epoch after those that are done."""

@@ -130,6 +130,13 @@ def _end(config: pytest.Config, number: int, frame: FrameType | None) -> None:  
     raise KeyboardInterrupt
 
 
+def pytest_exception_interact(node: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport) -> None:
+    """End the run when a measurement can't be written down: the next one couldn't be either."""
+    if call.excinfo and isinstance(call.excinfo.value, RecordsError):
+        report.longrepr = str(call.excinfo.value)
+        node.session.shouldstop = f"{call.excinfo.value}; what was measured before is safe, --resume goes on with it"
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Exit as a program does that a signal ended."""
@@ -139,8 +146,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Load the data before anything is measured, if anything needs it: bad data must not cost minutes."""
-    # Steps after trainings, whose warm-up is to hold torch.compile's compilation.
-    items.sort(key=lambda item: item.path.stem == "test_step")
+    # Steps and profiles after trainings, whose warm-up is to hold torch.compile's compilation.
+    items.sort(key=lambda item: item.path.stem in ("test_profile", "test_step"))
     if config.option.collectonly or not any("data" in getattr(i, "fixturenames", ()) for i in items):
         return
     try:
@@ -218,8 +225,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     folder = config.stash[RUN].journal.folder
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecordsWarning)  # said when the folder was opened
-        written, digest = report.build(folder)
-        written += [report.build_index(folder.parent)]
+        try:
+            written, digest = report.build(folder)
+            written += [report.build_index(folder.parent)]
+        except RecordsError as error:
+            terminalreporter.write_line(f"{error}; `python -m bench.report` makes the tables once it can")
+            return
     terminalreporter.section("bnbench")
     terminalreporter.write_line(digest)
     terminalreporter.write_line("")

@@ -13,6 +13,7 @@ import contextlib
 import io
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -23,6 +24,7 @@ from typing import Any
 import psutil
 import torch
 
+from bench.lifeline import live
 from bench.records import ERROR
 from bench.timing import EFFORT, Effort
 
@@ -78,7 +80,6 @@ class Isolation:
             self.data_dir,
             self.limit,
             memory,
-            os.getpid(),
             self.effort,
         )
         return Child(setup, self.timeout_seconds)
@@ -117,13 +118,12 @@ class Child:
         return {**answer, "child_seconds": time.perf_counter() - start}
 
     def _start(self) -> None:
-        from bench.child import serve
-
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         reader, writer = context.Pipe(duplex=False)
         self._output = b""
-        process = context.Process(target=serve, args=(theirs, writer, self.setup), daemon=True)
+        setup = pickle.dumps(self.setup)
+        process = context.Process(target=live, args=(theirs, writer, os.getpid(), setup), daemon=True)
         process.start()
         theirs.close()
         writer.close()

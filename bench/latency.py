@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench import device_timing, environment, tampering, timing
+from bench import device_timing, environment, tampering, timing, traffic
 from bench.cases import Operation
 from bench.delegation import delegates_to
 from bench.gate import Gate
@@ -118,6 +118,10 @@ class Latency:
             "backend": f"delegates to {', '.join(delegates)}" if delegates else backend,
             **times,
             "bytes_minimum": moved,
+            "bytes_of_algorithm": traffic.moved(
+                candidate.label, candidate.implementation, operation, which, self.dtype, self.device
+            ),
+            "bytes_explained": traffic.explanation(candidate.label),
             "copy_ns": copy_ns,
             "saved_bytes": saved,
             "errors": _plain(deviations),

@@ -59,6 +59,36 @@ def read(path: Path) -> list[Record]:
     return records
 
 
+def read_all(path: Path) -> list[Record]:
+    """All records of a file that must have nothing else, but for the half line that a killed run leaves at its end.
+
+    Args:
+        path: The file, or the machine's folder that holds it.
+
+    Raises:
+        RecordsError: There is no such file, it is empty, or a line is no record; file and line are named.
+    """
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
+        raise RecordsError(f"{path}: no such file: name one with records, or a folder that has {FILE}")
+    lines = path.read_bytes().split(b"\n")
+    half = lines.pop()
+    records = []
+    for number, line in enumerate([*lines, half] if parse(half) else lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            raise RecordsError(f"{path}:{number} is no record: it is not JSON") from None
+        if reason := why_no_record(record):
+            raise RecordsError(f"{path}:{number} is no record: {reason}")
+        records.append(record)
+    if not records:
+        raise RecordsError(f"{path}:1 is no record: the file is empty")
+    return records
+
+
 def parse(line: bytes) -> Record | None:
     """One line as a record, or None."""
     try:

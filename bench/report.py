@@ -7,6 +7,7 @@ the index, and the table in README.md.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,10 @@ from bench import (
     calibration_tables,
     latency_tables,
     lesson_tables,
+    memory_tables,
+    profile_tables,
+    roofline_tables,
+    scaling_tables,
     step_tables,
     tables,
     training_tables,
@@ -24,7 +29,7 @@ from bench import (
 )
 from bench.environment import ROOT
 from bench.latency_tables import floors, row_order, verdict_of
-from bench.records import FILE, OK, Record, latest, read
+from bench.records import FILE, OK, Record, RecordsError, latest, read, read_all
 from bench.roster import AA, BASELINE
 from bench.statistics import Ratio
 from bench.tables import markdown, ratio_text
@@ -35,9 +40,25 @@ STEP_NOTE = " Step time ratio: single training steps in pairs, or whole epochs w
 HEADLINE = {"shape": "256x6x24x24", "operation": "block", "pass": "training both", "dtype": "float32"}
 
 PAGES: dict[str, Pages] = {
-    "latency": {"latency.md": latency_tables.page, "latency.csv": latency_tables.comma_separated},
+    "latency": {
+        "latency.md": latency_tables.page,
+        "latency.csv": latency_tables.comma_separated,
+        "roofline.md": roofline_tables.page,
+        "roofline.csv": roofline_tables.comma_separated,
+        roofline_tables.PLOT: roofline_tables.plot,
+    },
     "step": {"step.md": step_tables.page, "step.csv": step_tables.comma_separated},
     "epoch": {"training.md": training_tables.page, "training.csv": training_tables.comma_separated},
+    "profile": {
+        "profile.md": profile_tables.page,
+        "profile.csv": profile_tables.comma_separated,
+        "profile-parts.csv": profile_tables.parts_comma_separated,
+        "profile-memory.csv": profile_tables.of("memory", memory_tables.comma_separated),
+        "profile-scaling.csv": profile_tables.of("scaling", scaling_tables.comma_separated),
+        profile_tables.STEP_PLOT: profile_tables.of("step", profile_tables.step_plot),
+        memory_tables.PLOT: profile_tables.of("memory", memory_tables.plot),
+        scaling_tables.PLOT: profile_tables.of("scaling", scaling_tables.plot),
+    },
     "lesson": {"lesson.md": lesson_tables.page},
     "allocator": {"allocator.md": allocator_tables.page},
     "calibration": {"calibration.md": calibration_tables.page},
@@ -59,8 +80,10 @@ def build(folder: Path) -> tuple[list[Path], str]:
         if not of_kind:
             continue
         for name, render in pages.items():
-            (folder / name).write_text(render(of_kind), encoding="utf-8")
-            written.append(folder / name)
+            if name.endswith(".svg") and importlib.util.find_spec("matplotlib") is None:
+                continue
+            if text := render(of_kind):
+                written.append(write(folder / name, text))
         short.append(_short(kind, of_kind))
     return written, "\n\n".join(short)
 
@@ -75,6 +98,8 @@ def _short(kind: str, records: list[Record]) -> str:
         return calibration_tables.sentence(records)
     if kind == "allocator":
         return allocator_tables.sentence(records)
+    if kind == "profile":
+        return profile_tables.short(records)
     if kind == "step":
         return "\n\n".join(
             f"{step_tables.sentence(group)}\n\n{step_tables.table(group, tables.plain_text)}"
@@ -165,8 +190,24 @@ def build_index(root: Path) -> Path:
             "",
             table(records),
         ]
-    path = root / "README.md"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return write(root / "README.md", "\n".join(lines) + "\n")
+
+
+def write(path: Path, text: str) -> Path:
+    """Replace a file, or leave it as it is.
+
+    Raises:
+        RecordsError: It can't be written.
+    """
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise RecordsError(f"can't write {path}: {error.strerror}") from error
     return path
 
 
@@ -199,7 +240,7 @@ def build_readme(readme: Path, root: Path) -> None:
     _, _, after = rest.partition(MARKERS[1])
     device = records[-1]["conditions"]["device_name"]
     link = f"On {device}, {records[-1]['conditions']['cores']} cores ([all tables](results/{folder.name}/)):"
-    readme.write_text(f"{before}{MARKERS[0]}\n{link}\n\n{table(records)}\n{MARKERS[1]}{after}", encoding="utf-8")
+    write(readme, f"{before}{MARKERS[0]}\n{link}\n\n{table(records)}\n{MARKERS[1]}{after}")
 
 
 def _warn_once() -> Callable[..., None]:
@@ -214,25 +255,28 @@ def _warn_once() -> Callable[..., None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, or 2 without records."""
+    """The command line; 0, or 2 when a folder has no records, or something else among them."""
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, help="one machine's folder (default: all)")
     folder = parser.parse_args(arguments).folder
     warnings.showwarning = _warn_once()
     root = folder.resolve().parent if folder else ROOT / "results"
-    folders = [folder] if folder else [path for path, _ in machines(root)]
+    folders = [folder] if folder else sorted(path.parent for path in root.glob(f"*/{FILE}"))
     if not folders:
         print(f"{root}: no machine's records (*/{FILE}) to report on", file=sys.stderr)
         return 2
-    for one in folders:
-        if not (one / FILE).is_file() or not read(one / FILE):
-            print(f"{one}: no records ({FILE}) to report on", file=sys.stderr)
-            return 2
-        for path in build(one)[0][1:]:
-            print(f"wrote {path}")
-    print(f"wrote {build_index(root)}")
-    if not folder:
-        build_readme(ROOT / "README.md", root)
+    try:
+        for one in folders:
+            read_all(one)  # before anything is overwritten
+        for one in folders:
+            for path in build(one)[0][1:]:
+                print(f"wrote {path}")
+        print(f"wrote {build_index(root)}")
+        if not folder:
+            build_readme(ROOT / "README.md", root)
+    except RecordsError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from bench import environment
 from bench.gate import Gate
 from bench.latency import in_pairs, one_line
+from bench.parts import Boundary, step_mark, watch
 from bench.records import ERROR, OK, WRONG
 from bench.roster import Candidate
 from bench.timing import Effort
@@ -22,7 +23,7 @@ from bench.turns import backend, page_faults
 from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
-from models.step import Totals, take_step
+from models.step import Totals, take_step, unheard
 from models.training import Settings, shuffled
 
 EFFORT = Effort(seconds=3.0, most_seconds=6.0, least_rounds=16, most_rounds=300)
@@ -39,14 +40,18 @@ class Steps:
         candidate: Fills LeNet's slots; one without an implementation is LeNet without batch norm.
         data: The images. Only whole batches are taken, in the order of the epoch, and after the last one the first
             again: so whoever is compared goes through the same sequence.
+        boundary: Told when the parts of each step begin; None: nobody is.
 
     Raises:
         ValueError: There are fewer images than a batch has.
     """
 
-    def __init__(self, candidate: Candidate, data: FashionMNIST) -> None:
+    def __init__(self, candidate: Candidate, data: FashionMNIST, boundary: Boundary | None = None) -> None:
         self._device = data.train_images.device
         self.model = lenet(candidate.found, seed=SETTINGS.seed, device=self._device)
+        if boundary:
+            watch(self.model, boundary)
+        self._mark = step_mark(boundary) if boundary else unheard
         self._parameters = list(self.model.parameters())
         self._data = data
         self._totals = Totals(self._device)
@@ -72,7 +77,7 @@ class Steps:
 
         def run() -> None:
             for indices in chosen:
-                take_step(self.model, self._parameters, self._data, indices, SETTINGS.lr, self._totals)
+                take_step(self.model, self._parameters, self._data, indices, SETTINGS.lr, self._totals, self._mark)
 
         return run
 

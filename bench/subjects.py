@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.ledger import Ledger
 from bench.timing import Subject
 from kernels import Implementation
 from kernels.reference import Problem
@@ -116,14 +117,9 @@ class Workload:
 
     def saved_bytes(self) -> int:
         """Bytes that a training forward keeps for its backward, each storage counted once, the batch included."""
-        storages: dict[int, int] = {}
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        ledger = Ledger()
+        with ledger.hooks():
             y = self._train()
-        del y
-        return sum(storages.values())
+        kept = sum(int(row["bytes"]) for row in ledger.rows([]))
+        del y  # and with it the graph: it had to be there
+        return kept

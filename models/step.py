@@ -6,13 +6,20 @@ captured as a CUDA graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fashion_mnist import FashionMNIST
+
+Mark = Callable[[str], object]
+"""Told which part of a step begins: `data`, `forward`, `loss`, `backward`, `optimizer` or `counting`."""
+
+
+def unheard(part: str) -> None:
+    """The mark of who doesn't want to know."""
 
 
 class Totals:
@@ -35,7 +42,13 @@ class Totals:
 
 
 def take_step(
-    model: nn.Module, parameters: Sequence[Tensor], data: FashionMNIST, batch: Tensor, lr: float, totals: Totals
+    model: nn.Module,
+    parameters: Sequence[Tensor],
+    data: FashionMNIST,
+    batch: Tensor,
+    lr: float,
+    totals: Totals,
+    mark: Mark = unheard,
 ) -> None:
     """Train `model` on one batch, and count what came of it before the update.
 
@@ -46,12 +59,19 @@ def take_step(
         batch: Indices of training images, int64, (N,), on the device of `data`.
         lr: Learning rate.
         totals: Where loss and correct answers are added.
+        mark: For who profiles the step.
     """
+    mark("data")
     images, labels = gather(model, data, batch)
+    mark("forward")
     output = model(images)
+    mark("loss")
     loss = cross_entropy(output, labels)
+    mark("backward")
     loss.backward()
+    mark("optimizer")
     descend(parameters, lr)
+    mark("counting")
     totals.add(loss.detach(), output.detach(), labels)
 
 

@@ -1,7 +1,12 @@
 """What an implementation from outside may do to its process, and what it costs: that cell, and nothing else."""
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -136,3 +141,38 @@ def test_a_file_that_dies_while_it_loads_is_broken(tmp_path):
     assert found["dies.py:batch_norm"].status == ERROR
     assert found["dies.py:batch_norm"].unavailable == "ended its process with exit code 7"
     assert found[BASELINE].child is None
+
+
+SHORT_LIVED = """
+import os, torch
+from bench import isolation
+
+def killed_at_once(process, start):
+    start(process)
+    print(process.pid, flush=True)
+    os.kill(os.getpid(), 9)
+
+process = isolation.multiprocessing.get_context("spawn").Process
+start = process.start
+process.start = lambda self: killed_at_once(self, start)
+isolation.Isolation(True, 60, "cpu", torch.float32).child("naive").ask("describe")
+"""
+
+
+def test_a_child_does_not_outlive_a_parent_that_is_killed_while_it_starts(tmp_path):
+    script = tmp_path / "short_lived.py"
+    script.write_text(SHORT_LIVED)
+    root = str(Path(__file__).parents[2])
+    parent = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.returncode == -9
+    child = int(parent.stdout)
+    deadline = time.monotonic() + 60  # it starts as fast as a busy machine lets it
+    while psutil.pid_exists(child) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(child)

@@ -216,9 +216,15 @@ def killed_and_resumed(tmp_path):
     return {"before": before, "half": half, "again": again}
 
 
+def profiles(tmp_path):
+    (tmp_path / "good.py").write_text(GOOD)
+    return main_job(tmp_path / "out", *NAIVE, "--impl", str(tmp_path / "good.py"), "-k", "profile")
+
+
 SCENARIOS = {
     "only naive": only_naive,
     "users files": users_files,
+    "profiles": profiles,
     "killed": killed_and_resumed,
     "SIGTERM": terminated_in_training,
     "SIGINT": interrupted_inside_a_cell,
@@ -252,7 +258,7 @@ def test_one_implementation_is_measured_with_the_baseline_and_aa_and_nothing_els
 
 def test_a_run_leaves_records_and_tables_and_says_where(outcome):
     run = outcome("only naive")
-    names = {FILE, "latency.md", "training.md", "step.md", *TABLES}
+    names = {FILE, "latency.md", "training.md", "step.md", "roofline.md", "roofline.csv", *TABLES}
     assert {path.name for path in run.machine.iterdir()} - {LOCK} == names
     assert (run.results / "README.md").is_file()
     for name in names:
@@ -283,6 +289,24 @@ def test_records_and_tables_name_no_folder_of_this_machine(outcome):
             text = run.text(file)
             for folder in (ROOT, run.results.parent, Path.home()):
                 assert str(folder) + "/" not in text
+
+
+def test_profiles_of_our_own_and_of_a_file_have_a_page_plots_and_traces(outcome):
+    run = outcome("profiles")
+    assert run.code == 0, run.output
+    of = {(record["key"]["of"], record["implementation"]): record["status"] for record in run.records}
+    whose = ("naive", "builtin", "good.py")
+    assert of == {(kind, name): "ok" for kind in ("step", "memory", "scaling") for name in whose}
+    rows = table(run.text("profile.md"), "## The parts of a step")
+    assert rows[0][1:] == ["builtin", "naive", "good.py"]
+    assert "Torch's own batch norm ran" in run.text("profile.md").split("### `good.py`")[1].split("###")[0]
+    assert "Torch's own batch norm did not run" in run.text("profile.md").split("### `naive`")[1].split("###")[0]
+    for name in whose:
+        record = next(r for r in run.records if (r["key"]["of"], r["implementation"]) == ("step", name))
+        assert sum(p["ms"] for p in record["parts"]) == pytest.approx(record["watched_ms"], rel=0.05)
+        assert (run.machine / record["trace"]).is_file()
+    for name in ("profile-step.svg", "profile-memory.svg", "profile-scaling.svg"):
+        assert "<svg" in run.text(name)
 
 
 def benchmarks(run):

@@ -12,7 +12,8 @@ from bench.records import FILE, RecordsWarning
 from bench.report import MARKERS, build, build_index, build_readme, headline
 from tests.bench.samples import Session
 
-NAMES = ["records.jsonl", "latency.md", "latency.csv", "training.md", "training.csv"]
+LATENCY = ["latency.md", "latency.csv", "roofline.md", "roofline.csv", "roofline.svg"]
+NAMES = ["records.jsonl", *LATENCY, "training.md", "training.csv"]
 
 
 def fill(session):
@@ -48,7 +49,7 @@ def test_all_tables_are_written_and_named(folder, session):
 
 def test_only_what_was_measured_gets_a_page(folder, session):
     session.cell("builtin")
-    assert [path.name for path in build(folder)[0]] == NAMES[:3]
+    assert [path.name for path in build(folder)[0]] == NAMES[:6]
 
 
 def test_building_twice_gives_the_same_bytes(folder, session):
@@ -184,27 +185,49 @@ def test_a_folder_without_records_is_one_line_and_exit_code_2(tmp_path, capsys, 
     assert report.main([str(folder)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == f"{folder}: no records (records.jsonl) to report on\n"
+    assert captured.err.startswith(f"{folder}{'/' + FILE if foreign else ''}: no such file")
+    assert captured.err.count("\n") == 1
     assert not (tmp_path / "README.md").exists()
 
 
-@pytest.mark.parametrize("content", ["", '{"not": "ours"}\n', "\x00\x01"])
+@pytest.mark.parametrize("content", ["", '{"not": "ours"}\n', "\x00\x01\n"])
 def test_a_file_of_this_name_without_records_is_exit_code_2(tmp_path, capsys, content):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / FILE).write_text(content)
     assert report.main([str(tmp_path / "there")]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].endswith("no records (records.jsonl) to report on")
-    assert lines[:-1] == (["warning: records.jsonl:1 is no record, skipped"] if content else [])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path / 'there' / FILE}:1 is no record: ")
 
 
-def test_a_damaged_line_is_warned_of_once(folder, session, capsys):
+def test_a_damaged_line_is_named_and_nothing_is_overwritten(folder, session, capsys):
     fill(session)
+    assert report.main([str(folder)]) == 0
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.name != FILE}
     number = len(session.records) + 1
     with (folder / FILE).open("ab") as file:
         file.write(b"damage\n")
+    capsys.readouterr()
+    assert report.main([str(folder)]) == 2
+    assert capsys.readouterr().err == f"{folder / FILE}:{number} is no record: it is not JSON\n"
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.name != FILE} == before
+
+
+def test_the_half_line_of_a_killed_run_is_warned_of_once(folder, session, capsys):
+    fill(session)
+    number = len(session.records) + 1
+    with (folder / FILE).open("ab") as file:
+        file.write(b'{"schema": 1, "ki')
     assert report.main([str(folder)]) == 0
     assert capsys.readouterr().err.splitlines() == [f"warning: records.jsonl:{number} is no record, skipped"]
+
+
+def test_the_same_records_make_the_same_bytes(folder, session):
+    fill(session)
+    assert report.main([str(folder)]) == 0
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert report.main([str(folder)]) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, "README.md"}
 
 
 def test_without_a_folder_all_machines_are_rebuilt(tmp_path, monkeypatch):

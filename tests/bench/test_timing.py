@@ -8,6 +8,7 @@ from statistics import median
 import pytest
 import torch
 
+from bench import timing
 from bench.statistics import narrow_enough, paired_ratio
 from bench.timing import MOST_ITERATIONS, Effort, RecompiledError, copy_ns, paired_rounds
 
@@ -68,13 +69,25 @@ def wavering(spread):
     return lambda _: lambda: time.sleep(0.001 * (1 + generator.uniform(0, spread)))
 
 
-def test_rounds_go_on_until_the_interval_is_narrow():
-    effort = Effort(seconds=0.02, most_seconds=60, least_rounds=8, most_rounds=2000)
-    calm = paired_rounds(sleeper(0.001), sleeper(0.003), CPU, effort, seed=0)  # far from 1, so a tenth will do
-    assert len(calm.candidate_ns) < 100
-    noisy = paired_rounds(wavering(1.0), wavering(1.0), CPU, effort, seed=0)
-    assert len(calm.candidate_ns) < len(noisy.candidate_ns) <= effort.most_rounds
-    assert narrow_enough(paired_ratio(noisy.candidate_ns, noisy.baseline_ns)) or len(noisy.candidate_ns) == 2000
+def test_rounds_go_on_until_the_interval_is_narrow(monkeypatch):
+    generator = random.Random(0)
+    # A subject is its samples here, so that no other program has a say.
+    monkeypatch.setattr(timing, "settle_iterations", lambda *_: (1, 10_000_000))
+    monkeypatch.setattr(timing, "sample_ns", lambda subject, *_: subject())
+    monkeypatch.setattr(timing, "warm_sample_ns", lambda subject, *_: subject())
+
+    def taking(milliseconds, spread):
+        return lambda: round(1e6 * milliseconds * (1 + generator.uniform(-spread, spread)))
+
+    effort = Effort(seconds=0.08, most_seconds=60, least_rounds=8, most_rounds=2000)
+    calm, far, noisy, hopeless = (
+        paired_rounds(taking(ms, spread), taking(1.0, spread), CPU, effort, seed=0)
+        for ms, spread in ((1.0, 0.001), (3.0, 0.03), (1.0, 0.1), (1.0, 0.9))
+    )
+    assert len(calm.candidate_ns) == len(far.candidate_ns) == 8
+    assert 8 < len(noisy.candidate_ns) < 2000
+    assert narrow_enough(paired_ratio(noisy.candidate_ns, noisy.baseline_ns))
+    assert len(hopeless.candidate_ns) == 2000
 
 
 def test_time_ends_rounds_whose_interval_stays_wide():

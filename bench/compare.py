@@ -1,0 +1,227 @@
+"""Two sets of records, row by row: `python -m bench.compare OLD NEW`.
+
+On one machine a row's time is taken relative to the baseline's in the same rounds, so that a machine that was faster on
+one day is no progress; between two machines it is the time itself. Both with intervals, and a verdict that must exceed
+the noise of both runs. Rows whose conditions differ are named and not compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import latency_tables
+from bench.records import FILE, OK, Record, RecordsError, identity, latest, read_all
+from bench.roster import AA, BASELINE
+from bench.statistics import SLOWER, Ratio, noise_floor, paired_ratio, verdict
+from bench.tables import markdown, ratio_text, significant
+
+UNUSABLE = 2
+KINDS = ("latency", "step")
+CONDITIONS = ("versions", "threads", "quick", "allocator")
+"""Must be the same, or the rows tell of something else than the code."""
+
+DATA = ("digest",)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement in both.
+
+    Attributes:
+        what: The measurement, in words.
+        implementation: Row label.
+        old_us: Median time of a call then, microseconds.
+        new_us: And now.
+        ratio: New over old, below 1 is faster: median, and the ends of its 95 % interval.
+        verdict: "faster", "slower", "same" or "unclear".
+    """
+
+    what: str
+    implementation: str
+    old_us: float
+    new_us: float
+    ratio: tuple[float, float, float]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of both.
+
+    Attributes:
+        rows: What is comparable.
+        apart: What isn't, and why.
+        by: What times are relative to.
+    """
+
+    rows: list[Row]
+    apart: list[tuple[str, str]]
+    by: str
+
+
+def compare(old: list[Record], new: list[Record]) -> Comparison:
+    """Every measurement that both have, with its verdict; and the others, with the reason.
+
+    Args:
+        old: Records, as they are read.
+        new: The same.
+    """
+    before, after = ({identity(r): r for r in latest(records) if r["kind"] in KINDS} for records in (old, new))
+    same_machine = _machines(before) == _machines(after)
+    floors = [_floors(side) for side in (before, after)]
+    rows, apart = [], []
+    for key in dict.fromkeys([*before, *after]):
+        then, now = before.get(key), after.get(key)
+        if reason := why_apart(then, now):
+            apart.append((_name(then or now), reason))
+            continue
+        assert then is not None
+        assert now is not None
+        if then["implementation"] == AA or (same_machine and then["implementation"] == BASELINE):
+            continue  # its ratio to itself says nothing
+        ratio = relative(then, now) if same_machine else absolute(then, now)
+        floor = max(
+            side.get((r["kind"], r["run"]), noise_floor([])) for side, r in zip(floors, (then, now), strict=True)
+        )
+        old_us, new_us = (latency_tables.time_ns(r) / 1e3 for r in (then, now))
+        interval = (ratio.value, ratio.low, ratio.high)
+        rows.append(Row(_what(now), now["implementation"], old_us, new_us, interval, verdict(ratio, floor)))
+    by = f"relative to `{BASELINE}` in the same rounds" if same_machine else "as measured: the machines differ"
+    return Comparison(rows, apart, by)
+
+
+def why_apart(old: Record | None, new: Record | None) -> str | None:
+    """None, or why two records say nothing of each other."""
+    if old is None or new is None:
+        return "only in NEW" if old is None else "only in OLD"
+    for side, record in (("OLD", old), ("NEW", new)):
+        if record["status"] != OK:
+            return f"in {side}: {record.get('reason', record['status'])}"
+    for name in CONDITIONS:
+        if old["conditions"].get(name) != new["conditions"].get(name):
+            return f"{name} differ: {_difference(old['conditions'].get(name), new['conditions'].get(name))}"
+    for name in DATA:
+        if old.get(name) != new.get(name):
+            return "the data differ"
+    return None
+
+
+def relative(old: Record, new: Record) -> Ratio:
+    """New over old of each one's ratio to the baseline; both intervals are in it."""
+    if old["run"] == new["run"] and old["time"] == new["time"]:
+        return Ratio(1.0, 1.0, 1.0)  # one and the same measurement
+    return divided(Ratio(*new["ratio"]), Ratio(*old["ratio"]))
+
+
+def absolute(old: Record, new: Record) -> Ratio:
+    """New over old of the times themselves."""
+    return divided(_time(new), _time(old))
+
+
+def divided(above: Ratio, below: Ratio) -> Ratio:
+    """The ratio of two independent ratios. Its interval adds their relative errors as independent ones add."""
+    value = above.value / below.value
+    if min(above.low, below.low) <= 0 or math.inf in (above.high, below.high):
+        return Ratio(value, 0.0, math.inf)
+    down = math.hypot(math.log(above.value / above.low), math.log(below.high / below.value))
+    up = math.hypot(math.log(above.high / above.value), math.log(below.value / below.low))
+    return Ratio(value, value * math.exp(-down), value * math.exp(up))
+
+
+def _time(record: Record) -> Ratio:
+    """Nanoseconds of a call, with the interval of their median."""
+    samples = np.asarray(record["candidate_ns"], dtype=float) / record["iterations"]
+    return paired_ratio(samples, np.ones_like(samples))
+
+
+def _floors(records: dict[str, Record]) -> dict[tuple[str, str], float]:
+    """The noise of each run, by kind."""
+    identical: dict[tuple[str, str], list[Ratio]] = {}
+    for record in records.values():
+        if record["implementation"] == AA and record["status"] == OK:
+            identical.setdefault((record["kind"], record["run"]), []).append(Ratio(*record["ratio"]))
+    return {run: noise_floor(ratios) for run, ratios in identical.items()}
+
+
+def _machines(records: dict[str, Record]) -> set[tuple[Any, ...]]:
+    names = ("device_name", "processor", "cores", "system")
+    return {tuple(record["conditions"].get(name) for name in names) for record in records.values()}
+
+
+def _difference(old: Any, new: Any) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+        return ", ".join(f"{name} {old.get(name)} and {new.get(name)}" for name in names)
+    return f"{old} and {new}"
+
+
+def _what(record: Record) -> str:
+    key = record["key"]
+    if record["kind"] == "latency":
+        return f"{key['shape']} {key['operation']}, {key['pass']}, {key['dtype']}"
+    return f"{record['kind']}, {key.get('data', '')}, batch {key.get('batch_size', '')}"
+
+
+def _name(record: Record | None) -> str:
+    assert record is not None
+    return f"{_what(record)}, {record['implementation']}"
+
+
+def page(found: Comparison) -> str:
+    """Markdown: the answer, the rows, and what stands apart."""
+    counts = Counter(row.verdict for row in found.rows)
+    told = ", ".join(f"{number} {word}" for word, number in counts.most_common()) or "none"
+    parts = [f"{len(found.rows)} comparable rows: {told}. Ratios are NEW over OLD, {found.by}; below 1 is faster."]
+    if found.rows:
+        rows = [
+            [
+                row.what,
+                f"`{row.implementation}`",
+                significant(row.old_us),
+                significant(row.new_us),
+                ratio_text(Ratio(*row.ratio)),
+                f"**{row.verdict}**" if row.verdict == SLOWER else row.verdict,
+            ]
+            for row in found.rows
+        ]
+        parts.append(markdown(["row", "implementation", "old, µs", "new, µs", "new / old", "verdict"], rows, left=2))
+    if found.apart:
+        reasons: dict[str, list[str]] = {}
+        for name, reason in found.apart:
+            reasons.setdefault(reason, []).append(name)
+        lines = [f"- {reason}: {len(names)}, such as {names[0]}" for reason, names in reasons.items()]
+        parts.append("\n".join([f"{len(found.apart)} rows are not compared:", "", *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0, 1 when something got slower and that is to fail, or 2 on unusable input."""
+    parser = argparse.ArgumentParser("python -m bench.compare", description=__doc__.split("\n")[0])
+    parser.add_argument("old", type=Path, metavar="OLD", help=f"a machine's folder, or its {FILE}")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the same")
+    parser.add_argument("--format", choices=["markdown", "json"], default="markdown")
+    parser.add_argument("--fail-on", choices=[SLOWER], help="exit with 1 when any row got slower")
+    options = parser.parse_args(arguments)
+    try:
+        found = compare(read_all(options.old), read_all(options.new))
+    except RecordsError as error:
+        print(f"python -m bench.compare: error: {error}", file=sys.stderr)
+        return UNUSABLE
+    if options.format == "json":
+        print(json.dumps(asdict(found), indent=2))
+    else:
+        print(page(found), end="")
+    return int(options.fail_on is not None and any(row.verdict == options.fail_on for row in found.rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Two sets of records: what may be compared, what is said of it, and with which exit code."""
+
+import json
+import math
+
+import pytest
+
+from bench import compare as comparing
+from bench.compare import compare, divided, main, page
+from bench.records import ERROR, FILE
+from bench.statistics import Ratio
+from tests.bench.samples import CONDITIONS, Session
+
+OTHER_TORCH = {"python": "3.12.0", "torch": "2.12.0"}
+
+
+def run(folder, ratio=(0.5, 0.495, 0.505), number=0, *, noise=(1.0, 0.999, 1.001), **conditions):
+    """A run with the baseline, enough A/A rows to know its noise, and `naive`."""
+    session = Session(folder, f"2026010{number + 1}T000000Z-0000", **conditions)
+    session.cell("builtin")
+    for which in ("training forward", "training backward", "training both", "inference forward"):
+        session.cell("A/A", noise, which=which)
+    session.cell("A/A", noise, operation="block")
+    session.cell("naive", ratio)
+    return session.records
+
+
+def verdicts(found):
+    return {row.implementation: row.verdict for row in found.rows}
+
+
+def test_the_same_records_are_the_same(tmp_path):
+    records = run(tmp_path / "a")
+    found = compare(records, records)
+    assert verdicts(found) == {"naive": "same"}
+    assert found.apart == []
+
+
+@pytest.mark.parametrize(
+    ("ratio", "word"),
+    [
+        ((0.5, 0.495, 0.505), "same"),
+        ((0.6, 0.595, 0.605), "slower"),
+        ((0.4, 0.395, 0.405), "faster"),
+        ((0.52, 0.45, 0.60), "unclear"),
+    ],
+)
+def test_a_ratio_that_changed_beyond_both_intervals_is_a_verdict(tmp_path, ratio, word):
+    found = compare(run(tmp_path / "a"), run(tmp_path / "b", ratio, 1))
+    assert verdicts(found) == {"naive": word}
+    (row,) = found.rows
+    assert row.ratio[0] == pytest.approx(ratio[0] / 0.5)
+    assert row.ratio[1] < row.ratio[0] < row.ratio[2]
+
+
+def test_a_change_within_the_noise_of_either_run_is_none(tmp_path):
+    # Identical code differed by 30 % beyond its interval.
+    noisy = run(tmp_path / "a", noise=(1.3, 1.29, 1.31))
+    assert verdicts(compare(noisy, run(tmp_path / "b", (0.6, 0.595, 0.605), 1))) == {"naive": "unclear"}
+    assert verdicts(compare(run(tmp_path / "c"), run(tmp_path / "d", (0.6, 0.595, 0.605), 1))) == {"naive": "slower"}
+
+
+def test_a_machine_that_got_faster_is_no_progress(tmp_path):
+    old, new = run(tmp_path / "a"), run(tmp_path / "b", number=1)
+    for record in new:
+        for side in ("candidate_ns", "baseline_ns"):
+            record[side] = [ns // 2 for ns in record[side]]
+    found = compare(old, new)
+    assert verdicts(found) == {"naive": "same"}
+    assert found.rows[0].new_us == pytest.approx(found.rows[0].old_us / 2)
+    assert "relative to `builtin`" in page(found)
+
+
+def test_between_machines_times_are_compared_as_they_are(tmp_path):
+    old = run(tmp_path / "a")
+    new = run(tmp_path / "b", number=1, device_name="Another CPU")
+    for record in new:
+        record["candidate_ns"] = [ns // 2 for ns in record["candidate_ns"]]
+    found = compare(old, new)
+    assert verdicts(found) == {"builtin": "faster", "naive": "faster"}
+    assert "the machines differ" in page(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"versions": OTHER_TORCH}, "versions differ: torch 2.11.0 and 2.12.0"),
+        ({"threads": 1}, "threads differ: 2 and 1"),
+        ({"quick": True}, "quick differ: False and True"),
+    ],
+)
+def test_other_conditions_are_named_and_not_compared(tmp_path, changes, reason):
+    found = compare(run(tmp_path / "a"), run(tmp_path / "b", number=1, **changes))
+    assert found.rows == []
+    assert {why for _, why in found.apart} == {reason}
+    assert f"- {reason}: 7, such as 256x84 kernel, training both, float32, builtin" in page(found)
+
+
+def test_rows_of_one_side_only_and_failures_are_named(tmp_path):
+    old, new = Session(tmp_path / "a"), Session(tmp_path / "b")
+    old.cell("naive")
+    new.cell("tutorial")
+    old.cell("compiled")
+    new.failed_cell("compiled", ERROR, "no compiler")
+    reasons = {name.rpartition(", ")[2]: why for name, why in compare(old.records, new.records).apart}
+    assert reasons == {"naive": "only in OLD", "tutorial": "only in NEW", "compiled": "in NEW: no compiler"}
+
+
+def test_steps_on_other_data_are_not_compared(tmp_path):
+    old, new = Session(tmp_path / "a"), Session(tmp_path / "b")
+    old.step("naive", (0.5, 0.495, 0.505))
+    new.step("naive", (0.5, 0.495, 0.505), digest="1111")
+    assert compare(old.records, new.records).apart == [
+        ("step, fashion-mnist, batch 256, naive", "the data differ"),
+    ]
+
+
+def test_errors_of_two_ratios_add_as_independent_ones():
+    found = divided(Ratio(2.0, 1.9, 2.1), Ratio(1.0, 0.98, 1.02))
+    assert found.value == 2.0
+    assert math.log(found.value / found.low) == pytest.approx(math.hypot(math.log(2 / 1.9), math.log(1.02)))
+    assert divided(Ratio(2.0, 0.0, math.inf), Ratio(1.0, 0.9, 1.1)) == Ratio(2.0, 0.0, math.inf)
+
+
+# The command
+
+
+def test_the_command_fails_on_what_got_slower_when_it_is_told_to(tmp_path, capsys):
+    run(tmp_path / "a")
+    run(tmp_path / "b", (0.6, 0.595, 0.605), 1)
+    folders = [str(tmp_path / "a"), str(tmp_path / "b" / FILE)]
+    assert main(folders) == 0
+    assert "**slower**" in capsys.readouterr().out
+    assert main([*folders, "--fail-on", "slower"]) == 1
+    assert main([folders[0], folders[0], "--fail-on", "slower"]) == 0
+    assert "1 comparable rows: 1 same" in capsys.readouterr().out
+
+
+def test_json_holds_rows_and_what_stands_apart(tmp_path, capsys):
+    run(tmp_path / "a")
+    assert main([str(tmp_path / "a"), str(tmp_path / "a"), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"][0]["verdict"] == "same"
+    assert found["apart"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, ": no such file: name one with records"),
+        (b"", ":1 is no record: the file is empty"),
+        (b"not JSON\n", ":1 is no record: it is not JSON"),
+        (b'{"a": 1}\n', ":1 is no record: schema must be a int"),
+        (b"\xff\xfe\n", ":1 is no record: it is not JSON"),
+    ],
+)
+def test_unusable_input_is_one_line_and_exit_code_2(tmp_path, capsys, content, reason):
+    run(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    if content is not None:
+        (tmp_path / "b" / FILE).write_bytes(content)
+    assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == comparing.UNUSABLE
+    said = capsys.readouterr().err
+    assert reason in said
+    assert str(tmp_path / "b" / FILE) in said
+    assert said.count("\n") == 1
+
+
+def test_the_half_line_of_a_killed_run_is_no_reason_to_refuse(tmp_path):
+    run(tmp_path / "a")
+    with (tmp_path / "a" / FILE).open("ab") as file:
+        file.write(b'{"schema": 1, "ki')
+    assert main([str(tmp_path / "a"), str(tmp_path / "a")]) == 0
+
+
+def test_samples_have_the_conditions_that_are_compared():
+    assert set(comparing.CONDITIONS) <= set(CONDITIONS)
