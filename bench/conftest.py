@@ -137,6 +137,12 @@ def pytest_exception_interact(node: pytest.Item, call: pytest.CallInfo[Any], rep
         node.session.shouldstop = f"{call.excinfo.value}; what was measured before is safe, --resume goes on with it"
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The studies are no part of the main job: they take hours, and are run when they are named."""
+    named = any("studies" in Path(argument.partition("::")[0]).parts for argument in config.args)
+    return True if collection_path.name == "studies" and not named else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Exit as a program does that a signal ended."""

@@ -94,13 +94,14 @@ def verdict_of(record: Record, identical: dict[str, dict[str, Ratio]]) -> str:
     return verdict(Ratio(*record["ratio"]), floor_of(record, identical))
 
 
-def page(records: list[Record]) -> str:
-    """`latency.md`."""
+def page(records: list[Record], answer: str = "") -> str:
+    """`latency.md`, with an answer on top of the tables."""
     identical = floors(records)
     largest = max((noise_floor(list(cells.values())) for cells in identical.values()), default=LEAST_DIFFERENCE)
     device = records[-1]["conditions"]["device_name"]
     parts = [
         f"# Latency: {device}",
+        answer,
         INTRODUCTION.format(
             floor=f"{largest:.1%} here",
             least=LEAST_DIFFERENCE,

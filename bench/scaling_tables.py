@@ -34,12 +34,11 @@ def sentence(done: dict[str, Record]) -> str:
         return ""
     cheap = min(fits, key=lambda name: fits[name]["overhead_us"])
     steep = min(fits, key=lambda name: fits[name]["ns_per_element"])
-    base = fits[BASELINE]
-    return (
-        f"A call costs least with `{cheap}` ({significant(fits[cheap]['overhead_us'])} µs;"
-        f" `builtin` {significant(base['overhead_us'])}), an element with `{steep}`"
-        f" ({significant(fits[steep]['ns_per_element'])} ns; `builtin` {significant(base['ns_per_element'])})."
-    )
+    told = []
+    for name, what, unit in ((cheap, "overhead_us", "µs"), (steep, "ns_per_element", "ns")):
+        beside = "" if name == BASELINE else f"; `{BASELINE}` {significant(fits[BASELINE][what])}"
+        told.append(f"`{name}` ({significant(fits[name][what])} {unit}{beside})")
+    return f"A call costs least with {told[0]}, an element with {told[1]}."
 
 
 def table(done: dict[str, Record]) -> str:

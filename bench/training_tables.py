@@ -185,10 +185,10 @@ def jump(groups: dict[str, list[Training]]) -> str:
     return f" (for `builtin` here by up to {max(steps):.3f} after the second epoch)" if steps else ""
 
 
-def page(records: list[Record]) -> str:
-    """`training.md`."""
+def page(records: list[Record], answer: str = "") -> str:
+    """`training.md`, with an answer on top of the tables."""
     device = records[-1]["conditions"]["device_name"]
-    parts = [f"# Training LeNet: {device}"]
+    parts = [f"# Training LeNet: {device}", answer]
     for configuration, group in configurations(records):
         groups = by_implementation(trainings(group))
         c = configuration
@@ -207,7 +207,7 @@ def page(records: list[Record]) -> str:
             SPEED_NOTE.format(least=UNKNOWN_FLOOR, goal=f"{GOAL:.2f}"),
         ]
     parts += [tables.footnotes(records), tables.conditions(records)]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def comma_separated(records: list[Record]) -> str:

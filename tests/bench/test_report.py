@@ -12,8 +12,9 @@ from bench.records import FILE, RecordsWarning
 from bench.report import MARKERS, build, build_index, build_readme, headline
 from tests.bench.samples import Session
 
-LATENCY = ["latency.md", "latency.csv", "roofline.md", "roofline.csv", "roofline.svg"]
-NAMES = ["records.jsonl", *LATENCY, "training.md", "training.csv"]
+LATENCY = ["latency.md", "latency.csv", "roofline.md", "roofline.csv", "latency.svg", "roofline.svg"]
+TRAINING = [f"training-{name}.svg" for name in ("loss", "train", "test", "time", "speed")]
+NAMES = ["records.jsonl", *LATENCY, "training.md", "training.csv", *TRAINING]
 
 
 def fill(session):
@@ -49,7 +50,8 @@ def test_all_tables_are_written_and_named(folder, session):
 
 def test_only_what_was_measured_gets_a_page(folder, session):
     session.cell("builtin")
-    assert [path.name for path in build(folder)[0]] == NAMES[:6]
+    # The plot of latencies is of LeNet's blocks, and this is none.
+    assert [path.name for path in build(folder)[0]] == [name for name in NAMES[:7] if name != "latency.svg"]
 
 
 def test_building_twice_gives_the_same_bytes(folder, session):
@@ -100,8 +102,9 @@ def test_the_index_lists_machines_newest_first(tmp_path):
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert headings == ["## Device cuda-c", "## Device cpu-b", "## Device cpu-a"]
     assert "last measured 2026-01-03" in text
-    for page in NAMES:
+    for page in ("records.jsonl", "latency.md", "roofline.md", "training.md"):
         assert f"[{page}](cpu-b/{page})" in text
+    assert ".svg" not in text
 
 
 def test_the_index_links_only_to_pages_that_exist(tmp_path):

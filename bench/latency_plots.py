@@ -1,0 +1,71 @@
+"""The plot and the answer of `latency.md`: who is faster than `builtin`, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from bench import tables
+from bench.cases import LENET_SHAPES
+from bench.latency_tables import floor_of, floors, grouped, row_order, verdict_of
+from bench.records import OK, Record
+from bench.roster import AA, BASELINE
+from bench.statistics import FASTER, SAME, SLOWER, Ratio
+
+PLOT = "latency.svg"
+BOTH = "training both"
+
+
+def contenders(records: list[Record]) -> dict[str, list[Record]]:
+    """What each implementation but the baseline has to show, in the tables' order."""
+    found: dict[str, list[Record]] = {}
+    for record in sorted(records, key=row_order):
+        if record["status"] == OK and record["implementation"] not in (BASELINE, AA):
+            found.setdefault(record["implementation"], []).append(record)
+    return found
+
+
+def sentence(records: list[Record]) -> str:
+    """The answer: in how many cells each is faster or slower."""
+    identical = floors(records)
+    told = []
+    for name, cells in contenders(records).items():
+        counts = Counter(verdict_of(record, identical) for record in cells)
+        others = len(cells) - counts[FASTER] - counts[SLOWER]
+        parts = [f"faster in {counts[FASTER]}", f"slower in {counts[SLOWER]}"]
+        parts += [f"neither in {others} ({counts[SAME]} the same)"] if others else []
+        told.append(f"`{name}` is {tables.listed(parts)} of {len(cells)} cells")
+    return f"Against `{BASELINE}`: {'; '.join(told)}." if told else "Nothing was compared with `builtin`."
+
+
+def plotted(records: list[Record]) -> list[Record]:
+    """LeNet's blocks, forward + backward: what the plot shows."""
+    lenet = {"x".join(map(str, shape)) for shape in LENET_SHAPES}
+    return [
+        record
+        for record in records
+        if record["status"] == OK
+        and record["implementation"] != BASELINE
+        and (record["key"]["operation"], record["key"]["pass"], record["key"]["dtype"]) == ("block", BOTH, "float32")
+        and record["key"]["shape"] in lenet
+    ]
+
+
+def plot(records: list[Record]) -> str:
+    """`latency.svg`: ratios with intervals around the baseline; empty without blocks of LeNet."""
+    from bench import plots
+
+    shown, identical = plotted(records), floors(records)
+    rows = [
+        (f"{operation.shape_text}, {r['implementation']}", Ratio(*r["ratio"]), verdict_of(r, identical))
+        for _, operation, _, group in grouped(shown)
+        for r in sorted(group, key=row_order)
+    ]
+    if not rows:
+        return ""
+    return plots.forest(
+        "Time of LeNet's blocks over that of builtin, forward + backward",
+        rows,
+        "time / builtin's time, with 95 % intervals",
+        f"{sentence(records)} A row per block and implementation; left of 1 is faster.",
+        floor=max(floor_of(record, identical) for record in shown),
+    )

@@ -1,0 +1,160 @@
+"""Do implementations train alike?
+
+The same network under the same seed on the same batches, once with each implementation: how far losses and weights move
+apart from those of `builtin`, step by step, beside how far two seeds of `builtin` are apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.records import Record
+from bench.roster import BASELINE, Candidate
+from bench.studies.study import Point, Study
+from bench.tables import listed, markdown
+from models.fashion_mnist import FashionMNIST
+from models.lenet import lenet
+from models.step import Totals, take_step
+from models.training import Settings, shuffled
+
+COMPARED = (BASELINE, "tutorial", "naive", "compiled", "cpu_fused", "triton_fused")
+STEPS, SEEDS = 470, 3
+"""Two epochs."""
+
+AT = (1, 2, 5, 10, 20, 50, 100, 200, 470)
+PLOT = "study-alike.svg"
+OTHER_SEED = "another seed of builtin"
+
+
+def points(norm: str, quick: bool) -> list[Point]:  # noqa: ARG001 - one signature for all
+    """Every implementation under every seed; the baseline against the next seed."""
+    return [
+        {"implementation": name, "seed": seed, "steps": 20 if quick else STEPS}
+        for seed in range(1 if quick else SEEDS)
+        for name in COMPARED
+    ]
+
+
+def measure(point: Point, candidate: Candidate, data: FashionMNIST, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Train next to `builtin`, and note how far apart they are after some of the steps."""
+    from kernels import load
+
+    own_seed = point["seed"] + (candidate.label == BASELINE)
+    ours = _steps(candidate.found, data, own_seed, point["steps"])
+    theirs = _steps(load(BASELINE), data, point["seed"], point["steps"])
+    apart = []
+    for number, ((loss, weights), (other_loss, other)) in enumerate(zip(ours, theirs, strict=True), start=1):
+        if number in AT:
+            distance = float((weights - other).norm() / other.norm())
+            apart.append({"step": number, "weights": distance, "loss": abs(loss - other_loss)})
+    progress(
+        f"{candidate.label}, seed {point['seed']}: weights {apart[-1]['weights']:.1e} apart after {apart[-1]['step']}"
+    )
+    return {"apart": apart}
+
+
+def _steps(implementation: Any, data: FashionMNIST, seed: int, steps: int) -> Any:
+    """Take steps, and yield the loss of each and all weights after it."""
+    device, settings = data.train_images.device, Settings(seed=seed)
+    model = lenet(implementation, seed=seed, device=device)
+    parameters = list(model.parameters())
+    batches: list[Tensor] = []
+    epoch = 0
+    for _ in range(steps):
+        if not batches:
+            epoch += 1
+            batches = list(shuffled(len(data.train_images), seed, epoch).to(device).split(settings.batch_size))
+        totals = Totals(device)
+        take_step(model, parameters, data, batches.pop(0), settings.lr, totals)
+        yield totals.read()[0], torch.cat([p.detach().flatten() for p in parameters])
+
+
+def by_name(records: list[Record]) -> dict[str, list[Record]]:
+    """The trainings of each implementation; those of the baseline stand for another seed."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        name = OTHER_SEED if record["implementation"] == BASELINE else record["implementation"]
+        found.setdefault(name, []).append(record)
+    return found
+
+
+def apart(runs: list[Record], what: str, step: int) -> float:
+    """Mean over seeds at a step; NaN where nobody was there."""
+    values = [a[what] for r in runs for a in r["apart"] if a["step"] == step]
+    return mean(values) if values else math.nan
+
+
+def table(records: list[Record]) -> str:
+    """Distances of weights and losses, a column per step."""
+    found = by_name(records)
+    steps = sorted({a["step"] for r in records for a in r["apart"]})
+    rows = [
+        [what, f"`{name}`" if name != OTHER_SEED else name, *(f"{apart(runs, key, step):.0e}" for step in steps)]
+        for key, what in (("weights", "weights, relative"), ("loss", "loss, absolute"))
+        for name, runs in found.items()
+    ]
+    return markdown(["how far apart", "implementation", *(f"step {step}" for step in steps)], rows, left=2)
+
+
+def answer(records: list[Record]) -> str:
+    """How far apart at the end, against two seeds."""
+    found = by_name(records)
+    seeds = found.pop(OTHER_SEED, [])
+    if not seeds or not found:
+        return "Nobody has been compared with another seed yet."
+    last = max(a["step"] for r in records for a in r["apart"])
+    between = apart(seeds, "weights", last)
+    shares = {name: apart(runs, "weights", last) / between for name, runs in found.items()}
+    told = listed([f"`{name}` {share:.0%}" for name, share in shares.items()])
+    alike = max(shares.values()) < 1
+    return (
+        f"**{'They train alike' if alike else 'Not all train alike'}**: after {last} steps the weights are as far from"
+        f" `{BASELINE}`'s as these shares of the distance between two of its seeds: {told}. Roundings grow with the"
+        " steps, since training is chaotic; what was one rounding in the first step need not stay small."
+    )
+
+
+def plot(records: list[Record]) -> str:
+    """Distance of the weights over steps."""
+    from bench import plots
+
+    series = {
+        name: [(a, d) for a in AT if math.isfinite(d := apart(runs, "weights", a)) and d > 0]
+        for name, runs in by_name(records).items()
+    }
+    series = {name: points for name, points in series.items() if len(points) > 1}
+    if not series:
+        return ""
+    return plots.lines(
+        "How far the weights are from those of builtin",
+        series,
+        "step",
+        "distance / length of all weights",
+        f"{answer(records)} A line per implementation, means over seeds.",
+        log_x=True,
+        log_y=True,
+        dashed=[OTHER_SEED],
+    )
+
+
+STUDY = Study(
+    name="alike",
+    question="Do implementations train alike?",
+    points=points,
+    measure=measure,
+    answer=answer,
+    table=table,
+    plots={PLOT: ("Distance of the weights from those of builtin over steps", plot)},
+    note=(
+        "The same initial weights and batches, at the lesson's settings; *weights*: the Euclidean distance of all"
+        " weights"
+        " from `builtin`'s after the same step, relative to their length; *loss*: of the step's own batch. The row of"
+        " another seed compares `builtin` with itself under the next seed: other initial weights, other batches."
+    ),
+)

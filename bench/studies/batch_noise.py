@@ -1,0 +1,208 @@
+"""Are batch statistics noise?
+
+Batch norm normalises with the mean and variance of a batch, which stand for those of the whole set. How far they are
+off, for batches of 8 to 1024, beside the 1/sqrt(batch) that independent draws would give, and what comes out of
+training with such batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.records import Record
+from bench.roster import Candidate
+from bench.studies.study import Point, Study
+from bench.tables import markdown
+from bench.training_tables import spread
+from models.fashion_mnist import FashionMNIST
+from models.lenet import lenet
+from models.step import normalised
+from models.training import EVALUATION_BATCH, Settings, shuffled, train
+
+SIZES = (8, 32, 128, 256, 512, 1024)
+EPOCHS, SEEDS = 3, 3
+SLOTS = {"1": "after the first convolution", "10": "after the first linear layer"}
+PLOT = "study-batch-noise.svg"
+
+
+def points(norm: str, quick: bool) -> list[Point]:
+    """Every batch size under every seed."""
+    return [
+        {"implementation": norm, "seed": seed, "epochs": 1 if quick else EPOCHS, "batch_size": size}
+        for size in (SIZES[3:5] if quick else SIZES)
+        for seed in range(1 if quick else SEEDS)
+    ]
+
+
+def measure(point: Point, candidate: Candidate, data: FashionMNIST, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Train, and look at what enters two of the slots."""
+    settings = Settings(epochs=point["epochs"], batch_size=point["batch_size"], seed=point["seed"])
+    model = lenet(candidate.found, seed=settings.seed, device=data.train_images.device)
+    epochs = [asdict(epoch) for epoch in train(model, data, settings)]
+    moments = moments_of_images(model, data)
+    order = shuffled(len(data.train_images), settings.seed, settings.epochs + 1).to(data.train_images.device)
+    found = {slot: deviations(*moments[slot], order, settings.batch_size) for slot in SLOTS}
+    progress(
+        f"batch {settings.batch_size}, seed {settings.seed}: test acc {epochs[-1]['test_accuracy']:.3f}, batch means"
+        " off"
+        f" by {found['10']['mean']:.3f} standard deviations"
+    )
+    return {"epochs": epochs, "deviations": found}
+
+
+@torch.inference_mode()
+def moments_of_images(model: nn.Module, data: FashionMNIST) -> dict[str, tuple[Tensor, Tensor]]:
+    """Of every training image the mean and the mean square per channel of what enters each slot: (N, C) in float64."""
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {slot: [] for slot in SLOTS}
+
+    def note(slot: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            values = inputs[0].double().flatten(2) if inputs[0].dim() > 2 else inputs[0].double().unsqueeze(2)
+            found[slot].append((values.mean(2), values.square().mean(2)))
+
+        return hook
+
+    handles = [model.get_submodule(slot).register_forward_pre_hook(note(slot)) for slot in SLOTS]
+    was_training = model.training
+    model.eval()
+    dtype = next(model.parameters()).dtype
+    for images in data.train_images.split(EVALUATION_BATCH):
+        model(normalised(images, dtype))
+    model.train(was_training)
+    for handle in handles:
+        handle.remove()
+    return {slot: (torch.cat([m for m, _ in parts]), torch.cat([s for _, s in parts])) for slot, parts in found.items()}
+
+
+def deviations(means: Tensor, squares: Tensor, order: Tensor, size: int) -> dict[str, float]:
+    """How far batches are off the whole set, root mean square over batches and channels.
+
+    Args:
+        means: Per image and channel, (N, C).
+        squares: Mean squares, the same.
+        order: Of the images, (N,); only whole batches are taken.
+        size: Of a batch.
+
+    Returns:
+        "mean": batch mean - mean of all, in standard deviations of all; "variance": batch variance / that of all, - 1.
+    """
+    mean_all = means.mean(0)
+    variance_all = squares.mean(0) - mean_all.square()
+    whole = len(order) // size * size
+    batched = [values[order[:whole]].view(-1, size, values.shape[1]).mean(1) for values in (means, squares)]
+    variances = batched[1] - batched[0].square()
+    off_mean = (batched[0] - mean_all) / variance_all.sqrt()
+    off_variance = variances / variance_all - 1
+    return {"mean": float(off_mean.square().mean().sqrt()), "variance": float(off_variance.square().mean().sqrt())}
+
+
+def by_size(records: list[Record]) -> dict[int, list[Record]]:
+    """The trainings of each batch size, ascending."""
+    found: dict[int, list[Record]] = {}
+    for record in sorted(records, key=lambda r: int(r["key"]["batch_size"])):
+        found.setdefault(int(record["key"]["batch_size"]), []).append(record)
+    return found
+
+
+def off(runs: list[Record], slot: str, what: str) -> float:
+    """Mean over seeds."""
+    return mean(float(r["deviations"][slot][what]) for r in runs)
+
+
+def table(records: list[Record]) -> str:
+    """A row per batch size."""
+    rows = []
+    for size, runs in by_size(records).items():
+        row = [str(size), f"{1 / math.sqrt(size):.3f}"]
+        row += [f"{off(runs, slot, what):.3f}" for slot in SLOTS for what in ("mean", "variance")]
+        row += [spread([r["epochs"][-1][name] for r in runs]) for name in ("train_loss", "test_accuracy")]
+        rows.append(row)
+    headers = ["batch", "1/√batch"]
+    headers += [f"{what} {where}" for where in SLOTS.values() for what in ("mean", "variance")]
+    return markdown([*headers, "train loss", "test acc"], rows)
+
+
+def exponent(records: list[Record], slot: str, what: str) -> float:
+    """The power of the batch size that the deviation goes with: -0.5 for independent draws."""
+    sizes = by_size(records)
+    x: list[float] = [math.log(size) for size in sizes]
+    y: list[float] = [math.log(off(runs, slot, what)) for runs in sizes.values()]
+    middle_x, middle_y = mean(x), mean(y)
+    return sum((a - middle_x) * (b - middle_y) for a, b in zip(x, y, strict=True)) / sum((a - middle_x) ** 2 for a in x)
+
+
+def answer(records: list[Record]) -> str:
+    """How large the noise is, whether it goes as it should, and at which batch size training is best."""
+    sizes = by_size(records)
+    if len(sizes) < 2:
+        return "Only one batch size has been trained with yet."
+    smallest, largest = min(sizes), max(sizes)
+    power = exponent(records, "10", "mean")
+    accuracy = {size: mean(r["epochs"][-1]["test_accuracy"] for r in runs) for size, runs in sizes.items()}
+    best = max(accuracy, key=lambda size: accuracy[size])
+    return (
+        f"**They are, and as large as independent draws make them.** {SLOTS['10'].capitalize()}, batch means are off by"
+        f" {off(sizes[smallest], '10', 'mean'):.2f} standard deviations in batches of {smallest} and by"
+        f" {off(sizes[largest], '10', 'mean'):.3f} in batches of {largest}, which goes with the batch size to the"
+        " power of"
+        f" {power:.2f} (-0.5 for independent draws). Test accuracy after {records[-1]['key']['epochs']} epochs at the"
+        f" lesson's learning rate is best at {best}: {accuracy[best]:.3f}; at {smallest} it is"
+        f" {accuracy[smallest]:.3f}, at"
+        f" {largest} {accuracy[largest]:.3f}."
+        if abs(power + 0.5) < 0.1
+        else f"**They are, but not as independent draws would be**: deviations go with the batch size to the power of"
+        f" {power:.2f}, not of -0.5."
+    )
+
+
+def plot(records: list[Record]) -> str:
+    """Deviations over batch size, with 1/sqrt(batch)."""
+    from bench import plots
+
+    sizes = by_size(records)
+    if len(sizes) < 2:
+        return ""
+    series = {
+        f"{what}, {where}": [(size, off(runs, slot, what)) for size, runs in sizes.items()]
+        for slot, where in SLOTS.items()
+        for what in ("mean", "variance")
+    }
+    series["1/√batch"] = [(size, 1 / math.sqrt(size)) for size in sizes]
+    return plots.lines(
+        "How far a batch's mean and variance are off the whole set's",
+        series,
+        "batch size",
+        "standard deviations; share of the variance",
+        f"{answer(records)} Root mean square over batches and channels.",
+        log_x=True,
+        log_y=True,
+        dashed=["1/√batch"],
+    )
+
+
+STUDY = Study(
+    name="batch-noise",
+    question="Are batch statistics noise?",
+    points=points,
+    measure=measure,
+    answer=answer,
+    table=table,
+    plots={PLOT: ("Deviations of batch means and variances over batch size", plot)},
+    note=(
+        "LeNet is trained with each batch size at learning rate 1.0; then all training images go through it in eval"
+        " mode,"
+        " and what enters two of its batch norms is gathered into batches of that size in a new order. *mean*: batch"
+        " mean"
+        " less the mean of all, in standard deviations of all; *variance*: batch variance over that of all, less one;"
+        " root"
+        " mean square over batches and channels. After a convolution an image has many values, which are not"
+        " independent."
+    ),
+)

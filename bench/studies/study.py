@@ -1,0 +1,116 @@
+"""What a study is: a question, the trainings that answer it, and the page that says what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench import tables
+from bench.gate import Gate
+from bench.records import OK, Record
+from bench.roster import Candidate
+from models.fashion_mnist import FashionMNIST
+from models.lenet import lenet
+from models.training import Settings, train, warm_up
+
+NORM = ("cpu_fused", "builtin")
+"""Who stands for batch norm: the first that the device has. That implementations train alike is a study of its own."""
+
+Point = dict[str, Any]
+"""What tells one measurement of a study from its others: the implementation's label, the seed, and what is varied."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question.
+
+    Attributes:
+        name: In file names, keys and `-k`: lower case, with dashes.
+        question: The page's title.
+        points: What is measured, given the label that stands for batch norm, and whether it is a quick look.
+        measure: One point, with its candidate, the data, and a listener for progress; the figures of the record.
+        answer: From the good records, what holds, what doesn't, and with which evidence.
+        table: From the same, the evidence.
+        plots: Caption and SVG by file name; an SVG is empty when there is nothing to draw.
+        note: How it was done, for the page.
+    """
+
+    name: str
+    question: str
+    points: Callable[[str, bool], list[Point]]
+    measure: Callable[[Point, Candidate, FashionMNIST, Callable[[str], None]], dict[str, Any]]
+    answer: Callable[[list[Record]], str]
+    table: Callable[[list[Record]], str]
+    plots: Mapping[str, tuple[str, Callable[[list[Record]], str]]]
+    note: str
+
+    @property
+    def file(self) -> str:
+        """Its page."""
+        return f"study-{self.name}.md"
+
+    def newest(self, records: list[Record]) -> list[Record]:
+        """Its good records on the data of the newest one, in the order of their keys' first appearance."""
+        own = [r for r in records if r["key"]["study"] == self.name and r["status"] == OK]
+        if not own:
+            return []
+        last = max(reversed(own), key=lambda r: str(r["time"]))
+        names = ("data", "images")
+        return [r for r in own if all(r["key"][name] == last["key"][name] for name in names)]
+
+    def page(self, records: list[Record]) -> str:
+        """The whole page; empty without records."""
+        good = self.newest(records)
+        failed = [r for r in records if r["key"]["study"] == self.name and r["status"] != OK]
+        if not good:
+            return ""
+        seconds = sum(r["seconds"] for r in good)
+        parts = [
+            f"# {self.question}",
+            self.answer(good),
+            *(f"![{caption}]({name})" for name, (caption, draw) in self.plots.items() if draw(good)),
+            self.table(good),
+            self.note,
+            "\n".join(f"- {tables.reason(r)}" for r in failed),
+            (
+                f"`pytest bench/studies --benchmark-only -k {self.name}`: {len(good)} trainings on {good[-1]['data']},"
+                f" {seconds / 60:.0f} minutes, {len({r['key']['seed'] for r in good})} seeds."
+            ),
+            tables.conditions(good),
+        ]
+        return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+    def pages(self) -> dict[str, Callable[[list[Record]], str]]:
+        """By file name what `bench.report` writes."""
+
+        def drawn(draw: Callable[[list[Record]], str]) -> Callable[[list[Record]], str]:
+            return lambda records: draw(good) if (good := self.newest(records)) else ""
+
+        return {self.file: self.page, **{name: drawn(draw) for name, (_, draw) in self.plots.items()}}
+
+
+def norm(roster: Iterable[Candidate]) -> Candidate:
+    """Who stands for batch norm here."""
+    able = {candidate.label: candidate for candidate in roster if not candidate.unavailable}
+    return next(able[name] for name in NORM if name in able)
+
+
+def why_wrong(candidate: Candidate, gate: Gate) -> str | None:
+    """None, or why it must not train."""
+    return candidate.unavailable or gate.why_wrong(candidate)
+
+
+def train_through(
+    candidate: Candidate, data: FashionMNIST, settings: Settings, progress: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Train LeNet with a candidate, and return the figures of every epoch (`models.training.Epoch`)."""
+    model = lenet(candidate.found, seed=settings.seed, device=data.train_images.device)
+    warm_up(model, data, settings)
+    epochs = [asdict(epoch) for epoch in train(model, data, settings)]
+    last = epochs[-1]
+    progress(
+        f"{candidate.label}, seed {settings.seed}, lr {settings.lr:g}, batch {settings.batch_size},"
+        f" {settings.epochs} epochs: train loss {last['train_loss']:.3f}, test acc {last['test_accuracy']:.3f}"
+    )
+    return epochs

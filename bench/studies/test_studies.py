@@ -1,0 +1,92 @@
+"""Run the studies: one test per training. Accuracies are what they measure; a training's time is only told.
+
+Without `--impl`, batch norm is `cpu_fused` where there is one, else `builtin`, and LeNet without batch norm takes part.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench import environment
+from bench.conftest import CANDIDATES, outcome
+from bench.gate import Gate
+from bench.handover import hand_over, replayed_clock
+from bench.latency import one_line
+from bench.records import ERROR, OK, WRONG, digest
+from bench.roster import PLAIN, Candidate, plain
+from bench.run import Run
+from bench.studies.registry import studies
+from bench.studies.study import Point, Study, norm, why_wrong
+from models import device as devices
+from models.fashion_mnist import FashionMNIST
+
+
+def candidates(config: pytest.Config) -> dict[str, Candidate]:
+    """Who may take part, by label."""
+    return {c.label: c for c in [*config.stash[CANDIDATES], plain()]}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per study and point."""
+    able = candidates(metafunc.config)
+    who = norm([c for c in able.values() if c.label != PLAIN])
+    cases = [
+        pytest.param(study, point, id=f"{study.name}-" + "-".join(f"{v}" for v in point.values()))
+        for study in studies()
+        for point in study.points(who.label, metafunc.config.option.quick)
+        if point["implementation"] in able
+    ]
+    metafunc.parametrize(("study", "point"), cases)
+
+
+@pytest.mark.benchmark(timer=replayed_clock)
+def test_study(
+    study: Study,
+    point: Point,
+    data: FashionMNIST,
+    run: Run,
+    gate: Gate,
+    progress: Callable[[str], None],
+    pytestconfig: pytest.Config,
+    benchmark: BenchmarkFixture,
+) -> None:
+    """Make one training of a study."""
+    candidate = candidates(pytestconfig)[point["implementation"]]
+    file = Path(sys.modules[study.measure.__module__].__file__ or "")
+    candidate = replace(candidate, source=digest([file]) + candidate.source)
+    key = {"kind": "study", "study": study.name, **point, "data": data.name, "images": len(data.train_images)}
+    record = run.done(key, candidate)
+    if record is None:
+        device = devices.find(pytestconfig.option.device)
+        before, start = environment.state(device), time.perf_counter()
+        found = measured(study, point, candidate, data, gate, progress)
+        states = {"state_before": before, "state_after": environment.state(device)}
+        facts = {"data": data.source, "digest": data.digest, "seconds": time.perf_counter() - start}
+        record = run.append(key, {**facts, **found, **states}, candidate)
+    outcome(record)
+    hand_over(benchmark, f"study {study.name}", [1e9 * record["seconds"]])
+
+
+def measured(
+    study: Study,
+    point: Point,
+    candidate: Candidate,
+    data: FashionMNIST,
+    gate: Gate,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    """The figures of a point with status "ok", or the reason why there are none."""
+    try:
+        if reason := why_wrong(candidate, gate):
+            return {"status": candidate.status if candidate.unavailable else WRONG, "reason": reason}
+        return {"status": OK, **study.measure(point, candidate, data, progress)}
+    except Exception as error:
+        return {"status": ERROR, "reason": one_line(error)}

@@ -1,0 +1,254 @@
+"""Studies: they answer from their records, are no part of the main job, and one is run when it is named."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from bench import report
+from bench.environment import ROOT
+from bench.records import ERROR
+from bench.roster import PLAIN
+from bench.studies import alike, batch_noise, faster, jumps, learning_rates
+from bench.studies.registry import studies
+from bench.studies.study import norm
+from models.fashion_mnist import EMBEDDED, load
+from models.lenet import lenet
+from tests.bench.samples import IDLE, candidate
+
+
+def add(session, study, point, figures, **changes):
+    """A record of a study's point."""
+    key = {"kind": "study", "study": study, **point, "data": "fashion-mnist", "images": 60_000}
+    facts = {"data": "Test data", "digest": "0000", "seconds": 30.0, "state_before": IDLE, "state_after": IDLE}
+    return session.run.append(key, {"status": "ok", **facts, **figures, **changes}, candidate(point["implementation"]))
+
+
+def epochs(losses, accuracies, seconds=2.0):
+    return [
+        {"number": n, "train_loss": loss, "train_accuracy": 0.5, "test_accuracy": accuracy, "wall_seconds": seconds}
+        for n, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True), start=1)
+    ]
+
+
+@pytest.mark.parametrize("study", studies(), ids=lambda s: s.name)
+def test_every_study_names_its_points_and_files(study):
+    for quick in (True, False):
+        points = study.points("cpu_fused", quick)
+        assert points
+        assert all({"implementation", "seed"} <= set(point) for point in points)
+        assert len({str(point) for point in points}) == len(points)
+    assert len({point["seed"] for point in study.points("cpu_fused", False)}) >= 3
+    assert len(study.points("cpu_fused", True)) < len(study.points("cpu_fused", False))
+    assert all(name.startswith(f"study-{study.name}") and name.endswith(".svg") for name in study.plots)
+    assert study.question.endswith("?")
+
+
+def test_names_of_studies_are_their_own():
+    assert len({study.name for study in studies()}) == len(studies())
+
+
+def test_batch_norm_is_stood_for_by_the_first_that_is_there():
+    assert norm([candidate("builtin"), candidate("naive")]).label == "builtin"
+
+
+# Faster
+
+
+@pytest.fixture
+def trained(session):
+    for seed in range(3):
+        higher = 0.01 * seed
+        point = {"seed": seed, "epochs": 30}
+        good = epochs([0.3] * 30, [0.7] * 5 + [0.82 + higher] * 25)
+        add(session, "faster", {"implementation": "cpu_fused", **point}, {"epochs": good})
+        slow = epochs([0.6] * 30, [0.6] * 20 + [0.75 + higher] * 10, seconds=1.0)
+        add(session, "faster", {"implementation": PLAIN, **point}, {"epochs": slow})
+    return session
+
+
+def test_the_answer_takes_both_claims_apart(trained):
+    text = faster.answer(faster.STUDY.newest(trained.records))
+    assert text == (
+        "**It trains faster**: after 10 epochs the train loss is 0.300 with batch norm and 0.600 without, the test"
+        " accuracy"
+        " 0.830 and 0.600. **That it changes nothing in the end does not hold**: after 30 epochs the test accuracies"
+        " are"
+        " 0.830 and 0.760, 0.070 apart, and the ranges over 3 seeds do not overlap."
+    )
+
+
+def test_how_long_it_takes_to_a_goal(trained):
+    good = faster.STUDY.newest(trained.records)
+    assert faster.first_to(good[0], 0.80) == (6, 12.0)
+    assert faster.first_to(good[1], 0.80) is None
+    assert "6.0 epochs, 12 s |" in faster.table(good)
+
+
+def test_a_study_has_a_page_with_its_command_and_its_time(trained, folder):
+    failed = {"implementation": "builtin", "seed": 0, "epochs": 30}
+    add(trained, "faster", failed, {}, status=ERROR, reason="RuntimeError: broken")
+    names = {path.name for path in report.build(folder)[0]}
+    assert "study-faster.md" in names
+    text = (folder / "study-faster.md").read_text()
+    assert text.startswith("# Does batch norm train faster, and does it only speed things up?\n\n**It trains faster**")
+    assert "-k faster`: 6 trainings on Test data, 3 minutes, 3 seeds." in text
+    assert "- RuntimeError: broken" in text
+    if "study-faster-loss.svg" in names:  # matplotlib is there
+        assert "](study-faster-loss.svg)" in text
+
+
+def test_only_the_newest_data_count(trained):
+    point = {"implementation": "cpu_fused", "seed": 0, "epochs": 2}
+    key = {"kind": "study", "study": "faster", **point, "data": "other", "images": 10}
+    outcome = {"status": "ok", "data": "Other data", "seconds": 1.0, "epochs": epochs([1.0, 0.9], [0.1, 0.2])}
+    trained.run.append(key, {**outcome, "state_before": IDLE, "state_after": IDLE}, candidate("cpu_fused"))
+    assert [r["key"]["data"] for r in faster.STUDY.newest(trained.records)] == ["other"]
+
+
+# Learning rates
+
+
+def test_rates_at_which_training_fails_are_counted(session):
+    for rate in (0.1, 1.0, 4.0):
+        for seed in range(3):
+            point = {"seed": seed, "epochs": 2, "lr": rate}
+            good = epochs([0.5, 0.4], [0.6, 0.8])
+            add(session, "learning-rates", {"implementation": "cpu_fused", **point}, {"epochs": good})
+            lost = epochs([9.0, float("nan")], [0.3, 0.1]) if rate == 4.0 and seed == 1 else good
+            add(session, "learning-rates", {"implementation": PLAIN, **point}, {"epochs": lost})
+    good = learning_rates.STUDY.newest(session.records)
+    assert learning_rates.answer(good).startswith(
+        "**It does.** After 2 epochs: with batch norm, every seed learns at 4 ("
+    )
+    assert "without, every seed learns at 1 (no larger one)" in learning_rates.answer(good)
+    row = next(line for line in learning_rates.table(good).splitlines() if line.startswith("| 4 "))
+    assert [cell.strip() for cell in row.split("|")][3::2] == ["0 of 3", "1 of 3"]
+
+
+# Batch noise
+
+
+def test_deviations_of_batches_are_those_of_independent_draws():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(40_000, 8, generator=generator, dtype=torch.float64) * 3 + 5
+    order = torch.randperm(len(values), generator=generator)
+    for size in (16, 256):
+        found = batch_noise.deviations(values, values.square(), order, size)
+        assert found["mean"] == pytest.approx(1 / size**0.5, rel=0.1)
+        assert found["variance"] == pytest.approx((2 / size) ** 0.5, rel=0.15)
+
+
+def test_moments_are_those_of_what_enters_the_slots():
+    data, model = load(EMBEDDED, limit=40), lenet("naive", seed=0)
+    means, squares = batch_noise.moments_of_images(model, data)["1"]
+    with torch.no_grad():
+        entered = model[0](data.train_images.float() / 255).double()
+    assert torch.allclose(means, entered.mean((2, 3)), atol=1e-6)
+    assert torch.allclose(squares, entered.square().mean((2, 3)), atol=1e-5)
+    assert batch_noise.moments_of_images(model, data)["10"][0].shape == (40, 120)
+    assert model.training
+
+
+def test_the_power_of_the_batch_size_is_found(session):
+    for size in (8, 128, 1024):
+        figures = {"epochs": epochs([0.5], [0.7]), "deviations": {}}
+        figures["deviations"] = {slot: {"mean": size**-0.5, "variance": 2 * size**-0.25} for slot in batch_noise.SLOTS}
+        add(
+            session, "batch-noise", {"implementation": "cpu_fused", "seed": 0, "epochs": 1, "batch_size": size}, figures
+        )
+    good = batch_noise.STUDY.newest(session.records)
+    assert batch_noise.exponent(good, "10", "mean") == pytest.approx(-0.5)
+    assert batch_noise.exponent(good, "1", "variance") == pytest.approx(-0.25)
+    assert batch_noise.answer(good).startswith("**They are, and as large as independent draws make them.**")
+
+
+# Jumps
+
+
+def test_swings_are_counted_from_where_accuracy_has_settled():
+    accuracies = [0.1, 0.9, 0.8, 0.7, 0.8]
+    record = {"epochs": [{"number": n, "running": a} for n, a in enumerate(accuracies, start=1)]}
+    assert jumps.swing(record, "running") == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("whole", "verdict"), [(0.01, "**Mostly because"), (0.07, "**In part"), (0.1, "**Because the w")]
+)
+def test_the_answer_blames_whoever_swings(session, whole, verdict):
+    rows = [
+        {"number": n, "train_loss": 0.5, "running": 0.7 + 0.1 * (n % 2), "whole": 0.8 + whole * (n % 2), "batch": 0.8}
+        for n in range(1, 11)
+    ]
+    point = {"implementation": "cpu_fused", "seed": 0, "epochs": 10, "momentum": 0.1}
+    figures = {
+        "epochs": rows,
+        "by_batch_size": [{"batch_size": 1, "accuracy": 0.1}, {"batch_size": 256, "accuracy": 0.8}],
+    }
+    add(session, "test-jumps", point, figures)
+    good = jumps.STUDY.newest(session.records)
+    assert jumps.answer(good).startswith(verdict)
+    assert "| 1 " in jumps.table(good)
+
+
+def test_statistics_of_the_whole_set_are_those_of_the_weights_of_now():
+    data, model = load(EMBEDDED, limit=1000), lenet("naive", seed=0)
+    double = jumps.with_whole_statistics(model, data)
+    with torch.no_grad():
+        entered = model[0](data.train_images.float() / 255)
+    assert torch.allclose(double[1].running_mean, entered.mean((0, 2, 3)), atol=1e-5)
+    assert torch.equal(model[1].running_mean, torch.zeros(6))
+
+
+def test_batch_statistics_are_those_of_the_test_batch_down_to_one_image():
+    data, model = load(EMBEDDED, limit=300), lenet("naive", seed=0)
+    expected = copy.deepcopy(model).train()
+    with torch.no_grad():
+        found = expected(data.test_images.float() / 255).argmax(1)
+    wanted = float((found == data.test_labels).float().mean())
+    assert jumps.with_batch_statistics(model, data, len(data.test_images)) == pytest.approx(wanted, abs=0.01)
+    # A single image normalised by itself has nothing left after a linear layer: all get one and the same answer.
+    alone = jumps.with_batch_statistics(model, data, 1)
+    shares = torch.bincount(data.test_labels[: jumps.FEW_IMAGES], minlength=10) / len(data.test_labels)
+    assert min(abs(alone - float(share)) for share in shares) < 1e-6
+
+
+# Alike
+
+
+def test_an_implementation_next_to_itself_is_nowhere_apart_and_another_seed_is():
+    data = load(EMBEDDED, limit=600)
+    for name in ("builtin", "naive"):
+        point = {"implementation": name, "seed": 0, "steps": 5}
+        found = alike.measure(point, candidate(name), data, lambda _: None)["apart"]
+        assert [row["step"] for row in found] == [1, 2, 5]
+        distances = [row["weights"] for row in found]
+        assert (min(distances) > 0.1) if name == "builtin" else (max(distances) < 1e-3)
+
+
+def test_distances_are_measured_against_another_seed(session):
+    for name, distance in (("builtin", 1.0), ("naive", 0.25), ("cpu_fused", 0.5)):
+        point = {"implementation": name, "seed": 0, "steps": 470}
+        add(session, "alike", point, {"apart": [{"step": 470, "weights": distance, "loss": distance / 10}]})
+    good = alike.STUDY.newest(session.records)
+    assert alike.answer(good).startswith("**They train alike**")
+    assert "`naive` 25% and `cpu_fused` 50%" in alike.answer(good)
+
+
+# The command
+
+
+def collected(*arguments):
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments]
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240).stdout
+
+
+def test_studies_are_collected_when_they_are_named_only():
+    assert "test_study[" not in collected("bench", "--impl", "naive")
+    named = collected("bench/studies", "-k", "faster", "--quick")
+    assert "test_study[faster-" in named
+    assert "test_latency" not in named
