@@ -8,8 +8,9 @@ import pytest
 
 from bench import report
 from bench.environment import ROOT
+from bench.headline import headline
 from bench.records import FILE, RecordsWarning
-from bench.report import MARKERS, build, build_index, build_readme, headline
+from bench.report import MARKERS, build, build_index, build_readme
 from tests.bench.samples import Session
 
 LATENCY = ["latency.md", "latency.csv", "roofline.md", "roofline.csv", "latency.svg", "roofline.svg"]

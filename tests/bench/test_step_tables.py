@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from bench import report
+from bench import headline
 from bench.records import ERROR, UNAVAILABLE, WRONG
 from bench.roster import AA, BASELINE, PLAIN
 from bench.step_tables import CSV_HEADERS, comma_separated, page
@@ -183,14 +183,14 @@ def test_other_data_have_a_table_of_their_own(stepped):
 
 
 def headline_row(records, name):
-    headers, rows = report.headline(records)
+    headers, rows = headline.headline(records)
     return dict(zip(headers, next(row for row in rows if row[0] == f"`{name}`"), strict=True))
 
 
 def test_the_headline_takes_the_step_in_pairs_where_there_is_one(session):
     for name, pace in ((BASELINE, 1.0), ("naive", 2.0), ("tutorial", 3.0)):
         session.training(name, [pace] * 7)
-    assert "single training steps" not in report.table(session.records)
+    assert "single training steps" not in headline.table(session.records)
     session.step("naive", (2.5, 2.4, 2.6))
     session.step("naive", (9.0, 9.0, 9.0), images=5120)
     session.failed_step("tutorial", ERROR, "RuntimeError: broken")
@@ -199,7 +199,7 @@ def test_the_headline_takes_the_step_in_pairs_where_there_is_one(session):
     assert headline_row(session.records, "tutorial")["step time ratio"] == "3.00 [3.00, 3.00]"
     fused = headline_row(session.records, "cpu_fused")
     assert (fused["step time ratio"], fused["training, examples/sec"]) == ("0.50 [0.48, 0.52]", "–")
-    assert "Step time ratio: single training steps in pairs, or whole epochs" in report.table(session.records)
+    assert "Step time ratio: single training steps in pairs, or whole epochs" in headline.table(session.records)
 
 
 def test_pages_and_the_terminal_get_their_part(stepped):
