@@ -60,7 +60,7 @@ def sentence(records: list[Record]) -> str:
     if speeds:
         best = min(speeds, key=lambda name: speeds[name])
         share = significant(speeds[best], 2)
-        told += f". The fastest to train with is `{best}`, whose steps take {share} of its time"
+        told += f". The fastest to train with is `{best}`, whose steps take {share} times as long"
     return told + "."
 
 

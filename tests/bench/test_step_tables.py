@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from bench import headline
+from bench import headline, report
 from bench.records import ERROR, UNAVAILABLE, WRONG
 from bench.roster import AA, BASELINE, PLAIN
 from bench.step_tables import CSV_HEADERS, comma_separated, page
