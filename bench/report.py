@@ -21,6 +21,7 @@ from bench import (
     lesson_tables,
     memory_tables,
     profile_tables,
+    report_page,
     roofline_tables,
     scaling_tables,
     step_tables,
@@ -104,6 +105,8 @@ def build(folder: Path) -> tuple[list[Path], str]:
             if text := render(of_kind):
                 written.append(write(folder / name, text))
         short.append(_short(kind, of_kind))
+    if importlib.util.find_spec("bokeh") and (text := report_page.page(records)):
+        written.append(write(folder / report_page.FILE_NAME, text))
     return written, "\n\n".join(short)
 
 

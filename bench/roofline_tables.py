@@ -42,7 +42,7 @@ def page(records: list[Record]) -> str:
     """`roofline.md`."""
     device = records[-1]["conditions"]["device_name"]
     parts = [f"# Roofline: {device}", sentence(records)]
-    parts += [f"![Bandwidth over bytes per implementation]({PLOT})" if _plotted(records) else "", NOTE]
+    parts += [f"![Bandwidth over bytes per implementation]({PLOT})" if plotted(records) else "", NOTE]
     parts += [table(records), explanations(records)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
@@ -106,7 +106,7 @@ def plot(records: list[Record]) -> str:
     """`roofline.svg`: forward + backward of every shape."""
     from bench import plots
 
-    both = _plotted(records)
+    both = plotted(records)
     if not both:
         return ""
     points: dict[str, list[tuple[float, float]]] = {}
@@ -125,7 +125,8 @@ def plot(records: list[Record]) -> str:
     )
 
 
-def _plotted(records: list[Record]) -> list[Record]:
+def plotted(records: list[Record]) -> list[Record]:
+    """What the plot shows: forward + backward in float32."""
     return [r for r in shown(records) if (r["key"]["pass"], r["key"]["dtype"]) == (BOTH, "float32")]
 
 
