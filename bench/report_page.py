@@ -144,7 +144,7 @@ def _ratios(rows: list[dict[str, Any]]) -> Any:
     source = ColumnDataSource({name: [row[name] for row in rows] for name in rows[0]} | {"row": labels})
     chart = figure(
         name="ratios",
-        title="Time of blocks over builtin's, forward + backward (log axis; left of 1 is faster)",
+        title="Blocks, time / builtin's\nforward + backward; left: faster",
         y_range=labels[::-1],
         x_axis_type="log",
         height=max(HEIGHT // 2, 24 * len(rows)),
@@ -208,7 +208,7 @@ def _curves(name: str, title: str, series: dict[str, list[training_plots.Point]]
 
     chart = figure(
         name=name,
-        title=f"{title} (mean, least and greatest of the seeds; click a name to hide it)",
+        title=f"{title}\nmean of the seeds; click a name to hide it",
         height=HEIGHT,
         sizing_mode="stretch_width",
         tools="hover,save",
@@ -270,7 +270,7 @@ def _roofline(records: list[Record]) -> list[Section]:
         return []
     chart = figure(
         name="roofline",
-        title="Bandwidth of batch norm, forward + backward, below that of a plain copy (log axes)",
+        title="Bandwidth of batch norm, forward + backward\nbelow that of a plain copy",
         x_axis_type="log",
         y_axis_type="log",
         x_axis_label="fewest bytes that can move, MB",
@@ -321,12 +321,18 @@ def _table(name: str, rows: list[dict[str, Any]]) -> list[Any]:
         name=f"{name}-table",
         source=source,
         view=CDSView(filter=wanted),
-        columns=[TableColumn(field=column, title=column) for column in rows[0]],
+        columns=[TableColumn(field=column, title=column, width=_width(column, rows)) for column in rows[0]],
+        autosize_mode="none",  # on a phone it scrolls sideways, in place of columns too narrow to read
         height=min(HEIGHT, 30 * len(rows) + 40),
         sizing_mode="stretch_width",
         index_position=None,
     )
     return [field, table]
+
+
+def _width(column: str, rows: list[dict[str, Any]]) -> int:
+    """Pixels that its longest text needs."""
+    return 24 + 7 * max(len(str(text)) for text in [column, *(row[column] for row in rows)])
 
 
 def _html(text: str) -> str:
