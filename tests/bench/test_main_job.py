@@ -258,7 +258,8 @@ def test_one_implementation_is_measured_with_the_baseline_and_aa_and_nothing_els
 
 def test_a_run_leaves_records_and_tables_and_says_where(outcome):
     run = outcome("only naive")
-    names = {FILE, "latency.md", "training.md", "step.md", "roofline.md", "roofline.csv", *TABLES}
+    pages = {"latency.md", "training.md", "step.md", "roofline.md", "report.html"}
+    names = {FILE, *pages, "roofline.csv", "training-speed.svg", *TABLES}
     assert {path.name for path in run.machine.iterdir()} - {LOCK} == names
     assert (run.results / "README.md").is_file()
     for name in names:

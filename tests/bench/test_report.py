@@ -15,7 +15,7 @@ from tests.bench.samples import Session
 
 LATENCY = ["latency.md", "latency.csv", "roofline.md", "roofline.csv", "latency.svg", "roofline.svg"]
 TRAINING = [f"training-{name}.svg" for name in ("loss", "train", "test", "time", "speed")]
-NAMES = ["records.jsonl", *LATENCY, "training.md", "training.csv", *TRAINING]
+NAMES = ["records.jsonl", *LATENCY, "training.md", "training.csv", *TRAINING, "report.html"]
 
 
 def fill(session):
@@ -52,7 +52,11 @@ def test_all_tables_are_written_and_named(folder, session):
 def test_only_what_was_measured_gets_a_page(folder, session):
     session.cell("builtin")
     # The plot of latencies is of LeNet's blocks, and this is none.
-    assert [path.name for path in build(folder)[0]] == [name for name in NAMES[:7] if name != "latency.svg"]
+    assert [path.name for path in build(folder)[0]] == [
+        "records.jsonl",
+        *(name for name in LATENCY if name != "latency.svg"),
+        "report.html",
+    ]
 
 
 def test_building_twice_gives_the_same_bytes(folder, session):
