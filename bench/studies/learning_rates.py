@@ -14,7 +14,7 @@ from typing import Any
 from bench.records import Record
 from bench.roster import PLAIN, Candidate
 from bench.studies.study import Point, Study, train_through
-from bench.tables import markdown
+from bench.tables import listed, markdown
 from bench.training_tables import spread
 from models.fashion_mnist import FashionMNIST
 from models.training import Settings
@@ -23,6 +23,9 @@ RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 4.0)
 EPOCHS, SEEDS = 5, 3
 CHANCE = 0.15
 """Of ten classes, guessing gets a tenth right. Whoever gets no more than this has learned nothing."""
+
+NEAR = 0.05
+"""A rate is of use where the test accuracy is no more than this below the network's best."""
 
 PLOT = "study-learning-rates.svg"
 NETWORKS = ("with batch norm", "without")
@@ -79,25 +82,32 @@ def table(records: list[Record]) -> str:
     )
 
 
+def usable(rates: dict[float, list[Record]]) -> list[float]:
+    """Rates at which every seed learns, and the mean accuracy is near the network's best; ascending."""
+    best = max(mean(map(accuracy, runs)) for runs in rates.values())
+    return [
+        rate for rate, runs in rates.items() if all(map(learned, runs)) and mean(map(accuracy, runs)) >= best - NEAR
+    ]
+
+
 def answer(records: list[Record]) -> str:
-    """The largest rate at which every seed learns, and the best rate, of both networks."""
-    told, largest = [], {}
+    """Up to which rate each network is near its best, and in how many trainings it learned nothing."""
+    told, largest = [], []
     for network, rates in by_rate(records).items():
         if not rates:
             return "Only one of the two networks has been trained yet."
-        best = max(rates, key=lambda rate: mean(accuracy(r) for r in rates[rate]))
-        safe = [rate for rate, runs in rates.items() if all(map(learned, runs))]
-        largest[network] = max(safe, default=0.0)
-        tried = "the largest that was tried" if safe and max(safe) == max(rates) else "no larger one"
-        until = f"every seed learns at {max(safe):g} ({tried})" if safe else "at no rate every seed learns"
+        best = max(rates, key=lambda rate: mean(map(accuracy, rates[rate])))
+        near, runs = usable(rates), [run for those in rates.values() for run in those]
+        largest.append(max(near, default=0.0))
+        where = f"at {listed([f'{rate:g}' for rate in near])}" if near else "nowhere"
+        reached = mean(map(accuracy, rates[best]))
         told.append(
-            f"{network}, {until}, and the best rate is {best:g}, with a test accuracy of"
-            f" {mean(accuracy(r) for r in rates[best]):.3f}"
+            f"{network}{' it' * bool(told)} the best rate is {best:g} (test accuracy {reached:.3f}), and it is within"
+            f" {NEAR:g} of that, with every seed learning, {where}; {sum(not learned(run) for run in runs)} of"
+            f" {len(runs)} trainings learned nothing"
         )
-    holds = largest[NETWORKS[0]] > largest[NETWORKS[1]]
-    epochs = records[-1]["key"]["epochs"]
-    verdict = "It does" if holds else "Not that these trainings show it"
-    return f"**{verdict}.** After {epochs} epochs: {told[0]}; {told[1]}."
+    verdict = "It does" if largest[0] > largest[1] else "Not that these trainings show it"
+    return f"**{verdict}.** After {records[-1]['key']['epochs']} epochs, {told[0]}. {told[1].capitalize()}."
 
 
 def plot(records: list[Record]) -> str:
