@@ -92,7 +92,8 @@ def usable(rates: dict[float, list[Record]]) -> list[float]:
 
 def answer(records: list[Record]) -> str:
     """Up to which rate each network is near its best, and in how many trainings it learned nothing."""
-    told, largest = [], []
+    told: list[str] = []
+    largest: list[float] = []
     for network, rates in by_rate(records).items():
         if not rates:
             return "Only one of the two networks has been trained yet."
