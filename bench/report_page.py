@@ -11,16 +11,13 @@ from html import escape
 from typing import Any
 
 from bench import latency_plots, profile_tables, roofline_tables, step_tables, tables, training_plots
+from bench import report_charts as charts
 from bench.latency_tables import floors, grouped, largest_error, row_order, time_ns, verdict_of
 from bench.records import FILE, OK, Record, latest
 from bench.roster import BASELINE
 from bench.trainings import examples_per_second, last_mean
 
 FILE_NAME = "report.html"
-PALETTE = ("#1f2328", "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#6b4a2b")
-"""Okabe & Ito's, as in `bench/plots.py`; names, legends and hover say the same without colour."""
-
-HEIGHT = 420
 NAMES = re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b|\bp\d{4,}\b")
 """What Bokeh calls documents and models."""
 
@@ -128,34 +125,11 @@ def _latency(records: list[Record]) -> list[Section]:
         for _, _, _, group in grouped(good)
         for r in group
     ]
-    models = [*_table("latency", rows)]
+    models = [*charts.table("latency", rows)]
     wanted = ("block", latency_plots.BOTH)
     if ratios := [r for r in rows if (r["operation"], r["pass"]) == wanted and r["implementation"] != BASELINE]:
-        models.insert(0, _ratios(ratios))
+        models.insert(0, charts.ratios(ratios))
     return [Section("Latency", latency_plots.sentence(records), models)]
-
-
-def _ratios(rows: list[dict[str, Any]]) -> Any:
-    """Ratios with whiskers around the baseline."""
-    from bokeh.models import ColumnDataSource, Span, Whisker
-    from bokeh.plotting import figure
-
-    labels = [f"{row['shape']} {row['implementation']}" for row in rows]
-    source = ColumnDataSource({name: [row[name] for row in rows] for name in rows[0]} | {"row": labels})
-    chart = figure(
-        name="ratios",
-        title="Blocks, time / builtin's\nforward + backward; left: faster",
-        y_range=labels[::-1],
-        x_axis_type="log",
-        height=max(HEIGHT // 2, 24 * len(rows)),
-        sizing_mode="stretch_width",
-        tools="hover,save",
-        tooltips=[("", "@row"), ("ratio", "@ratio [@low, @high]"), ("verdict", "@verdict"), ("time", "@{time, µs} µs")],
-    )
-    chart.scatter("ratio", "row", source=source, size=9, color=PALETTE[1])
-    chart.add_layout(Whisker(source=source, base="row", lower="low", upper="high", dimension="width"))
-    chart.add_layout(Span(location=1, dimension="height", line_dash="dashed"))
-    return chart
 
 
 def _steps(records: list[Record]) -> list[Section]:
@@ -174,7 +148,7 @@ def _steps(records: list[Record]) -> list[Section]:
         for name, r in sorted(done.items(), key=lambda item: row_order(item[1]))
     ]
     group = [r for r in records if r["key"]["images"] == next(iter(done.values()))["key"]["images"]]
-    return [Section("One training step", step_tables.sentence(group), _table("step", rows))]
+    return [Section("One training step", step_tables.sentence(group), charts.table("step", rows))]
 
 
 def _training(records: list[Record]) -> list[Section]:
@@ -192,147 +166,26 @@ def _training(records: list[Record]) -> list[Section]:
         for name, ts in groups.items()
     ]
     curves = [
-        _curves(name, title, training_plots.over_epochs(groups, figure))
+        charts.curves(name, title, training_plots.over_epochs(groups, figure))
         for name, title, figure in (
             ("train-loss", "Train loss over epochs", "train_loss"),
             ("test-accuracy", "Test accuracy over epochs", "test_accuracy"),
         )
     ]
-    return [Section("Training", training_plots.sentence(records), [*curves, *_table("training", rows)])]
-
-
-def _curves(name: str, title: str, series: dict[str, list[training_plots.Point]]) -> Any:
-    """A line per implementation with values on hover; a click on its name hides it."""
-    from bokeh.models import ColumnDataSource
-    from bokeh.plotting import figure
-
-    chart = figure(
-        name=name,
-        title=f"{title}\nmean of the seeds; click a name to hide it",
-        height=HEIGHT,
-        sizing_mode="stretch_width",
-        tools="hover,save",
-        tooltips=[("", "$name"), ("epoch", "@x"), ("mean", "@y{0.000} [@low{0.000}, @high{0.000}]")],
-    )
-    for number, (implementation, points) in enumerate(series.items()):
-        columns = dict(zip(("x", "y", "low", "high"), map(list, zip(*points, strict=True)), strict=True))
-        source, colour = ColumnDataSource(columns), PALETTE[number % len(PALETTE)]
-        chart.line("x", "y", source=source, name=implementation, color=colour, width=2, legend_label=implementation)
-        chart.scatter("x", "y", source=source, name=implementation, color=colour, size=6, legend_label=implementation)
-    chart.legend.click_policy = "hide"
-    return chart
+    return [Section("Training", training_plots.sentence(records), [*curves, *charts.table("training", rows)])]
 
 
 def _profile(records: list[Record]) -> list[Section]:
-    from bokeh.models import ColumnDataSource
-    from bokeh.plotting import figure
-
     steps = profile_tables.done(profile_tables.newest(records, "step"))
     if not steps:
         return []
-    bars = profile_tables.bars(steps)
-    parts = list(dict.fromkeys(part for bar in bars.values() for part in bar))
-    chart = figure(
-        name="parts",
-        title="Parts of a training step, ms",
-        y_range=list(bars)[::-1],
-        height=HEIGHT,
-        sizing_mode="stretch_width",
-        tools="hover,save",
-        tooltips=[("", "@name"), ("$name", "@$name{0.00} ms")],
-    )
-    columns = {"name": list(bars)} | {part: [bar.get(part, 0.0) for bar in bars.values()] for part in parts}
-    colours = [PALETTE[number % len(PALETTE)] for number in range(1, len(parts) + 1)]
-    hatches = ["blank", "blank", "/", ".", "\\", "blank", "x", "-", "|", "+", "o"][: len(parts)]
-    chart.hbar_stack(
-        parts,
-        y="name",
-        height=0.7,
-        color=colours,
-        source=ColumnDataSource(columns),
-        legend_label=parts,
-        hatch_pattern=hatches,
-        hatch_color="white",
-        hatch_alpha=0.5,
-    )
-    chart.add_layout(chart.legend[0], "below")
-    chart.legend.orientation = "horizontal"
-    chart.legend.ncols = 4
-    return [Section("Where the time goes", profile_tables.sentence(steps), [chart])]
+    return [Section("Where the time goes", profile_tables.sentence(steps), [charts.parts(profile_tables.bars(steps))])]
 
 
 def _roofline(records: list[Record]) -> list[Section]:
-    from bokeh.models import ColumnDataSource
-    from bokeh.plotting import figure
-
-    both = roofline_tables.plotted(records)
-    if not both:
+    if not (both := roofline_tables.plotted(records)):
         return []
-    chart = figure(
-        name="roofline",
-        title="Bandwidth of batch norm, forward + backward\nbelow that of a plain copy",
-        x_axis_type="log",
-        y_axis_type="log",
-        x_axis_label="fewest bytes that can move, MB",
-        y_axis_label="GB/s",
-        height=HEIGHT,
-        sizing_mode="stretch_width",
-        tools="hover,save",
-        tooltips=[("", "$name"), ("shape", "@shape"), ("moves", "@x{0.00} MB"), ("bandwidth", "@y{0.0} GB/s")],
-    )
-    by_name: dict[str, list[Record]] = {}
-    for record in sorted(both, key=row_order):
-        by_name.setdefault(record["implementation"], []).append(record)
-    for number, (name, those) in enumerate(by_name.items()):
-        columns = {
-            "x": [r["bytes_minimum"] / 1e6 for r in those],
-            "y": [r["bytes_minimum"] / time_ns(r) for r in those],
-            "shape": [f"{r['key']['shape']} {r['key']['operation']}" for r in those],
-        }
-        colour = PALETTE[number % len(PALETTE)]
-        chart.scatter("x", "y", source=ColumnDataSource(columns), name=name, color=colour, size=8, legend_label=name)
-    ceiling = sorted({(r["bytes_minimum"] / 1e6, r["bytes_minimum"] / r["copy_ns"]) for r in both})
-    chart.line([x for x, _ in ceiling], [y for _, y in ceiling], name="memory copy", legend_label="memory copy")
-    chart.legend.location = "bottom_right"
-    return [Section("Roofline", roofline_tables.sentence(records), [chart])]
-
-
-def _table(name: str, rows: list[dict[str, Any]]) -> list[Any]:
-    """A table that sorts by a click on a header, below a field that filters its rows by the words in it."""
-    from bokeh.models import CDSView, ColumnDataSource, CustomJS, CustomJSFilter, DataTable, TableColumn, TextInput
-
-    source = ColumnDataSource({column: [row[column] for row in rows] for column in rows[0]})
-    field = TextInput(name=f"{name}-filter", title="Show rows with all of these words", sizing_mode="stretch_width")
-    wanted = CustomJSFilter(
-        args={"field": field},
-        code="""
-            const words = field.value_input.toLowerCase().split(/\\s+/).filter(Boolean);
-            const columns = Object.values(source.data);
-            const kept = [];
-            for (let i = 0; i < source.get_length(); i++) {
-                const row = columns.map((column) => String(column[i]).toLowerCase()).join(" ");
-                kept.push(words.every((word) => row.includes(word)));
-            }
-            return kept;
-        """,
-    )
-    field.js_on_change("value_input", CustomJS(args={"source": source}, code="source.change.emit()"))
-    table = DataTable(
-        name=f"{name}-table",
-        source=source,
-        view=CDSView(filter=wanted),
-        columns=[TableColumn(field=column, title=column, width=_width(column, rows)) for column in rows[0]],
-        autosize_mode="none",  # on a phone it scrolls sideways, in place of columns too narrow to read
-        height=min(HEIGHT, 30 * len(rows) + 40),
-        sizing_mode="stretch_width",
-        index_position=None,
-    )
-    return [field, table]
-
-
-def _width(column: str, rows: list[dict[str, Any]]) -> int:
-    """Pixels that its longest text needs."""
-    return 24 + 7 * max(len(str(text)) for text in [column, *(row[column] for row in rows)])
+    return [Section("Roofline", roofline_tables.sentence(records), [charts.roofline(both)])]
 
 
 def _html(text: str) -> str:
