@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bench import environment, report, timing
 from bench.calibration_tables import sentence
-from bench.cases import LENET_SHAPES, Operation
+from bench.cases import BOTH, LENET_SHAPES, Operation
 from bench.records import OK, Journal, RecordsError, exclusive
 from bench.roster import BASELINE, local_candidate
 from bench.run import Run
@@ -31,14 +31,12 @@ from bench.statistics import paired_ratio
 from bench.subjects import Workload
 from bench.timing import Subject
 from kernels import Implementation
-from kernels.agreement import make_problem
 from kernels.reference import Problem
 from models import allocator
 
 GROUPS = 25
 AA_IN_A_GROUP, OTHERS_IN_A_GROUP = 8, 4
 OPERATIONS = [Operation(shape, "kernel") for shape in LENET_SHAPES]
-WHICH = "training both"
 TRUTHS = {"idle": (1.02, 1.05), "one core busy": (1.10,)}
 """Really slower by these factors, on each condition of the machine."""
 
@@ -51,9 +49,9 @@ def sides(implementation: Implementation, problem: Problem, order: random.Random
 
     Where tensors lie in memory is part of what differs between two measurements of the same code.
     """
-    candidate = Workload(implementation, problem).subject(WHICH)
+    candidate = Workload(implementation, problem).subject(BOTH)
     between = torch.empty(order.randrange(1 << 20), dtype=torch.uint8)
-    return candidate, between, Workload(implementation, problem).subject(WHICH)
+    return candidate, between, Workload(implementation, problem).subject(BOTH)
 
 
 def slowed(subject: Subject, factor: float) -> Subject:
@@ -91,7 +89,7 @@ def calibrate(run: Run, groups: int, progress: Callable[[str], None]) -> None:
     """Make all comparisons of all groups, and record each."""
     device = torch.device("cpu")
     baseline = local_candidate(BASELINE, device)
-    problems = [make_problem(operation.shape, seed=SEED) for operation in OPERATIONS]
+    problems = [operation.problem(seed=SEED) for operation in OPERATIONS]
     for condition, factors in TRUTHS.items():
         with load(condition):
             for group in range(groups):

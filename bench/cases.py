@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
+
+from kernels.agreement import make_problem
+from kernels.reference import Problem
 
 LENET_SHAPES = ((256, 6, 24, 24), (256, 16, 8, 8), (256, 120), (256, 84))
 LARGER_SHAPES = ((32, 64, 56, 56), (16, 256, 14, 14), (4096, 1024))
@@ -12,6 +16,7 @@ GPU_SHAPES = ((1024, 256, 14, 14), (20, 6, 65536))
 
 KINDS = ("kernel", "block")
 PASSES = ("training forward", "training backward", "training both", "inference forward")
+BOTH = PASSES[2]
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,17 @@ class Operation:
         if self.kind == "kernel":
             return "batch norm"
         return "batch norm + sigmoid" + (" + 2x2 max-pool" if self.pool else "")
+
+    def problem(self, *, training: bool = True, **settings: Any) -> Problem:
+        """A random problem of this operation; in inference without a backward.
+
+        Args:
+            training: Whether the batch's own statistics normalise.
+            settings: Others that `kernels.agreement.make_problem` takes.
+        """
+        return make_problem(
+            self.shape, activation=self.activation, pool=self.pool, training=training, backward=training, **settings
+        )
 
     def bytes_moved(self, direction: str, itemsize: int) -> int:
         """The fewest bytes that a pass can move: each tensor of the batch's size read or written once.

@@ -20,8 +20,11 @@ import torch
 from bench import checkpoints, memory, profiling, roster, scaling, step, turns
 from bench.gate import Gate
 from bench.isolation import packed
-from bench.latency import Latency, one_line
+from bench.latency import Latency
+from bench.outcomes import one_line, outcome_of
 from bench.records import ERROR, OK, WRONG
+from bench.studies.registry import named
+from bench.studies.study import Point
 from bench.timing import Effort
 from kernels.agreement import attempt
 from kernels.reference import Problem
@@ -135,6 +138,17 @@ class Worker:
     def scaling(self, elements: tuple[int, ...], thread_counts: tuple[int, ...]) -> dict[str, Any]:
         """How its time grows."""
         return scaling.measure(self._candidate, self._baseline, self._device, self._gate, elements, thread_counts)
+
+    def study(self, name: str, point: Point) -> dict[str, Any]:
+        """One training of a study."""
+        study = named(name)
+        return outcome_of(
+            self._candidate,
+            self._gate,
+            self._device,
+            (),
+            lambda: study.measure(point, self._candidate, self._data, lambda line: print(line, file=sys.stderr)),
+        )
 
     def begin(self, settings: Settings, folder: Path, done: int) -> dict[str, Any]:
         """Be ready for the epoch after those that are done."""

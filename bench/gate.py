@@ -11,7 +11,7 @@ from bench.cases import LENET_SHAPES, Operation
 from bench.isolation import ChildError
 from bench.records import ERROR
 from bench.roster import Candidate
-from kernels.agreement import DutyError, Exam, make_problem, worst
+from kernels.agreement import DutyError, Exam, worst
 from kernels.duties import neglected
 
 SEED = 20150212
@@ -77,17 +77,7 @@ class Gate:
         """Made when first needed, and kept with their solutions, which take seconds."""
         blocks = [Operation(shape, "block") for shape in LENET_SHAPES]
         return [
-            Exam(
-                make_problem(
-                    block.shape,
-                    device=self._device,
-                    seed=SEED,
-                    training=training,
-                    activation=block.activation,
-                    pool=block.pool,
-                    backward=training,
-                )
-            )
+            Exam(block.problem(device=self._device, seed=SEED, training=training))
             for block in blocks
             for training in (True, False)
         ]

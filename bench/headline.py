@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench import latency_tables, step_tables, training_tables, trainings
+from bench.cases import BOTH
 from bench.latency_tables import floors, row_order, verdict_of
 from bench.records import OK, Record, latest
 from bench.roster import AA, BASELINE
@@ -10,7 +11,7 @@ from bench.statistics import Ratio
 from bench.tables import markdown, ratio_text
 
 STEP_NOTE = " Step time ratio: single training steps in pairs, or whole epochs where no step was timed."
-HEADLINE = {"shape": "256x6x24x24", "operation": "block", "pass": "training both", "dtype": "float32"}
+HEADLINE = {"shape": "256x6x24x24", "operation": "block", "pass": BOTH, "dtype": "float32"}
 
 
 def headline(records: list[Record]) -> tuple[list[str], list[list[str]]]:

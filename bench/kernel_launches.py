@@ -17,7 +17,7 @@ import torch
 from bench.cases import Operation
 from bench.interpreter import Launch, watch
 from bench.kernel_compile import Target
-from bench.latency import one_line
+from bench.outcomes import one_line
 from kernels import Implementation, load
 from kernels.agreement import Exam, make_problem
 from kernels.reference import Problem
@@ -87,7 +87,7 @@ def passes(implementation: Implementation, problem: Problem, measure: bool) -> d
 
 def problem_of(operation: Operation, layout: str) -> Problem:
     """A problem of the operation's shape, in that layout."""
-    problem = make_problem(operation.shape, activation=operation.activation, pool=operation.pool)
+    problem = operation.problem()
     if layout == CHANNELS_LAST:
         for tensor in (problem.input, problem.grad_output):
             assert tensor is not None

@@ -12,16 +12,17 @@ from typing import Any
 import torch
 
 from bench import device_timing, environment, tampering, timing, traffic
-from bench.cases import Operation
+from bench.cases import BOTH, Operation
 from bench.delegation import delegates_to
 from bench.gate import Gate
-from bench.isolation import Child, ChildError, packed, unpacked
+from bench.isolation import Child, packed, unpacked
+from bench.outcomes import one_line
 from bench.records import ERROR, OK, WRONG, Record
 from bench.roster import AA, Candidate
 from bench.statistics import paired_ratio
 from bench.subjects import Workload
 from bench.timing import Effort, Subject
-from kernels.agreement import Deviation, DutyError, Exam, make_problem, worst
+from kernels.agreement import Deviation, DutyError, Exam, worst
 
 SEED = 20150211  # any fixed number: the day on which the paper went online
 GATE_SEED, SECOND_GATE_SEED = SEED + 1, SEED + 2
@@ -143,18 +144,8 @@ class Latency:
         training = which.startswith("training")
         asked = (candidate.label, operation, training)
         if asked not in self._solved:
-            exam = Exam(
-                make_problem(
-                    operation.shape,
-                    dtype=self.dtype,
-                    device=self.device,
-                    seed=secrets.randbits(31),
-                    training=training,
-                    activation=operation.activation,
-                    pool=operation.pool,
-                    backward=training,
-                )
-            )
+            seed = secrets.randbits(31)
+            exam = Exam(operation.problem(dtype=self.dtype, device=self.device, seed=seed, training=training))
             self._solved[asked] = self._verdict_on(child.ask("solve", packed(exam.problem)), exam, candidate)
         return self._solved[asked] or outcome
 
@@ -176,16 +167,7 @@ class Latency:
         key = (training, seed)
         if key not in self._exams:
             self._exams[key] = Exam(
-                make_problem(
-                    operation.shape,
-                    dtype=self.dtype,
-                    device=self.device,
-                    seed=seed,
-                    training=training,
-                    activation=operation.activation,
-                    pool=operation.pool,
-                    backward=training,
-                )
+                operation.problem(dtype=self.dtype, device=self.device, seed=seed, training=training)
             )
         return self._exams[key]
 
@@ -208,7 +190,7 @@ class Latency:
             start = time.perf_counter()
             first: float | Exception
             try:
-                which = "training both" if training else "inference forward"
+                which = BOTH if training else "inference forward"
                 timing.sample_ns(workload.subject(which), 1, self.device)
                 first = time.perf_counter() - start
             except Exception as error:
@@ -265,13 +247,3 @@ def baseline_side(record: Record) -> dict[str, Any]:
 
 def _plain(deviations: list[Deviation]) -> dict[str, float]:
     return {d.quantity: d.error for d in deviations}
-
-
-def one_line(error: BaseException) -> str:
-    """An exception in one line: its type and the first line of its message."""
-    if isinstance(error, ChildError):
-        return str(error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
-        return "out of memory"
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 from bench import tables
-from bench.cases import LENET_SHAPES
+from bench.cases import BOTH, LENET_SHAPES
 from bench.latency_tables import floor_of, floors, grouped, row_order, verdict_of
 from bench.records import OK, Record
 from bench.roster import AA, BASELINE
 from bench.statistics import FASTER, SAME, SLOWER, Ratio
 
 PLOT = "latency.svg"
-BOTH = "training both"
 
 
 def contenders(records: list[Record]) -> dict[str, list[Record]]:

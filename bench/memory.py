@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd.profiler import profile  # torch.profiler's imports torch's compiler, which takes seconds
 
-from bench import environment, turns
+from bench import turns
 from bench.gate import Gate
-from bench.latency import one_line
 from bench.ledger import Ledger
+from bench.outcomes import outcome_of
 from bench.parts import step_mark, watch
-from bench.records import ERROR, OK, WRONG
 from bench.roster import Candidate
 from bench.step import SETTINGS
 from models.device import synchronize
@@ -145,33 +144,24 @@ def measure(candidate: Candidate, data: FashionMNIST, gate: Gate, batch_sizes: S
         With status "ok": "batches", for each batch size the bytes saved and the peak; "saved", the rows of the parts
         at the batch size "saved_batch": the lesson's, or the middle one where that isn't among them.
     """
-    if reason := candidate.unavailable:
-        return {"status": candidate.status, "reason": reason}
-    if candidate.child:
-        return candidate.child.ask("memory", tuple(batch_sizes))
     device = data.train_images.device
-    before = environment.state(device)
-    try:
-        if reason := gate.why_wrong(candidate):
-            return {"status": WRONG, "reason": reason}
+
+    def figures() -> dict[str, Any]:
         # Peaks first: what torch.compile makes, it makes in a plain step, where nobody takes notes.
         peaks = {size: peak_bytes(candidate, data, size) for size in batch_sizes}
         rows = {size: saved(candidate, data, size) for size in batch_sizes}
-    except Exception as error:
-        return {"status": ERROR, "reason": one_line(error)}
-    shown = SHOWN_BATCH_SIZE if SHOWN_BATCH_SIZE in rows else batch_sizes[len(batch_sizes) // 2]
-    return {
-        "status": OK,
-        "backend": turns.backend(candidate, device),
-        "saved": rows[shown],
-        "saved_batch": shown,
-        "batches": [
-            {"batch_size": size, "saved_bytes": sum(row["bytes"] for row in rows[size]), "peak_bytes": peaks[size]}
-            for size in batch_sizes
-        ],
-        "state_before": before,
-        "state_after": environment.state(device),
-    }
+        shown = SHOWN_BATCH_SIZE if SHOWN_BATCH_SIZE in rows else batch_sizes[len(batch_sizes) // 2]
+        return {
+            "backend": turns.backend(candidate, device),
+            "saved": rows[shown],
+            "saved_batch": shown,
+            "batches": [
+                {"batch_size": size, "saved_bytes": sum(row["bytes"] for row in rows[size]), "peak_bytes": peaks[size]}
+                for size in batch_sizes
+            ],
+        }
+
+    return outcome_of(candidate, gate, device, ("memory", tuple(batch_sizes)), figures)
 
 
 def _first(data: FashionMNIST, batch_size: int) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.environment import ROOT, others_seconds
 from bench.gate import Gate
-from bench.latency import one_line
+from bench.outcomes import one_line
 from bench.records import ERROR, OK, WRONG, Record
 from bench.roster import Candidate
 from bench.run import Run

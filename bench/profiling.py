@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench import environment, operators
+from bench import operators
 from bench.gate import Gate
-from bench.latency import one_line
+from bench.outcomes import outcome_of
 from bench.parts import Place
-from bench.records import ERROR, OK, WRONG
 from bench.roster import Candidate
 from bench.split import by_the_clock
 from bench.step import step_key
@@ -36,33 +35,24 @@ def measure(candidate: Candidate, data: FashionMNIST, gate: Gate, steps: int, fo
         steps: How many steps the clock watches.
         folder: The machine's results, where the trace goes.
     """
-    if reason := candidate.unavailable:
-        return {"status": candidate.status, "reason": reason}
-    if candidate.child:
-        return candidate.child.ask("profile", steps, folder)
     device = data.train_images.device
-    before = environment.state(device)
-    try:
-        if reason := gate.why_wrong(candidate):
-            return {"status": WRONG, "reason": reason}
+
+    def figures() -> dict[str, Any]:
         split = by_the_clock(candidate, data, steps)
         trace = folder / TRACES / f"{re.sub(r'[^A-Za-z0-9_]+', '-', candidate.label)}.json.gz"
         recording = operators.record(candidate, data, trace)
-    except Exception as error:
-        return {"status": ERROR, "reason": one_line(error)}
-    parts = {Place(part["part"], part["which"], part["child"]): part for part in split["parts"]}
-    busy = operators.operators_ms(recording, {place: part["ms"] for place, part in parts.items()})
-    for place, part in parts.items():
-        part["operators_ms"] = busy[place]
-    rows = operators.rows(recording)
-    return {
-        "status": OK,
-        "backend": backend(candidate, device),
-        **split,
-        "profiled_ms": recording.step_ms,
-        "operators": rows,
-        "batch_norm_operators": operators.batch_norm_operators(rows),
-        "trace": f"{TRACES}/{trace.name}",
-        "state_before": before,
-        "state_after": environment.state(device),
-    }
+        parts = {Place(part["part"], part["which"], part["child"]): part for part in split["parts"]}
+        busy = operators.operators_ms(recording, {place: part["ms"] for place, part in parts.items()})
+        for place, part in parts.items():
+            part["operators_ms"] = busy[place]
+        rows = operators.rows(recording)
+        return {
+            "backend": backend(candidate, device),
+            **split,
+            "profiled_ms": recording.step_ms,
+            "operators": rows,
+            "batch_norm_operators": operators.batch_norm_operators(rows),
+            "trace": f"{TRACES}/{trace.name}",
+        }
+
+    return outcome_of(candidate, gate, device, ("profile", steps, folder), figures)

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench import latency_plots, profile_tables, roofline_tables, step_tables, tables, training_plots
 from bench import report_charts as charts
+from bench.cases import BOTH
 from bench.latency_tables import floors, grouped, largest_error, row_order, time_ns, verdict_of
 from bench.records import FILE, OK, Record, latest
 from bench.roster import BASELINE
@@ -126,7 +127,7 @@ def _latency(records: list[Record]) -> list[Section]:
         for r in group
     ]
     models = [*charts.table("latency", rows)]
-    wanted = ("block", latency_plots.BOTH)
+    wanted = ("block", BOTH)
     if ratios := [r for r in rows if (r["operation"], r["pass"]) == wanted and r["implementation"] != BASELINE]:
         models.insert(0, charts.ratios(ratios))
     return [Section("Latency", latency_plots.sentence(records), models)]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from statistics import median
 
 from bench import tables
-from bench.cases import PASSES
+from bench.cases import BOTH, PASSES
 from bench.latency_tables import grouped, row_order, time_ns
 from bench.records import OK, Record
 from bench.roster import AA
 from bench.tables import markdown, significant
 
 PLOT = "roofline.svg"
-BOTH = "training both"
 CSV_HEADERS = (
     "shape",
     "operation",

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import environment, timing
+from bench import timing
+from bench.cases import BOTH
 from bench.gate import Gate
-from bench.latency import one_line
-from bench.records import ERROR, OK, WRONG
+from bench.outcomes import outcome_of
 from bench.roster import Candidate
 from bench.subjects import Workload
 from bench.timing import Effort
@@ -29,7 +29,6 @@ QUICK_ELEMENTS = (1_024, 65_536, 1_048_576)
 PER_IMAGE = (16, 8, 8)
 """LeNet's second slot: batches differ in the number of images only."""
 
-PASS = "training both"  # noqa: S105 - no password
 EFFORT = Effort(seconds=0.1, most_seconds=0.3, least_rounds=6, most_rounds=200)
 SEED = 20150213
 
@@ -104,14 +103,8 @@ def measure(
         elements: Sizes of the batch, multiples of 1024, in the order of the points.
         thread_counts: Each gets points of all sizes and a line. On a GPU one is enough.
     """
-    if reason := candidate.unavailable:
-        return {"status": candidate.status, "reason": reason}
-    if candidate.child:
-        return candidate.child.ask("scaling", tuple(elements), tuple(thread_counts))
-    before = environment.state(device)
-    try:
-        if reason := gate.why_wrong(candidate):
-            return {"status": WRONG, "reason": reason}
+
+    def figures() -> dict[str, Any]:
         points, fits = [], []
         for threads in thread_counts:
             with _threads(threads):
@@ -121,17 +114,9 @@ def measure(
             fits.append({"threads": threads, **asdict(line)})
         largest = torch.empty(shape_of(max(elements)), device=device)
         ran_as = candidate.implementation.backend(largest, True)
-    except Exception as error:
-        return {"status": ERROR, "reason": one_line(error)}
-    return {
-        "status": OK,
-        "backend": ran_as,
-        "points": points,
-        "fits": fits,
-        "pass": PASS,
-        "state_before": before,
-        "state_after": environment.state(device),
-    }
+        return {"backend": ran_as, "points": points, "fits": fits, "pass": BOTH}
+
+    return outcome_of(candidate, gate, device, ("scaling", tuple(elements), tuple(thread_counts)), figures)
 
 
 def shape_of(elements: int) -> tuple[int, ...]:
@@ -150,7 +135,7 @@ def shape_of(elements: int) -> tuple[int, ...]:
 def _point(candidate: Candidate, baseline: Candidate, device: torch.device, elements: int) -> dict[str, Any]:
     """Time one size: medians in nanoseconds per call. Its tensors are gone before the next size has any."""
     problem = make_problem(shape_of(elements), device=device, seed=SEED)
-    own, against = (Workload(who.implementation, problem).subject(PASS) for who in (candidate, baseline))
+    own, against = (Workload(who.implementation, problem).subject(BOTH) for who in (candidate, baseline))
     timing.sample_ns(own, 1, device)  # may compile: the rounds would have it do so without garbage collection
     rounds = timing.paired_rounds(own, against, device, EFFORT, SEED)
     return {

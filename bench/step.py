@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import environment
 from bench.gate import Gate
-from bench.latency import in_pairs, one_line
+from bench.latency import in_pairs
+from bench.outcomes import outcome_of
 from bench.parts import Boundary, step_mark, watch
-from bench.records import ERROR, OK, WRONG
 from bench.roster import Candidate
 from bench.timing import Effort
 from bench.turns import backend, page_faults
@@ -118,28 +117,18 @@ def measure(
     candidate: Candidate, baseline: Candidate, data: FashionMNIST, effort: Effort, gate: Gate
 ) -> dict[str, Any]:
     """The outcome for one contestant: its status, and with status "ok" its samples and what they mean."""
-    if reason := candidate.unavailable:
-        return {"status": candidate.status, "reason": reason}
-    if candidate.child:
-        return candidate.child.ask("step", effort)
     device = data.train_images.device
-    before = environment.state(device)
-    try:
-        if reason := gate.why_wrong(candidate):
-            return {"status": WRONG, "reason": reason}
+
+    def figures() -> dict[str, Any]:
         own, against = Steps(candidate, data), Steps(baseline, data)
         first = own.first_steps()
         against.first_steps()
-        times = in_pairs(own.subject, against.subject, device, effort)
-    except Exception as error:
-        return {"status": ERROR, "reason": one_line(error)}
-    return {
-        "status": OK,
-        "backend": backend(candidate, device),
-        **times,
-        **first,
-        "first_steps": FIRST_STEPS,
-        "batches": f"the whole ones of epoch {EPOCH} in order, the same for both sides of a round",
-        "state_before": before,
-        "state_after": environment.state(device),
-    }
+        return {
+            "backend": backend(candidate, device),
+            **in_pairs(own.subject, against.subject, device, effort),
+            **first,
+            "first_steps": FIRST_STEPS,
+            "batches": f"the whole ones of epoch {EPOCH} in order, the same for both sides of a round",
+        }
+
+    return outcome_of(candidate, gate, device, ("step", effort), figures)

@@ -19,10 +19,9 @@ from models.device import synchronize
 Subject = Callable[[int], Callable[[], object]]
 """What is timed: given a number of iterations it prepares them, off the clock, and returns what runs them."""
 
-SHORTEST_SAMPLE_NS = {"cpu": 250_000}
-"""On a CPU short ones: of those, another program's time slices hit fewer, and they tell no less in the same time."""
+SHORTEST_SAMPLE_NS, SHORTEST_ON_CPU_NS = 1_000_000, 250_000
+"""On a CPU shorter ones: another program's time slices hit fewer of them, and they tell no less in the same time."""
 
-SHORTEST_ELSEWHERE_NS = 1_000_000
 WARM_UP_NS = 30_000_000
 MOST_ITERATIONS = 1000
 
@@ -96,7 +95,7 @@ def settle_iterations(subjects: tuple[Subject, ...], device: torch.device) -> tu
     Returns:
         The iterations per round, the same for all, and the nanoseconds that a round of all will take.
     """
-    iterations, long_enough = 1, SHORTEST_SAMPLE_NS.get(device.type, SHORTEST_ELSEWHERE_NS)
+    iterations, long_enough = 1, SHORTEST_ON_CPU_NS if device.type == "cpu" else SHORTEST_SAMPLE_NS
     while True:
         samples = [min(warm_sample_ns(s, iterations, device) for _ in range(3)) for s in subjects]
         shortest = min(samples)

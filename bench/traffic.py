@@ -27,7 +27,6 @@ from bench.cases import Operation
 from bench.subjects import Workload
 from kernels import Implementation
 from kernels._fused import as_images, output_shape
-from kernels.agreement import make_problem
 
 Passes = Mapping[str, tuple[int, int]]
 """How often a kernel reads and writes an operand, by its name in the operator's schema, or `RESULT`."""
@@ -220,15 +219,7 @@ def _replaced(implementation: Implementation, dtype: torch.dtype) -> bool:
 def _watched(
     implementation: Implementation, operation: Operation, training: bool, dtype: torch.dtype, device: torch.device
 ) -> Traffic:
-    problem = make_problem(
-        operation.shape,
-        dtype=dtype,
-        device=device,
-        training=training,
-        activation=operation.activation,
-        pool=operation.pool,
-        backward=training,
-    )
+    problem = operation.problem(dtype=dtype, device=device, training=training)
     workload = Workload(implementation, problem)
 
     def at_least_the_fewest(watch: Watch, direction: str) -> int | None:

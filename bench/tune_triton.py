@@ -15,16 +15,14 @@ import sys
 import torch
 
 from bench import device_timing
-from bench.cases import Operation, operations
+from bench.cases import BOTH, Operation, operations
 from bench.statistics import Ratio
 from bench.subjects import Workload
 from kernels import load
-from kernels.agreement import make_problem
 from models import device as devices
 
 UNAVAILABLE = 4
 LEAST_GAIN = 0.02
-WHICH = "training both"
 SEED = 20150213
 
 
@@ -39,7 +37,7 @@ def tune(operation: Operation, device: torch.device) -> tuple[str, tuple[int, in
     from kernels import _triton_plan as plan
 
     implementation = load("triton_fused")
-    problem = make_problem(operation.shape, device=device, activation=operation.activation, pool=operation.pool)
+    problem = operation.problem(device=device)
     n, c, *space = operation.shape
     height, width = space if len(space) == 2 else (1, torch.Size(space).numel())
     shape = (n, c, height, width)
@@ -55,7 +53,7 @@ def tune(operation: Operation, device: torch.device) -> tuple[str, tuple[int, in
         table[key] = list(choice)
         plan.divide.cache_clear()
         made = Workload(implementation, problem)
-        made.subject(WHICH)(1)()
+        made.subject(BOTH)(1)()
         return made
 
     ratios: dict[tuple[int, int], Ratio] = {}
@@ -63,7 +61,7 @@ def tune(operation: Operation, device: torch.device) -> tuple[str, tuple[int, in
     for choice in itertools.product((4, 8, 16), (2, 4, 8)):
         if choice == default:
             continue
-        sides = [device_timing.replay(workload(side).subject(WHICH), device) for side in (choice, default)]
+        sides = [device_timing.replay(workload(side).subject(BOTH), device) for side in (choice, default)]
         ratios[choice] = device_timing.ratio_in_pairs(sides, SEED)
     table.pop(key)
     if before:

@@ -20,7 +20,7 @@ from bench import checkpoints, environment
 from bench.cases import LENET_SHAPES
 from bench.gate import Gate
 from bench.isolation import ChildError
-from bench.latency import one_line
+from bench.outcomes import one_line
 from bench.records import ERROR, OK, WRONG, Record
 from bench.roster import Candidate
 from bench.run import Run

@@ -24,3 +24,8 @@ def studies() -> tuple[Study, ...]:
     ]
     found = [module.STUDY for module in modules if isinstance(getattr(module, "STUDY", None), Study)]
     return tuple(sorted(found, key=lambda s: (ORDER.index(s.name) if s.name in ORDER else len(ORDER), s.name)))
+
+
+def named(name: str) -> Study:
+    """The study of that name."""
+    return next(study for study in studies() if study.name == name)

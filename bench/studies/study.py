@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench import tables
-from bench.gate import Gate
 from bench.records import OK, Record
 from bench.roster import Candidate
 from models.fashion_mnist import FashionMNIST
@@ -94,11 +93,6 @@ def norm(roster: Iterable[Candidate]) -> Candidate:
     """Who stands for batch norm here."""
     able = {candidate.label: candidate for candidate in roster if not candidate.unavailable}
     return next(able[name] for name in NORM if name in able)
-
-
-def why_wrong(candidate: Candidate, gate: Gate) -> str | None:
-    """None, or why it must not train."""
-    return candidate.unavailable or gate.why_wrong(candidate)
 
 
 def train_through(

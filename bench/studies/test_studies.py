@@ -10,21 +10,19 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench import environment
 from bench.conftest import CANDIDATES, outcome
 from bench.gate import Gate
 from bench.handover import hand_over, replayed_clock
-from bench.latency import one_line
-from bench.records import ERROR, OK, WRONG, digest
+from bench.outcomes import outcome_of
+from bench.records import digest
 from bench.roster import PLAIN, Candidate, plain
 from bench.run import Run
 from bench.studies.registry import studies
-from bench.studies.study import Point, Study, norm, why_wrong
+from bench.studies.study import Point, Study, norm
 from models import device as devices
 from models.fashion_mnist import FashionMNIST
 
@@ -65,28 +63,10 @@ def test_study(
     key = {"kind": "study", "study": study.name, **point, "data": data.name, "images": len(data.train_images)}
     record = run.done(key, candidate)
     if record is None:
-        device = devices.find(pytestconfig.option.device)
-        before, start = environment.state(device), time.perf_counter()
-        found = measured(study, point, candidate, data, gate, progress)
-        states = {"state_before": before, "state_after": environment.state(device)}
+        device, start = devices.find(pytestconfig.option.device), time.perf_counter()
+        request = ("study", study.name, point)
+        found = outcome_of(candidate, gate, device, request, lambda: study.measure(point, candidate, data, progress))
         facts = {"data": data.source, "digest": data.digest, "seconds": time.perf_counter() - start}
-        record = run.append(key, {**facts, **found, **states}, candidate)
+        record = run.append(key, {**facts, **found}, candidate)
     outcome(record)
     hand_over(benchmark, f"study {study.name}", [1e9 * record["seconds"]])
-
-
-def measured(
-    study: Study,
-    point: Point,
-    candidate: Candidate,
-    data: FashionMNIST,
-    gate: Gate,
-    progress: Callable[[str], None],
-) -> dict[str, Any]:
-    """The figures of a point with status "ok", or the reason why there are none."""
-    try:
-        if reason := why_wrong(candidate, gate):
-            return {"status": candidate.status if candidate.unavailable else WRONG, "reason": reason}
-        return {"status": OK, **study.measure(point, candidate, data, progress)}
-    except Exception as error:
-        return {"status": ERROR, "reason": one_line(error)}

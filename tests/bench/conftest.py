@@ -1,7 +1,10 @@
-"""A results folder to write into, and a session of the main job that writes there."""
+"""A results folder to write into, a session of the main job that writes there, and what makes measuring short."""
 
 import pytest
+import torch
 
+from bench import gate as gates
+from bench.gate import Gate
 from tests.bench.samples import Session
 
 
@@ -13,3 +16,19 @@ def folder(tmp_path):
 @pytest.fixture
 def session(folder):
     return Session(folder)
+
+
+@pytest.fixture
+def one_thread():
+    """Two threads wait for each other for seconds when another process holds one of two cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """As strict as in the main job, but at a shape whose solution takes no seconds."""
+    monkeypatch.setattr(gates, "LENET_SHAPES", ((16, 3),))
+    return Gate(torch.device("cpu"))

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from bench import latency as latencies
 from bench.cases import PASSES, Operation
 from bench.gate import Gate
-from bench.latency import Latency, baseline_side, one_line
+from bench.latency import Latency, baseline_side
+from bench.outcomes import one_line
 from bench.records import ERROR, OK, UNAVAILABLE, WRONG
 from bench.roster import AA, BASELINE, Candidate, identical
 from bench.timing import Effort

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench import gate as gates
 from bench import memory
 from bench.gate import Gate
 from bench.ledger import Ledger
@@ -18,6 +17,7 @@ from bench.roster import AA, BASELINE, PLAIN, Candidate
 from models.fashion_mnist import EMBEDDED, load
 from tests.bench.samples import candidate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 FIRST, SECOND = Place(CONVOLUTION, FORWARD, "first"), Place(LINEAR, FORWARD, "second")
 N = 4
@@ -33,25 +33,9 @@ needs_cpu_fused = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two threads wait for each other for seconds when another process holds one of two cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def data():
     return load(EMBEDDED, limit=300)
-
-
-@pytest.fixture
-def gate(monkeypatch):
-    """As strict as in the main job, but at a shape whose solution takes no seconds."""
-    monkeypatch.setattr(gates, "LENET_SHAPES", ((16, 3),))
-    return Gate(CPU)
 
 
 def user(batch_norm):

@@ -10,9 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench import gate as gates
 from bench import operators, profiling
-from bench.gate import Gate
 from bench.operators import MARK, SPANS, Recording
 from bench.parts import (
     ACTIVATION,
@@ -37,30 +35,15 @@ from bench.step import Steps
 from models.fashion_mnist import EMBEDDED, load
 from tests.bench.samples import candidate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 FORWARD_SECONDS, BACKWARD_SECONDS = 0.004, 0.008
 SLOTS = 4
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two threads wait for each other for seconds when another process holds one of two cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def data():
     return load(EMBEDDED, limit=512)
-
-
-@pytest.fixture
-def gate(monkeypatch):
-    """As strict as in the main job, but at a shape whose solution takes no seconds."""
-    monkeypatch.setattr(gates, "LENET_SHAPES", ((16, 3),))
-    return Gate(CPU)
 
 
 def user(batch_norm, block=None):

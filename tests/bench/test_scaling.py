@@ -11,26 +11,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench import gate as gates
 from bench import scaling, timing
-from bench.gate import Gate
 from bench.records import ERROR, OK, UNAVAILABLE, WRONG
 from bench.roster import BASELINE, Candidate
 from bench.scaling import ELEMENTS, QUICK_ELEMENTS, fit, measure, shape_of, thread_counts
 from bench.timing import Effort
 from tests.bench.samples import candidate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 TINY = (1_024, 2_048, 4_096)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two threads wait for each other for seconds when another process holds one of two cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -46,13 +36,6 @@ def in_name_only():
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setattr(scaling, "EFFORT", Effort(seconds=0.0, most_seconds=0.0, least_rounds=6, most_rounds=6))
-
-
-@pytest.fixture
-def gate(monkeypatch):
-    """As strict as in the main job, but at a shape whose solution takes no seconds."""
-    monkeypatch.setattr(gates, "LENET_SHAPES", ((16, 3),))
-    return Gate(CPU)
 
 
 def user(batch_norm):

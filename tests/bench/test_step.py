@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench import gate as gates
 from bench import step, timing
 from bench.conftest import outcome
 from bench.gate import Gate
@@ -23,28 +22,13 @@ from tests.bench.samples import candidate
 from tests.bench.samples import step_key as sample_key
 
 SHORT = Effort(seconds=0.0, most_seconds=0.0, least_rounds=6, most_rounds=6)
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two threads wait for each other for seconds when another process holds one of two cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def data():
     return load(EMBEDDED, limit=1100)
-
-
-@pytest.fixture
-def gate(monkeypatch):
-    """As strict as in the main job, but at a shape whose solution takes no seconds."""
-    monkeypatch.setattr(gates, "LENET_SHAPES", ((16, 3),))
-    return Gate(CPU)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 KERNEL, BLOCK = Operation((4, 3, 6, 6), "kernel"), Operation((4, 3, 6, 6), "block")
 X = 4 * 3 * 6 * 6 * 4  # bytes of the batch, 1,728
 Y = 4 * 3 * 3 * 3 * 4  # of the pooled block's output, 432
-I = 4 * 3 * 3 * 3 * 8  # noqa: E741 - of a pool's indices, int64: 864
+INDICES = 4 * 3 * 3 * 3 * 8  # of a pool, int64: 864
 C = 3 * 4  # of a number per channel
 
 
@@ -202,10 +202,10 @@ def test_builtin_on_the_cpu():
 
 
 def test_the_block_of_builtin_on_the_cpu():
-    sigmoid, pool = X + X, X + Y + I
+    sigmoid, pool = X + X, X + Y + INDICES
     for which in ("training forward", "inference forward"):
         assert count("builtin", BLOCK, which) == count("builtin", KERNEL, which) + sigmoid + pool
-    pool = Y + I + X + (X + X)  # zeros to dx, then dy is added to it
+    pool = Y + INDICES + X + (X + X)  # zeros to dx, then dy is added to it
     sigmoid = X + X + X
     kernel = count("builtin", KERNEL, "training backward")
     assert count("builtin", BLOCK, "training backward") == pool + sigmoid + kernel
