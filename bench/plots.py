@@ -211,16 +211,18 @@ def curves(
     x_label: str,
     y_label: str,
     description: str,
+    *,
+    log_x: bool = False,
 ) -> str:
     """A line in a band for each series of (x, middle, low, high), its name at the right end."""
-    known = _known("series", series)
+    known = _known("series", series, log_x)
     looks = _looks(series)
     figure, axes = _figure(title, _height(known))
     for name, points in known.items():
         x, middle, low, high = zip(*points, strict=True)
         axes.fill_between(x, low, high, color=looks[name].colour, alpha=0.12, linewidth=0)
         axes.plot(x, middle, **_line(looks[name]), markevery=math.ceil(len(x) / MOST_TICKS))
-    _label_axes(axes, known, x_label, y_label)
+    _label_axes(axes, known, x_label, y_label, log_x)
     _name_ends(figure, axes, known, looks)
     return _svg(figure, title, description)
 

@@ -17,15 +17,13 @@ How often all this is wrong is measured: `python -m bench.calibrate`.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtrik, chdtri, ndtri
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -48,7 +46,7 @@ LEAST_ROUNDS = 6
 """With fewer, not even the range of the ratios covers their median in 95 % of cases: 1 - 2^(1-n)."""
 
 FASTER, SLOWER, SAME, UNCLEAR = "faster", "slower", "same", "unclear"
-Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+Z = float(ndtri((1 + CONFIDENCE) / 2))
 
 
 @dataclass(frozen=True)
@@ -100,16 +98,9 @@ def median_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, 
     return float(min(low, ordered[outside])), float(max(high, ordered[n - 1 - outside]))
 
 
-@functools.cache
 def _left_outside(n: int) -> int:
     """How many of n independent values may be left out at each end: the rest covers their median in 95 % of cases."""
-    tail, outside, below = Fraction(1, 2**n), 0, (1 - Fraction(CONFIDENCE)) / 2
-    term = tail
-    while True:
-        term = term * (n - outside) / (outside + 1)
-        if tail + term > below:
-            return outside
-        tail, outside = tail + term, outside + 1
+    return max(0, math.ceil(bdtrik((1 - CONFIDENCE) / 2, n, 0.5)) - 1)
 
 
 def narrow_enough(ratio: Ratio) -> bool:
@@ -140,16 +131,10 @@ def noise_floor(identical: Sequence[Ratio]) -> float:
     errors = np.log([r.high / r.low for r in known]) / (2 * Z)
     weights = 1 / np.maximum(errors, LEAST_DIFFERENCE / 10) ** 2  # no clock knows better than that
     n, q = len(known), float(weights @ deviations**2)
-    if q <= _chi_square_limit(n):
+    if q <= chdtri(n, 1 - CONFIDENCE):
         return least
     between = math.sqrt((q - n) / float(weights.sum()))
     return max(least, math.expm1(min(Z * between, 100.0)))
-
-
-def _chi_square_limit(n: int) -> float:
-    """The 95 % quantile of chi-square with n degrees of freedom, to 1 % (Wilson & Hilferty 1931)."""
-    part = 2 / (9 * n)
-    return float(n * (1 - part + NormalDist().inv_cdf(CONFIDENCE) * math.sqrt(part)) ** 3)
 
 
 def verdict(ratio: Ratio, floor: float) -> str:

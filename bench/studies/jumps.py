@@ -1,13 +1,13 @@
 """Why does test accuracy jump?
 
 At learning rate 1.0 the test accuracy swings between epochs although the train loss falls. The same weights, after each
-epoch, are evaluated with the running statistics, with statistics estimated anew over the whole training set, and with
-those of the test batches: what the lesson's own evaluation does, since it leaves gradients on.
+epoch, are evaluated with running statistics of several momenta; with such averages again, gathered while the weights
+rest, which have the noise of the first but none of their age; with statistics estimated anew over the whole training
+set; and with those of the test batches: what the lesson's own evaluation does, since it leaves gradients on.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from itertools import pairwise
 from statistics import mean
@@ -18,22 +18,35 @@ from torch import nn
 
 from bench.records import Record
 from bench.roster import Candidate
+from bench.seeds import paired_difference, paired_quotient
+from bench.studies.estimates import Averages, copied, estimated_anew
 from bench.studies.study import Point, Study
 from bench.tables import markdown
 from bench.training_tables import spread
-from kernels import BatchNorm
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
 from models.step import normalised
-from models.training import EVALUATION_BATCH, Settings, evaluate, train
+from models.training import Settings, evaluate, shuffled, train
 
-EPOCHS, SEEDS = 10, 3
-MOMENTA = (0.01, 0.1, 0.5)
+EPOCHS, SEEDS = 10, 6
+MOMENTUM, LAST_BATCH = 0.1, 1.0
+"""Torch's own, and that which knows the last batch only."""
+
+MOMENTA = (0.01, MOMENTUM, 0.5, LAST_BATCH)
 SIZES = (1, 2, 8, 32, 256, 1000)
 FEW_IMAGES = 2000
 """For batches of one and two images, which take as many calls as there are batches."""
 
-WAYS = {"running": "running statistics", "whole": "estimated anew over the training set", "batch": "of the test batch"}
+RUNNING, REST = "running", "rest"
+ANEW, BATCH = "anew", "batch"
+WAYS = {
+    **{f"{RUNNING} {m:g}": f"running, momentum {m:g}" for m in MOMENTA},
+    **{f"{REST} {m:g}": f"weights at rest, momentum {m:g}" for m in MOMENTA},
+    ANEW: "anew over the training set",
+    BATCH: "of the test batch",
+}
+OURS, LATEST = (f"{RUNNING} {m:g}" for m in (MOMENTUM, LAST_BATCH))
+OURS_AT_REST, LATEST_AT_REST = (f"{REST} {m:g}" for m in (MOMENTUM, LAST_BATCH))
 SETTLED = 3
 """From this epoch on swings are counted: in the first ones accuracy rises."""
 
@@ -41,50 +54,46 @@ PLOT = "study-test-jumps.svg"
 
 
 def points(norm: str, quick: bool) -> list[Point]:
-    """Every momentum under every seed."""
-    return [
-        {"implementation": norm, "seed": seed, "epochs": 2 if quick else EPOCHS, "momentum": momentum}
-        for momentum in (MOMENTA[1:2] if quick else MOMENTA)
-        for seed in range(1 if quick else SEEDS)
-    ]
+    """Every seed."""
+    epochs = 2 if quick else EPOCHS
+    return [{"implementation": norm, "seed": seed, "epochs": epochs} for seed in range(1 if quick else SEEDS)]
 
 
 def measure(point: Point, candidate: Candidate, data: FashionMNIST, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Train, and evaluate in three ways after each epoch; at the end with batches of several sizes."""
-    settings = Settings(epochs=point["epochs"], seed=point["seed"])
-    model = lenet(candidate.found, seed=settings.seed, device=data.train_images.device)
-    for module in norms(model):
-        module.momentum = point["momentum"]
+    """Train, and evaluate in all ways after each epoch; at the end with test batches of several sizes."""
+    settings, implementation = Settings(epochs=point["epochs"], seed=point["seed"]), candidate.found
+    model = lenet(implementation, seed=settings.seed, device=data.train_images.device)
+    while_training = Averages(model, MOMENTA)
     epochs = []
     for epoch in train(model, data, settings):
-        ways = {
-            "running": epoch.test_accuracy,
-            "whole": evaluate(with_whole_statistics(model, data), data),
-            "batch": with_batch_statistics(model, data, settings.batch_size),
-        }
-        epochs.append({"number": epoch.number, "train_loss": epoch.train_loss, **ways})
+        anew = estimated_anew(model, implementation, data)
+        at_rest = averages_at_rest(copied(anew, implementation), data, settings)
+        ways = {ANEW: evaluate(anew, data), BATCH: with_batch_statistics(model, data, settings.batch_size)}
+        for name, averages in ((RUNNING, while_training), (REST, at_rest)):
+            for momentum, statistics in averages.statistics.items():
+                ways[f"{name} {momentum:g}"] = evaluate(copied(model, implementation, statistics), data)
+        epochs.append({"number": epoch.number, "train_loss": epoch.train_loss, "accuracy": ways})
+        told = ", ".join(f"{WAYS[way]} {ways[way]:.3f}" for way in (OURS, LATEST, LATEST_AT_REST, ANEW))
+        progress(f"seed {settings.seed}, epoch {epoch.number}: {told}")
     sizes = [{"batch_size": size, "accuracy": with_batch_statistics(model, data, size)} for size in SIZES]
-    told = ", ".join(f"{WAYS[way]} {epochs[-1][way]:.3f}" for way in WAYS)
-    progress(f"momentum {point['momentum']:g}, seed {settings.seed}: {told}")
     return {"epochs": epochs, "by_batch_size": sizes}
 
 
-def norms(model: nn.Module) -> list[BatchNorm]:
-    """The four batch norms."""
-    return [module for module in model.modules() if isinstance(module, BatchNorm)]
-
-
 @torch.inference_mode()
-def with_whole_statistics(model: nn.Module, data: FashionMNIST) -> nn.Module:
-    """A copy whose running statistics are the averages over the whole training set under the weights of now."""
-    double = copy.deepcopy(model).train()
-    for module in norms(double):
-        module.reset_running_stats()
-        module.momentum = None  # the average of all batches
-    dtype = next(double.parameters()).dtype
-    for images in data.train_images.split(EVALUATION_BATCH):
-        double(normalised(images, dtype))
-    return double
+def averages_at_rest(model: nn.Module, data: FashionMNIST, settings: Settings) -> Averages:
+    """Running statistics after a whole epoch of training batches that change no weight.
+
+    Args:
+        model: Its statistics are where the averages begin; they are changed.
+        data: The training images.
+        settings: Batch size and seed.
+    """
+    averages = Averages(model.train(), MOMENTA)
+    dtype = next(model.parameters()).dtype
+    order = shuffled(len(data.train_images), settings.seed, settings.epochs + 1).to(data.train_images.device)
+    for batch in order[: len(order) // settings.batch_size * settings.batch_size].split(settings.batch_size):
+        model(normalised(data.train_images.index_select(0, batch), dtype))
+    return averages
 
 
 @torch.no_grad()
@@ -94,8 +103,7 @@ def with_batch_statistics(model: nn.Module, data: FashionMNIST, size: int) -> fl
     With the lesson's own arithmetic, since torch refuses a single value per channel: there the variance is 0, and
     what comes out is the bias whatever the image.
     """
-    double = lenet("tutorial", device=data.test_images.device)
-    double.load_state_dict(model.state_dict())
+    double = copied(model, "tutorial")
     images = data.test_images[: FEW_IMAGES if size <= 2 else None]
     labels = data.test_labels[: len(images)]
     dtype = next(double.parameters()).dtype
@@ -107,86 +115,89 @@ def with_batch_statistics(model: nn.Module, data: FashionMNIST, size: int) -> fl
     return right / len(labels)
 
 
-def by_momentum(records: list[Record]) -> dict[float, list[Record]]:
-    """The trainings of each momentum, ascending."""
-    found: dict[float, list[Record]] = {}
-    for record in sorted(records, key=lambda r: float(r["key"]["momentum"])):
-        found.setdefault(float(record["key"]["momentum"]), []).append(record)
-    return found
+def series(record: Record, way: str) -> list[float]:
+    """Test accuracy after each epoch."""
+    return [float(epoch["accuracy"][way]) for epoch in record["epochs"]]
 
 
 def swing(record: Record, way: str) -> float:
     """Mean change of accuracy between neighbouring epochs, once it has settled."""
-    values = [epoch[way] for epoch in record["epochs"] if epoch["number"] >= SETTLED]
+    values = series(record, way)[SETTLED - 1 :]
     return mean(abs(b - a) for a, b in pairwise(values)) if len(values) > 1 else 0.0
 
 
-def usual(records: list[Record]) -> list[Record]:
-    """Those with torch's own momentum, or else all."""
-    return by_momentum(records).get(0.1, records)
+def last(record: Record, way: str) -> list[float]:
+    """Of the last five epochs."""
+    return series(record, way)[-5:]
 
 
 def table(records: list[Record]) -> str:
-    """Swings and accuracies per momentum and way; accuracies per batch size."""
+    """Swings and accuracies per way; accuracies per size of the test batch."""
     rows = [
         [
-            f"{momentum:g}",
-            WAYS[way],
-            spread([swing(r, way) for r in runs]),
-            spread([mean(e[way] for e in r["epochs"][-5:]) for r in runs]),
-            spread([min(e[way] for e in r["epochs"][-5:]) for r in runs]),
+            text,
+            spread([swing(r, way) for r in records]),
+            spread([mean(last(r, way)) for r in records]),
+            spread([min(last(r, way)) for r in records]),
         ]
-        for momentum, runs in by_momentum(records).items()
-        for way in WAYS
+        for way, text in WAYS.items()
     ]
-    headers = ["momentum", "statistics", "swing between epochs", "test acc, last 5", "worst of the last 5"]
+    headers = ["statistics", "swing between epochs", "test acc, last 5", "worst of the last 5"]
     sizes: dict[int, list[float]] = {}
     for record in records:
         for row in record["by_batch_size"]:
             sizes.setdefault(row["batch_size"], []).append(row["accuracy"])
-    second = [[str(size), spread(values)] for size, values in sorted(sizes.items())]
     return "\n\n".join(
         [
-            markdown(headers, rows, left=2),
+            markdown(headers, rows),
             "With the statistics of test batches of several sizes, after the last epoch:",
-            markdown(["test batch", "test acc"], second),
+            markdown(
+                ["test batch", "test acc"], [[str(size), spread(values)] for size, values in sorted(sizes.items())]
+            ),
         ]
     )
 
 
 def answer(records: list[Record]) -> str:
-    """Whose swings they are."""
-    runs = usual(records)
-    swings = {way: mean(swing(r, way) for r in runs) for way in WAYS}
-    share = 1 - swings["whole"] / swings["running"] if swings["running"] else 0.0
-    if share > 0.5:
-        verdict = "**Mostly because the running statistics lag behind the weights**"
-    elif share > 0.2:
-        verdict = (
-            "**In part because the running statistics lag behind the weights, and in part because the weights jump**"
-        )
+    """Whose swings they are: of the weights, of the statistics' noise, or of their age."""
+    swings = {way: [swing(r, way) for r in records] for way in (OURS, OURS_AT_REST, ANEW)}
+    if len(records) < 2 or not all(min(values) > 0 for values in swings.values()):
+        return "These trainings are too few or too short to tell."
+    ours, rested, anew = (mean(values) for values in swings.values())
+    against_anew = paired_quotient(swings[OURS], swings[ANEW])
+    noise = paired_quotient(swings[OURS_AT_REST], swings[ANEW])
+    fresh = paired_difference(*([mean(last(r, way)) for r in records] for way in (LATEST_AT_REST, LATEST)))
+    if against_anew.low <= 1:
+        verdict = "**These trainings don't tell whether weights or statistics do it**"
+    elif noise.low > 1:
+        verdict = "**Because of the running statistics, which are noisy**"
     else:
-        verdict = "**Because the weights jump, not because the running statistics lag behind them**"
-    momentum = runs[0]["key"]["momentum"]
-    return (
-        f"{verdict}: between neighbouring epochs the test accuracy moves by {swings['running']:.3f} with the running"
-        f" statistics (momentum {momentum:g}), by {swings['whole']:.3f} with statistics estimated anew over the"
-        " training"
-        f" set, and by {swings['batch']:.3f} with those of the test batch."
+        verdict = "**Because the running statistics belong to older weights**"
+    told = (
+        f"{verdict}: between neighbouring epochs the test accuracy moves by {ours:.3f} with the running statistics"
+        f" (momentum {MOMENTUM:g}), {against_anew.text(1)} times as much as with statistics estimated anew over the"
+        f" training set ({anew:.3f}). Gathered with the same momentum while the weights rest, statistics are as noisy"
+        f" but not as old, and it moves by {rested:.3f}."
     )
+    if fresh.low > 0:
+        told += (
+            " One update is enough to age them: those of the last training batch, made just before the last update,"
+            f" cost {fresh.text(3)} of test accuracy against those of a single batch made after it."
+        )
+    return told
 
 
 def plot(records: list[Record]) -> str:
-    """Accuracy over epochs in the three ways, one seed: a mean over seeds would hide the jumps."""
+    """Accuracy over epochs, one seed: a mean over seeds would hide the jumps."""
     from bench import plots
 
-    first = usual(records)[0]
+    first = records[0]
     if len(first["epochs"]) < 2:
         return ""
-    series = {WAYS[way]: [(e["number"], e[way]) for e in first["epochs"]] for way in WAYS}
+    shown = {WAYS[way]: list(enumerate(series(first, way), start=1)) for way in (OURS, LATEST, LATEST_AT_REST, ANEW)}
     return plots.lines(
         f"Test accuracy of the same weights, seed {first['key']['seed']}",
-        series,
+        shown,
         "epoch",
         "test accuracy",
         f"{answer(records)} A line per kind of statistics.",
@@ -200,12 +211,11 @@ STUDY = Study(
     measure=measure,
     answer=answer,
     table=table,
-    plots={PLOT: ("Test accuracy of the same weights with three kinds of statistics", plot)},
-    note=(
-        f"LeNet at the lesson's settings. *swing*: mean change between neighbouring epochs from epoch {SETTLED} on;"
-        " mean over"
-        " seeds, ± their standard deviation, and the range. The momentum is torch's: the weight of the new batch; it"
-        " doesn't"
-        f" touch the weights. Batches of one and two test images: the first {FEW_IMAGES} of them."
-    ),
+    plots={PLOT: ("Test accuracy of the same weights with four kinds of statistics", plot)},
+    note=f"""\
+LeNet at the lesson's settings; all statistics are of the same weights, since in training they touch none. *momentum* is
+torch's: the weight of the new batch. *weights at rest*: averages of the same momentum over one more epoch of training
+batches that change no weight. *swing*: mean change between neighbouring epochs from epoch {SETTLED} on; mean over
+seeds, ± their standard deviation, and the range; quotients and differences with 95 % intervals of Student's t, in
+pairs. Batches of one and two test images: the first {FEW_IMAGES} of them.""",
 )

@@ -9,12 +9,16 @@ from typing import Any
 from bench import tables
 from bench.records import OK, Record
 from bench.roster import Candidate
+from bench.studies.estimates import estimated_anew, norms
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
-from models.training import Settings, train, warm_up
+from models.training import Settings, evaluate, train, warm_up
 
 NORM = ("cpu_fused", "builtin")
 """Who stands for batch norm: the first that the device has. That implementations train alike is a study of its own."""
+
+TEST_ACCURACY, ANEW = "test_accuracy", "test_accuracy_anew"
+"""Of an epoch: with the running statistics, and with statistics estimated anew."""
 
 Point = dict[str, Any]
 """What tells one measurement of a study from its others: the implementation's label, the seed, and what is varied."""
@@ -50,13 +54,17 @@ class Study:
         return f"study-{self.name}.md"
 
     def newest(self, records: list[Record]) -> list[Record]:
-        """Its good records on the data of the newest one, in the order of their keys' first appearance."""
+        """Its good records of the newest one's data and kind of point, in the order of their keys' first appearance."""
         own = [r for r in records if r["key"]["study"] == self.name and r["status"] == OK]
         if not own:
             return []
         last = max(reversed(own), key=lambda r: str(r["time"]))
         names = ("data", "images")
-        return [r for r in own if all(r["key"][name] == last["key"][name] for name in names)]
+        return [
+            r
+            for r in own
+            if r["key"].keys() == last["key"].keys() and all(r["key"][name] == last["key"][name] for name in names)
+        ]
 
     def page(self, records: list[Record]) -> str:
         """The whole page; empty without records."""
@@ -98,10 +106,19 @@ def norm(roster: Iterable[Candidate]) -> Candidate:
 def train_through(
     candidate: Candidate, data: FashionMNIST, settings: Settings, progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Train LeNet with a candidate, and return the figures of every epoch (`models.training.Epoch`)."""
+    """Train LeNet with a candidate, and return the figures of every epoch (`models.training.Epoch`).
+
+    `ANEW` is the test accuracy of the same weights with statistics estimated anew over the training set, which
+    counts in none of the seconds.
+    """
     model = lenet(candidate.found, seed=settings.seed, device=data.train_images.device)
     warm_up(model, data, settings)
-    epochs = [asdict(epoch) for epoch in train(model, data, settings)]
+    epochs = []
+    for epoch in train(model, data, settings):
+        anew = epoch.test_accuracy
+        if norms(model):
+            anew = evaluate(estimated_anew(model, candidate.found, data), data)
+        epochs.append({**asdict(epoch), ANEW: anew})
     last = epochs[-1]
     progress(
         f"{candidate.label}, seed {settings.seed}, lr {settings.lr:g}, batch {settings.batch_size},"

@@ -26,6 +26,9 @@ from bench.studies.study import Point, Study, norm
 from models import device as devices
 from models.fashion_mnist import FashionMNIST
 
+SHARED = tuple(Path(__file__).with_name(name) for name in ("study.py", "estimates.py"))
+"""What all studies measure with."""
+
 
 def candidates(config: pytest.Config) -> dict[str, Candidate]:
     """Who may take part, by label."""
@@ -58,8 +61,8 @@ def test_study(
 ) -> None:
     """Make one training of a study."""
     candidate = candidates(pytestconfig)[point["implementation"]]
-    file = Path(sys.modules[study.measure.__module__].__file__ or "")
-    candidate = replace(candidate, source=digest([file]) + candidate.source)
+    own = Path(sys.modules[study.measure.__module__].__file__ or "")
+    candidate = replace(candidate, source=digest([own, *SHARED]) + candidate.source)
     key = {"kind": "study", "study": study.name, **point, "data": data.name, "images": len(data.train_images)}
     record = run.done(key, candidate)
     if record is None:
