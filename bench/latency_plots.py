@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from bench import tables
+from bench import latency_tables, tables
 from bench.cases import BOTH, LENET_SHAPES
 from bench.latency_tables import floor_of, floors, grouped, row_order, verdict_of
 from bench.records import OK, Record
@@ -24,7 +24,7 @@ def contenders(records: list[Record]) -> dict[str, list[Record]]:
 
 
 def sentence(records: list[Record]) -> str:
-    """The answer: in how many cells each is faster or slower."""
+    """The answer: who is fastest in how many cells, by how much at LeNet's blocks, and against the baseline."""
     identical = floors(records)
     told = []
     for name, cells in contenders(records).items():
@@ -33,7 +33,26 @@ def sentence(records: list[Record]) -> str:
         parts = [f"faster in {counts[FASTER]}", f"slower in {counts[SLOWER]}"]
         parts += [f"neither in {others} ({counts[SAME]} the same)"] if others else []
         told.append(f"`{name}` is {tables.listed(parts)} of {len(cells)} cells")
-    return f"Against `{BASELINE}`: {'; '.join(told)}." if told else "Nothing was compared with `builtin`."
+    if not told:
+        return f"Nothing was compared with `{BASELINE}`."
+    return f"{_winners(records, identical)}\n\nAgainst `{BASELINE}`: {'; '.join(told)}."
+
+
+def _winners(records: list[Record], identical: dict[str, dict[str, Ratio]]) -> str:
+    cells: dict[tuple[str, ...], dict[str, Record]] = {}
+    for record in records:
+        where = tuple(str(record["key"][name]) for name in ("shape", "operation", "pass", "dtype"))
+        cells.setdefault(where, {})[record["implementation"]] = record
+    wins = Counter(name for group in cells.values() for name in latency_tables.winners(group, identical))
+    shares = tables.listed([f"`{name}` in {number}" for name, number in wins.most_common()])
+    told = f"**Of {len(cells)} cells the fastest, or not to be told from it, is {shares}.**"
+    first = wins.most_common(1)[0][0]
+    ratios = [r["ratio"][0] for r in plotted(records) if r["implementation"] == first]
+    if ratios:
+        least, most = (tables.significant(value, 2) for value in (min(ratios), max(ratios)))
+        took = f"{least} to {most}" if len(ratios) > 1 else least
+        told += f" With `{first}` LeNet's blocks, forward + backward, take {took} times as long as with `{BASELINE}`."
+    return told
 
 
 def plotted(records: list[Record]) -> list[Record]:

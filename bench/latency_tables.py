@@ -10,7 +10,7 @@ from bench import device_tables, tables
 from bench.cases import KINDS, LARGER_SHAPES, LENET_SHAPES, PASSES, Operation
 from bench.records import OK, UNAVAILABLE, Record
 from bench.roster import AA, BASELINE
-from bench.statistics import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio, noise_floor, verdict
+from bench.statistics import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio, fastest, noise_floor, verdict
 from bench.tables import in_place_of_a_figure, markdown, ratio_text, reason, significant
 from bench.timing import EFFORT
 
@@ -94,6 +94,18 @@ def verdict_of(record: Record, identical: dict[str, dict[str, Ratio]]) -> str:
     return verdict(Ratio(*record["ratio"]), floor_of(record, identical))
 
 
+def winners(cells: dict[str, Record], identical: dict[str, dict[str, Ratio]]) -> set[str]:
+    """Who is fastest at an operation and pass, or not to be told from the fastest.
+
+    Args:
+        cells: By implementation.
+        identical: From `floors`.
+    """
+    good = {name: r for name, r in cells.items() if name != AA and r["status"] == OK}
+    floor = max((floor_of(r, identical) for r in good.values()), default=0.0)
+    return fastest({name: Ratio(*r["ratio"]) for name, r in good.items()}, floor, BASELINE)
+
+
 def page(records: list[Record], answer: str = "") -> str:
     """`latency.md`, with an answer on top of the tables."""
     identical = floors(records)
@@ -110,6 +122,7 @@ def page(records: list[Record], answer: str = "") -> str:
             most=EFFORT.most_seconds,
         ),
         "## Ratios at a glance",
+        "Time / `builtin`'s time and the verdict; bold: the fastest of a row, or not to be told from it.",
         summary(records, identical),
         "## Every cell",
     ]
@@ -142,7 +155,7 @@ def grouped(records: list[Record]) -> list[tuple[int, Operation, str, list[Recor
 
 
 def summary(records: list[Record], identical: dict[str, dict[str, Ratio]], *, terminal: bool = False) -> str:
-    """One row per operation and pass, one column per implementation."""
+    """One row per operation and pass, one column per implementation; the fastest are bold, on a terminal starred."""
     names = list(
         dict.fromkeys(r["implementation"] for r in sorted(records, key=row_order) if r["implementation"] != BASELINE)
     )
@@ -150,6 +163,7 @@ def summary(records: list[Record], identical: dict[str, dict[str, Ratio]], *, te
         r["implementation"] for r in records if r["status"] != UNAVAILABLE
     }
     names = [name for name in names if name not in absent]
+    mark = tables.starred if terminal else tables.bold
     rows = []
     for _, operation, dtype, group in grouped(records):
         for which in PASSES:
@@ -157,10 +171,10 @@ def summary(records: list[Record], identical: dict[str, dict[str, Ratio]], *, te
             if not cells:
                 continue
             label = f"{operation.shape_text} {operation.kind}, {which}"
-            row = [label if dtype == "float32" else f"{label}, {dtype}"]
-            row.append(_time(cells.get(BASELINE)))
-            row += [_ratio(cells.get(name), identical) for name in names]
-            rows.append(row)
+            best = winners(cells, identical)
+            row = {BASELINE: _time(cells.get(BASELINE)), **{name: _ratio(cells.get(name), identical) for name in names}}
+            marked = [mark(text, name in best) for name, text in row.items()]
+            rows.append([label if dtype == "float32" else f"{label}, {dtype}", *marked])
     headers = ["operation", "builtin, µs", *names]
     return tables.plain_text(headers, rows) if terminal else markdown(headers, rows)
 

@@ -503,7 +503,8 @@ def _svg(figure: Figure, title: str, description: str) -> str:
     figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     _, _, svg = text.getvalue().partition("<svg ")
     attributes, _, body = svg.partition(">")
-    head = f"<title>{escape(title)}</title>\n<desc>{escape(description)}</desc>\n<style>{_css(body)}</style>"
+    read_out = " ".join(description.replace("**", "").replace("`", "").split())  # Markdown's marks are no words
+    head = f"<title>{escape(title)}</title>\n<desc>{escape(read_out)}</desc>\n<style>{_css(body)}</style>"
     lines_of_body = (line.rstrip() for line in body.splitlines())
     return f'<svg role="img" {attributes}>\n{head}' + "\n".join(lines_of_body) + "\n"
 

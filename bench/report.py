@@ -16,6 +16,7 @@ from pathlib import Path
 from bench import (
     allocator_tables,
     calibration_tables,
+    headline,
     latency_plots,
     latency_tables,
     lesson_tables,
@@ -24,6 +25,7 @@ from bench import (
     report_page,
     roofline_tables,
     scaling_tables,
+    side_by_side,
     step_tables,
     tables,
     training_plots,
@@ -31,7 +33,6 @@ from bench import (
     trainings,
 )
 from bench.environment import ROOT
-from bench.headline import table
 from bench.latency_tables import floors
 from bench.records import FILE, Record, RecordsError, latest, read, read_all
 from bench.studies.registry import studies
@@ -112,7 +113,7 @@ def build(folder: Path) -> tuple[list[Path], str]:
 
 def _short(kind: str, records: list[Record]) -> str:
     if kind == "latency":
-        title = "Latency: time of builtin; the others' ratio to it (below 1 is faster) and verdict"
+        title = "Latency: time of builtin; the others' ratio to it (below 1 is faster) and verdict; *: fastest of a row"
         return title + "\n\n" + latency_tables.summary(records, floors(records), terminal=True)
     if kind == "lesson":
         return lesson_tables.sentence(records)
@@ -141,28 +142,32 @@ def _short(kind: str, records: list[Record]) -> str:
 
 
 def build_index(root: Path) -> Path:
-    """Write `README.md` of a results folder: machines, newest first, and what each found."""
-    lines = [
+    """Write `README.md` of a results folder: machines side by side, then each one, newest first, and what it found."""
+    found = machines(root)
+    parts = [
         "# Results",
-        "",
         "Generated from the records by `python -m bench.report`; one folder per machine, newest first.",
+        side_by_side.tables([(folder.name, records) for folder, records in found]),
     ]
-    for folder, records in machines(root):
+    for folder, records in found:
         newest = records[-1]
         pages = [n for kind in PAGES.values() for n in kind if n.endswith(".md") and (folder / n).exists()]
+        pages += [report_page.FILE_NAME] if (folder / report_page.FILE_NAME).exists() else []
         links = ", ".join(f"[{name}]({folder.name}/{name})" for name in [*pages, FILE])
-        lines += [
-            "",
+        studied = [r for r in latest(records) if r["kind"] == "study"]
+        answers = [f"- [{s.question}]({folder.name}/{s.file}) {text}." for s in studies() if (text := s.short(studied))]
+        claims = "What batch norm is good for in training, by studies of the lesson's claims:"
+        parts += [
             f"## {newest['conditions']['device_name']}",
-            "",
             (
                 f"`{folder.name}`, last measured {newest['time'][:10]},"
                 f" torch {newest['conditions']['versions']['torch']}: {links}"
             ),
-            "",
-            table(records),
+            headline.sentence(records),
+            headline.table(records),
+            "\n".join([claims, "", *answers]) if answers else "",
         ]
-    return write(root / "README.md", "\n".join(lines) + "\n")
+    return write(root / "README.md", "\n\n".join(part for part in parts if part) + "\n")
 
 
 def write(path: Path, text: str) -> Path:
@@ -200,7 +205,8 @@ def build_readme(readme: Path, root: Path) -> None:
     _, _, after = rest.partition(MARKERS[1])
     device = records[-1]["conditions"]["device_name"]
     link = f"On {device}, {records[-1]['conditions']['cores']} cores ([all tables](results/{folder.name}/)):"
-    write(readme, f"{before}{MARKERS[0]}\n{link}\n\n{table(records)}\n{MARKERS[1]}{after}")
+    told = "\n\n".join(part for part in (headline.sentence(records), headline.table(records)) if part)
+    write(readme, f"{before}{MARKERS[0]}\n{link} {told}\n{MARKERS[1]}{after}")
 
 
 def _warn_once() -> Callable[..., None]:

@@ -18,7 +18,7 @@ How often all this is wrong is measured: `python -m bench.calibrate`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,3 +154,22 @@ def verdict(ratio: Ratio, floor: float) -> str:
     if ratio.low > 1 - SAME_WITHIN and ratio.high < 1 + SAME_WITHIN:
         return SAME
     return UNCLEAR
+
+
+def fastest(ratios: Mapping[str, Ratio | None], floor: float, baseline: str) -> set[str]:
+    """Who is fastest, or can't be told from the fastest: an interval, less the noise, begins before the least's ends.
+
+    Args:
+        ratios: To the baseline, by implementation; the baseline's own is 1, whatever is given. None: has no figure.
+        floor: From `noise_floor`, for those ratios.
+        baseline: Who it is.
+
+    Returns:
+        Nobody where there is nobody but the baseline.
+    """
+    known = {name: ratio for name, ratio in ratios.items() if ratio is not None and name != baseline}
+    if not known:
+        return set()
+    known[baseline] = Ratio(1.0, 1.0, 1.0)
+    least = min(known.values(), key=lambda ratio: ratio.value)
+    return {name for name, ratio in known.items() if ratio.low * (1 - floor) <= least.high}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, median
 from typing import Any
 
@@ -66,9 +66,24 @@ def mean_text(values: Sequence[float], decimals: int = 3) -> str:
     return ranged(mean(values), values, decimals)
 
 
+def bold(text: str, marked: bool) -> str:
+    """In Markdown."""
+    return f"**{text}**" if marked else text
+
+
+def starred(text: str, marked: bool) -> str:
+    """For a terminal."""
+    return f"{text} *" if marked else text
+
+
 def listed(parts: Sequence[str]) -> str:
     """`a, b and c`."""
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)
+
+
+def ratios_listed(names: Iterable[str], ratios: Mapping[str, Ratio | None]) -> str:
+    """`a` (0.59 [0.59, 0.60]) and `b`: those of `names`, with the ratios that they have."""
+    return listed([f"`{name}`" + (f" ({ratio_text(ratio)})" if (ratio := ratios.get(name)) else "") for name in names])
 
 
 def reason(record: Record) -> str:

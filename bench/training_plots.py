@@ -8,7 +8,8 @@ from statistics import mean
 
 from bench.records import Record
 from bench.roster import AA, BASELINE, PLAIN
-from bench.tables import significant
+from bench.statistics import UNKNOWN_FLOOR, fastest
+from bench.tables import ratios_listed
 from bench.trainings import (
     Training,
     by_implementation,
@@ -56,11 +57,13 @@ def sentence(records: list[Record]) -> str:
     )
     if PLAIN in groups:
         told += f"; LeNet without batch norm has {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
-    speeds = {n: r.value for n in groups if n not in (BASELINE, PLAIN) and (r := speed_ratio(groups, n))}
-    if speeds:
-        best = min(speeds, key=lambda name: speeds[name])
-        share = significant(speeds[best], 2)
-        told += f". The fastest to train with is `{best}`, whose steps take {share} times as long"
+    ratios = {name: speed_ratio(groups, name) for name in groups if name not in (BASELINE, PLAIN)}
+    if best := fastest(ratios, UNKNOWN_FLOOR, BASELINE):
+        apart = ", which can't be told apart" if len(best) > 1 else ""
+        told += (
+            f". The fastest to train with is {ratios_listed([n for n in groups if n in best], ratios)}{apart}: time of"
+            f" the steps over that of `{BASELINE}`"
+        )
     return told + "."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -65,6 +66,11 @@ class Study:
             for r in own
             if r["key"].keys() == last["key"].keys() and all(r["key"][name] == last["key"][name] for name in names)
         ]
+
+    def short(self, records: list[Record]) -> str:
+        """What is bold in the answer; empty without records."""
+        good = self.newest(records)
+        return "; ".join(re.findall(r"\*\*(.+?)\.?\*\*", self.answer(good))) if good else ""
 
     def page(self, records: list[Record]) -> str:
         """The whole page; empty without records."""
