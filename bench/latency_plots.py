@@ -44,9 +44,10 @@ def _winners(records: list[Record], identical: dict[str, dict[str, Ratio]]) -> s
         where = tuple(str(record["key"][name]) for name in ("shape", "operation", "pass", "dtype"))
         cells.setdefault(where, {})[record["implementation"]] = record
     wins = Counter(name for group in cells.values() for name in latency_tables.winners(group, identical))
-    shares = tables.listed([f"`{name}` in {number}" for name, number in wins.most_common()])
+    ranked = sorted((n for n in (BASELINE, *contenders(records)) if wins[n]), key=lambda n: -wins[n])
+    shares = tables.listed([f"`{name}` in {wins[name]}" for name in ranked])
     told = f"**Of {len(cells)} cells the fastest, or not to be told from it, is {shares}.**"
-    first = wins.most_common(1)[0][0]
+    first = ranked[0]
     ratios = [r["ratio"][0] for r in plotted(records) if r["implementation"] == first]
     if ratios:
         least, most = (tables.significant(value, 2) for value in (min(ratios), max(ratios)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench import tables
+from bench.charts import Chart
 from bench.records import OK, Record
 from bench.tables import markdown
 
@@ -57,13 +58,11 @@ def by_part(done: dict[str, Record]) -> str:
 
 def plot(done: dict[str, Record]) -> str:
     """`profile-memory.svg`."""
-    from bench import plots
-
     series = {
         name: [(b["batch_size"], b["peak_bytes"] / 2**20) for b in record["batches"] if b["peak_bytes"]]
         for name, record in done.items()
     }
-    return plots.lines(
+    return Chart(
         "Peak memory of a training step of LeNet",
         {name: points for name, points in series.items() if points},
         "batch size",
@@ -71,7 +70,7 @@ def plot(done: dict[str, Record]) -> str:
         "Peak memory over the batch size, a line per implementation.",
         log_x=True,
         log_y=True,
-    )
+    ).svg()
 
 
 def comma_separated(done: dict[str, Record]) -> str:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.charts import Chart
+from bench.colours import BLUE, fills, looks
 from bench.latency_tables import row_order, time_ns
 from bench.records import Record
-from bench.training_plots import Point
 
-PALETTE = ("#1f2328", "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#6b4a2b")
-"""Okabe & Ito's, as in `bench/plots.py`; names, legends and hover say the same without colour."""
+MARKERS = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle",
+    "D": "diamond",
+    "v": "inverted_triangle",
+    "P": "plus",
+    "X": "x",
+    "p": "hex",
+    "*": "star",
+}
+HATCHES = {"": "blank", "///": "/", "---": "-", "\\" * 3: "\\", "xxx": "x", "||||": "|", "++++": "+"}
+"""What Bokeh calls those of `bench/colours.py`."""
 
 HEIGHT = 420
 
@@ -31,32 +43,42 @@ def ratios(rows: list[dict[str, Any]]) -> Any:
         tools="hover,save",
         tooltips=[("", "@row"), ("ratio", "@ratio [@low, @high]"), ("verdict", "@verdict"), ("time", "@{time, µs} µs")],
     )
-    chart.scatter("ratio", "row", source=source, size=9, color=PALETTE[1])
+    chart.scatter("ratio", "row", source=source, size=9, color=BLUE)
     chart.add_layout(Whisker(source=source, base="row", lower="low", upper="high", dimension="width"))
     chart.add_layout(Span(location=1, dimension="height", line_dash="dashed"))
     return chart
 
 
-def curves(name: str, title: str, series: dict[str, list[Point]]) -> Any:
-    """A line per implementation with values on hover; a click on its name hides it."""
+def lines(name: str, chart: Chart) -> Any:
+    """A line per series with values on hover; a click on its name hides it."""
     from bokeh.models import ColumnDataSource
     from bokeh.plotting import figure
 
-    chart = figure(
+    banded = any(len(point) > 2 for points in chart.series.values() for point in points)
+    drawn = figure(
         name=name,
-        title=f"{title}\nmean of the seeds; click a name to hide it",
+        title=f"{chart.title}\n{'means of the seeds; ' * banded}click a name to hide it",
+        x_axis_label=chart.x_label,
+        y_axis_label=chart.y_label,
+        x_axis_type="log" if chart.log_x else "linear",
+        y_axis_type="log" if chart.log_y else "linear",
         height=HEIGHT,
         sizing_mode="stretch_width",
         tools="hover,save",
-        tooltips=[("", "$name"), ("epoch", "@x"), ("mean", "@y{0.000} [@low{0.000}, @high{0.000}]")],
+        tooltips=[
+            ("", "$name"),
+            (chart.x_label, "@x"),
+            (chart.y_label, "@y{0.0000} [@low{0.0000}, @high{0.0000}]" if banded else "@y{0.0000}"),
+        ],
     )
-    for number, (implementation, points) in enumerate(series.items()):
-        columns = dict(zip(("x", "y", "low", "high"), map(list, zip(*points, strict=True)), strict=True))
-        source, colour = ColumnDataSource(columns), PALETTE[number % len(PALETTE)]
-        chart.line("x", "y", source=source, name=implementation, color=colour, width=2, legend_label=implementation)
-        chart.scatter("x", "y", source=source, name=implementation, color=colour, size=6, legend_label=implementation)
-    chart.legend.click_policy = "hide"
-    return chart
+    for label, look in looks(chart.series, chart.dashed).items():
+        points = zip(*chart.series[label], strict=True)
+        columns = dict(zip(("x", "y", "low", "high"), map(list, points), strict=False))
+        line = {"source": ColumnDataSource(columns), "name": label, "color": look.colour, "legend_label": label}
+        drawn.line("x", "y", width=2, line_dash="dashed" if look.line == "--" else "solid", **line)
+        drawn.scatter("x", "y", size=7, marker=MARKERS[look.marker], **line)
+    drawn.legend.click_policy = "hide"
+    return drawn
 
 
 def parts(bars: dict[str, dict[str, float]]) -> Any:
@@ -75,16 +97,15 @@ def parts(bars: dict[str, dict[str, float]]) -> Any:
         tooltips=[("", "@name"), ("$name", "@$name{0.00} ms")],
     )
     columns = {"name": list(bars)} | {part: [bar.get(part, 0.0) for bar in bars.values()] for part in names}
-    colours = [PALETTE[number % len(PALETTE)] for number in range(1, len(names) + 1)]
-    hatches = ["blank", "blank", "/", ".", "\\", "blank", "x", "-", "|", "+", "o"][: len(names)]
+    looks_of = fills(names)
     chart.hbar_stack(
         names,
         y="name",
         height=0.7,
-        color=colours,
+        color=[looks_of[part]["facecolor"] for part in names],
         source=ColumnDataSource(columns),
         legend_label=names,
-        hatch_pattern=hatches,
+        hatch_pattern=[HATCHES[looks_of[part]["hatch"]] for part in names],
         hatch_color="white",
         hatch_alpha=0.5,
     )
@@ -114,14 +135,15 @@ def roofline(records: list[Record]) -> Any:
     by_name: dict[str, list[Record]] = {}
     for record in sorted(records, key=row_order):
         by_name.setdefault(record["implementation"], []).append(record)
-    for number, (name, those) in enumerate(by_name.items()):
+    for name, look in looks(by_name).items():
+        those = by_name[name]
         columns = {
             "x": [r["bytes_minimum"] / 1e6 for r in those],
             "y": [r["bytes_minimum"] / time_ns(r) for r in those],
             "shape": [f"{r['key']['shape']} {r['key']['operation']}" for r in those],
         }
-        colour = PALETTE[number % len(PALETTE)]
-        chart.scatter("x", "y", source=ColumnDataSource(columns), name=name, color=colour, size=8, legend_label=name)
+        line = {"source": ColumnDataSource(columns), "name": name, "color": look.colour, "legend_label": name}
+        chart.scatter("x", "y", size=8, marker=MARKERS[look.marker], **line)
     ceiling = sorted({(r["bytes_minimum"] / 1e6, r["bytes_minimum"] / r["copy_ns"]) for r in records})
     chart.line([x for x, _ in ceiling], [y for _, y in ceiling], name="memory copy", legend_label="memory copy")
     chart.legend.location = "bottom_right"

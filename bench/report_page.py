@@ -16,6 +16,7 @@ from bench.cases import BOTH
 from bench.latency_tables import floors, grouped, largest_error, row_order, time_ns, verdict_of
 from bench.records import FILE, OK, Record, latest
 from bench.roster import BASELINE
+from bench.studies.registry import studies
 from bench.trainings import examples_per_second, last_mean
 
 FILE_NAME = "report.html"
@@ -76,7 +77,7 @@ def page(records: list[Record]) -> str:
     from jinja2 import Template
 
     newest = latest(records)
-    kinds = {kind: [r for r in newest if r["kind"] == kind] for kind in ("latency", "step", "profile")}
+    kinds = {kind: [r for r in newest if r["kind"] == kind] for kind in ("latency", "step", "profile", "study")}
     epochs = [r for r in records if r["kind"] == "epoch"]
     sections = [
         *_latency(kinds["latency"]),
@@ -84,6 +85,7 @@ def page(records: list[Record]) -> str:
         *_training(epochs),
         *_profile(kinds["profile"]),
         *_roofline(kinds["latency"]),
+        *_studies(kinds["study"]),
     ]
     if not sections:
         return ""
@@ -167,13 +169,20 @@ def _training(records: list[Record]) -> list[Section]:
         for name, ts in groups.items()
     ]
     curves = [
-        charts.curves(name, title, training_plots.over_epochs(groups, figure))
-        for name, title, figure in (
-            ("train-loss", "Train loss over epochs", "train_loss"),
-            ("test-accuracy", "Test accuracy over epochs", "test_accuracy"),
-        )
+        charts.lines(name.removesuffix(".svg"), chart)
+        for name, draw in training_plots.CHARTS.items()
+        if (chart := draw(records))
     ]
     return [Section("Training", training_plots.sentence(records), [*curves, *charts.table("training", rows)])]
+
+
+def _studies(records: list[Record]) -> list[Section]:
+    found = []
+    for study in studies():
+        if good := study.newest(records):
+            models = [charts.lines(f"{study.name}-{n}", chart) for n, chart in enumerate(study.charts(records))]
+            found.append(Section(study.question, f"{study.answer(good)} [{study.file}]({study.file})", models))
+    return found
 
 
 def _profile(records: list[Record]) -> list[Section]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench import tables
+from bench.charts import Chart
 from bench.records import OK, Record
 from bench.roster import BASELINE
 from bench.tables import markdown, significant
@@ -64,15 +65,13 @@ def table(done: dict[str, Record]) -> str:
 
 def plot(done: dict[str, Record]) -> str:
     """`profile-scaling.svg`."""
-    from bench import plots
-
     series: dict[str, list[tuple[float, float]]] = {}
     most = max(point["threads"] for record in done.values() for point in record["points"])
     for name, record in done.items():
         for point in record["points"]:
             label = name if point["threads"] == most else f"{name}, {point['threads']} thread"
             series.setdefault(label, []).append((point["elements"], point["ns"] / 1e3))
-    return plots.lines(
+    return Chart(
         "Time of batch norm over the size of the batch, forward + backward",
         series,
         "elements",
@@ -81,7 +80,7 @@ def plot(done: dict[str, Record]) -> str:
         log_x=True,
         log_y=True,
         dashed=[label for label in series if label.endswith(" thread")],
-    )
+    ).svg()
 
 
 def comma_separated(done: dict[str, Record]) -> str:

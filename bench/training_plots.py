@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from statistics import mean
 
+from bench.charts import Chart
 from bench.records import Record
 from bench.roster import AA, BASELINE, PLAIN
 from bench.statistics import UNKNOWN_FLOOR, fastest
@@ -88,33 +89,27 @@ def over_seconds(groups: Groups) -> dict[str, list[tuple[float, float]]]:
     }
 
 
-def curve(name: str, title: str, label: str) -> Callable[[list[Record]], str]:
-    """A plot of one figure over epochs."""
+def curve(name: str, title: str, label: str) -> Callable[[list[Record]], Chart | None]:
+    """A chart of one figure over epochs."""
 
-    def render(records: list[Record]) -> str:
-        from bench import plots
-
+    def chart(records: list[Record]) -> Chart | None:
         groups = shown(records)
         if not groups or _epochs(groups[next(iter(groups))]) < 2:
-            return ""
+            return None
         seeds = len(next(iter(groups.values())))
         band = f", band over {seeds} seeds" if seeds > 1 else ""
-        return plots.curves(title, over_epochs(groups, name), "epoch", label, f"{sentence(records)} {title}{band}.")
+        return Chart(title, over_epochs(groups, name), "epoch", label, f"{sentence(records)} {title}{band}.")
 
-    return render
+    return chart
 
 
-def time_plot(records: list[Record]) -> str:
+def over_time(records: list[Record]) -> Chart | None:
     """Test accuracy over wall-clock seconds."""
-    from bench import plots
-
     groups = shown(records)
     if not groups or _epochs(groups[next(iter(groups))]) < 2:
-        return ""
-    title = "Test accuracy over the time that it took"
-    return plots.lines(
-        title, over_seconds(groups), "seconds, evaluation included", "test accuracy", f"{title}, mean of seeds."
-    )
+        return None
+    title, seconds = "Test accuracy over the time that it took", "seconds, evaluation included"
+    return Chart(title, over_seconds(groups), seconds, "test accuracy", f"{title}, mean of seeds.")
 
 
 def speed_plot(records: list[Record]) -> str:
@@ -130,13 +125,19 @@ def speed_plot(records: list[Record]) -> str:
     )
 
 
-PLOTS = {
+CHARTS = {
     LOSS: curve("train_loss", "Train loss", "cross-entropy"),
     TRAIN: curve("train_accuracy", "Train accuracy", "accuracy"),
     TEST: curve("test_accuracy", "Test accuracy", "accuracy"),
-    TIME: time_plot,
-    SPEED: speed_plot,
+    TIME: over_time,
 }
+
+
+def _svg(draw: Callable[[list[Record]], Chart | None]) -> Callable[[list[Record]], str]:
+    return lambda records: chart.svg() if (chart := draw(records)) else ""
+
+
+PLOTS = {**{name: _svg(draw) for name, draw in CHARTS.items()}, SPEED: speed_plot}
 
 
 def links(records: list[Record]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.charts import Chart
 from bench.records import Record
 from bench.roster import BASELINE, Candidate
 from bench.studies.study import Point, Study
@@ -120,18 +121,16 @@ def answer(records: list[Record]) -> str:
     )
 
 
-def plot(records: list[Record]) -> str:
+def plot(records: list[Record]) -> Chart | None:
     """Distance of the weights over steps."""
-    from bench import plots
-
     series = {
         name: [(a, d) for a in AT if math.isfinite(d := apart(runs, "weights", a)) and d > 0]
         for name, runs in by_name(records).items()
     }
     series = {name: points for name, points in series.items() if len(points) > 1}
     if not series:
-        return ""
-    return plots.lines(
+        return None
+    return Chart(
         "How far the weights are from those of builtin",
         series,
         "step",
@@ -153,8 +152,8 @@ STUDY = Study(
     plots={PLOT: ("Distance of the weights from those of builtin over steps", plot)},
     note=(
         "The same initial weights and batches, at the lesson's settings; *weights*: the Euclidean distance of all"
-        " weights"
-        " from `builtin`'s after the same step, relative to their length; *loss*: of the step's own batch. The row of"
-        " another seed compares `builtin` with itself under the next seed: other initial weights, other batches."
+        " weights from `builtin`'s after the same step, relative to their length; *loss*: of the step's own batch. The"
+        " row of another seed compares `builtin` with itself under the next seed: other initial weights, other"
+        " batches."
     ),
 )

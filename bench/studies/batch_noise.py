@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.charts import Chart
 from bench.records import Record
 from bench.roster import Candidate
 from bench.studies.study import Point, Study
@@ -51,8 +52,7 @@ def measure(point: Point, candidate: Candidate, data: FashionMNIST, progress: Ca
     found = {slot: deviations(*moments[slot], order, settings.batch_size) for slot in SLOTS}
     progress(
         f"batch {settings.batch_size}, seed {settings.seed}: test acc {epochs[-1]['test_accuracy']:.3f}, batch means"
-        " off"
-        f" by {found['10']['mean']:.3f} standard deviations"
+        f" off by {found['10']['mean']:.3f} standard deviations"
     )
     return {"epochs": epochs, "deviations": found}
 
@@ -150,32 +150,28 @@ def answer(records: list[Record]) -> str:
     return (
         f"**They are, and as large as independent draws make them.** {SLOTS['10'].capitalize()}, batch means are off by"
         f" {off(sizes[smallest], '10', 'mean'):.2f} standard deviations in batches of {smallest} and by"
-        f" {off(sizes[largest], '10', 'mean'):.3f} in batches of {largest}, which goes with the batch size to the"
-        " power of"
-        f" {power:.2f} (-0.5 for independent draws). Test accuracy after {records[-1]['key']['epochs']} epochs at the"
-        f" lesson's learning rate is best at {best}: {accuracy[best]:.3f}; at {smallest} it is"
-        f" {accuracy[smallest]:.3f}, at"
-        f" {largest} {accuracy[largest]:.3f}."
+        f" {off(sizes[largest], '10', 'mean'):.3f} in batches of {largest}, which goes with the batch size to the power"
+        f" of {power:.2f} (-0.5 for independent draws). Test accuracy after {records[-1]['key']['epochs']} epochs at"
+        f" the lesson's learning rate is best at {best}: {accuracy[best]:.3f}; at {smallest} it is"
+        f" {accuracy[smallest]:.3f}, at {largest} {accuracy[largest]:.3f}."
         if abs(power + 0.5) < 0.1
         else f"**They are, but not as independent draws would be**: deviations go with the batch size to the power of"
         f" {power:.2f}, not of -0.5."
     )
 
 
-def plot(records: list[Record]) -> str:
+def plot(records: list[Record]) -> Chart | None:
     """Deviations over batch size, with 1/sqrt(batch)."""
-    from bench import plots
-
     sizes = by_size(records)
     if len(sizes) < 2:
-        return ""
+        return None
     series = {
         f"{what}, {where}": [(size, off(runs, slot, what)) for size, runs in sizes.items()]
         for slot, where in SLOTS.items()
         for what in ("mean", "variance")
     }
     series["1/√batch"] = [(size, 1 / math.sqrt(size)) for size in sizes]
-    return plots.lines(
+    return Chart(
         "How far a batch's mean and variance are off the whole set's",
         series,
         "batch size",
@@ -197,12 +193,9 @@ STUDY = Study(
     plots={PLOT: ("Deviations of batch means and variances over batch size", plot)},
     note=(
         "LeNet is trained with each batch size at learning rate 1.0; then all training images go through it in eval"
-        " mode,"
-        " and what enters two of its batch norms is gathered into batches of that size in a new order. *mean*: batch"
-        " mean"
-        " less the mean of all, in standard deviations of all; *variance*: batch variance over that of all, less one;"
-        " root"
-        " mean square over batches and channels. After a convolution an image has many values, which are not"
-        " independent."
+        " mode, and what enters two of its batch norms is gathered into batches of that size in a new order. *mean*:"
+        " batch mean less the mean of all, in standard deviations of all; *variance*: batch variance over that of all,"
+        " less one; root mean square over batches and channels. After a convolution an image has many values, which"
+        " are not independent."
     ),
 )

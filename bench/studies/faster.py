@@ -13,6 +13,7 @@ from itertools import accumulate
 from statistics import mean
 from typing import Any
 
+from bench.charts import Chart
 from bench.records import Record
 from bench.roster import PLAIN, Candidate
 from bench.seeds import Estimate, difference
@@ -111,12 +112,11 @@ def answer(records: list[Record]) -> str:
     as_lesson, as_they_are = difference(*late), difference(anew, late[1])
     return (
         f"**{faster}**: after {first} epochs the train loss is {mean(losses[0]):.3f} with batch norm and"
-        f" {mean(losses[1]):.3f} without ({gained.text(3)}), the test accuracy"
-        f" {mean(early[0]):.3f} and {mean(early[1]):.3f}."
-        f" **In the end it is {_relation(as_lesson)} with running statistics**: after {last} epochs the test accuracy"
-        f" is {mean(late[0]):.3f} with batch norm and {mean(late[1]):.3f} without ({as_lesson.text(3)})."
-        f" **With statistics estimated anew it is {_relation(as_they_are)}**: over the training set, for the same"
-        f" weights, they give {mean(anew):.3f} ({as_they_are.text(3)})."
+        f" {mean(losses[1]):.3f} without ({gained.text(3)}), the test accuracy {mean(early[0]):.3f} and"
+        f" {mean(early[1]):.3f}. **In the end it is {_relation(as_lesson)} with running statistics**: after {last}"
+        f" epochs the test accuracy is {mean(late[0]):.3f} with batch norm and {mean(late[1]):.3f} without"
+        f" ({as_lesson.text(3)}). **With statistics estimated anew it is {_relation(as_they_are)}**: over the training"
+        f" set, for the same weights, they give {mean(anew):.3f} ({as_they_are.text(3)})."
     )
 
 
@@ -127,19 +127,17 @@ def _relation(apart: Estimate) -> str:
     return "worse" if apart.high < 0 else "not shown to be different"
 
 
-def curves(name: str, title: str) -> Callable[[list[Record]], str]:
+def curves(name: str, title: str) -> Callable[[list[Record]], Chart | None]:
     """A figure over epochs, a band over seeds."""
 
-    def draw(records: list[Record]) -> str:
-        from bench import plots
-
+    def draw(records: list[Record]) -> Chart | None:
         runs = both(records)
         found = {label: _over_epochs(those, name) for label, those in runs.items()}
         if name == TEST_ACCURACY:
             found[WITH_ANEW] = _over_epochs(runs[WITH], ANEW)
         if any(len(points) < 2 for points in found.values()):
-            return ""
-        return plots.curves(title, found, "epoch", title.lower(), f"{title} over epochs, band over seeds.")
+            return None
+        return Chart(title, found, "epoch", title.lower(), f"{title} over epochs, band over seeds.")
 
     return draw
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.charts import Chart
 from bench.records import Record
 from bench.roster import Candidate
 from bench.seeds import paired_difference, paired_quotient
@@ -187,15 +188,13 @@ def answer(records: list[Record]) -> str:
     return told
 
 
-def plot(records: list[Record]) -> str:
+def plot(records: list[Record]) -> Chart | None:
     """Accuracy over epochs, one seed: a mean over seeds would hide the jumps."""
-    from bench import plots
-
     first = records[0]
     if len(first["epochs"]) < 2:
-        return ""
+        return None
     shown = {WAYS[way]: list(enumerate(series(first, way), start=1)) for way in (OURS, LATEST, LATEST_AT_REST, ANEW)}
-    return plots.lines(
+    return Chart(
         f"Test accuracy of the same weights, seed {first['key']['seed']}",
         shown,
         "epoch",

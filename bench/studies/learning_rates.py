@@ -11,6 +11,7 @@ from collections.abc import Callable
 from statistics import mean
 from typing import Any
 
+from bench.charts import Chart
 from bench.records import Record
 from bench.roster import PLAIN, Candidate
 from bench.studies.study import ANEW, TEST_ACCURACY, Point, Study, train_through
@@ -128,10 +129,8 @@ def _at(rates: list[float]) -> str:
     return f"at {listed([f'{rate:g}' for rate in rates])}" if rates else "nowhere"
 
 
-def plot(records: list[Record]) -> str:
+def plot(records: list[Record]) -> Chart | None:
     """Test accuracy over the learning rate, a band over seeds."""
-    from bench import plots
-
     found = {
         network: [
             (rate, mean_accuracy(runs), min(map(accuracy, runs)), max(map(accuracy, runs)))
@@ -140,8 +139,8 @@ def plot(records: list[Record]) -> str:
         for network, rates in by_rate(records).items()
     }
     if any(len(points) < 2 for points in found.values()):
-        return ""
-    return plots.curves(
+        return None
+    return Chart(
         "Test accuracy over the learning rate",
         found,
         "learning rate",

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench import tables
+from bench.charts import Chart
 from bench.records import OK, Record
 from bench.roster import Candidate
 from bench.studies.estimates import estimated_anew, norms
@@ -36,7 +37,7 @@ class Study:
         measure: One point, with its candidate, the data, and a listener for progress; the figures of the record.
         answer: From the good records, what holds, what doesn't, and with which evidence.
         table: From the same, the evidence.
-        plots: Caption and SVG by file name; an SVG is empty when there is nothing to draw.
+        plots: Caption and chart by file name; None when there is nothing to draw.
         note: How it was done, for the page.
     """
 
@@ -46,7 +47,7 @@ class Study:
     measure: Callable[[Point, Candidate, FashionMNIST, Callable[[str], None]], dict[str, Any]]
     answer: Callable[[list[Record]], str]
     table: Callable[[list[Record]], str]
-    plots: Mapping[str, tuple[str, Callable[[list[Record]], str]]]
+    plots: Mapping[str, tuple[str, Callable[[list[Record]], Chart | None]]]
     note: str
 
     @property
@@ -97,10 +98,15 @@ class Study:
     def pages(self) -> dict[str, Callable[[list[Record]], str]]:
         """By file name what `bench.report` writes."""
 
-        def drawn(draw: Callable[[list[Record]], str]) -> Callable[[list[Record]], str]:
-            return lambda records: draw(good) if (good := self.newest(records)) else ""
+        def drawn(draw: Callable[[list[Record]], Chart | None]) -> Callable[[list[Record]], str]:
+            return lambda records: chart.svg() if (good := self.newest(records)) and (chart := draw(good)) else ""
 
         return {self.file: self.page, **{name: drawn(draw) for name, (_, draw) in self.plots.items()}}
+
+    def charts(self, records: list[Record]) -> list[Chart]:
+        """Those that there are."""
+        good = self.newest(records)
+        return [chart for _, draw in self.plots.values() if good and (chart := draw(good))]
 
 
 def norm(roster: Iterable[Candidate]) -> Candidate:

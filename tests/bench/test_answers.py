@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from bench import latency_plots, report, training_plots
+from bench import latency_plots, latency_tables, report, training_plots
 from bench.records import ERROR
 from bench.roster import AA, BASELINE, PLAIN
 from tests.bench.test_report import fill
@@ -25,9 +25,21 @@ def compared(session):
 
 def test_the_answer_counts_who_is_faster_in_how_many_cells(compared):
     assert latency_plots.sentence(compared.records) == (
-        "Against `builtin`: `naive` is faster in 0, slower in 1 and neither in 1 (1 the same) of 2 cells; `compiled` is"
-        " faster in 1 and slower in 0 of 1 cells."
+        "**Of 2 cells the fastest, or not to be told from it, is `builtin` in 1, `naive` in 1 and `compiled` in"
+        " 1.**\n\nAgainst `builtin`: `naive` is faster in 0, slower in 1 and neither in 1 (1 the same) of 2 cells;"
+        " `compiled` is faster in 1 and slower in 0 of 1 cells."
     )
+
+
+def test_the_fastest_of_a_row_is_bold_and_on_a_terminal_starred(compared):
+    identical = latency_tables.floors(compared.records)
+    both = [line for line in latency_tables.summary(compared.records, identical).splitlines() if "both" in line]
+    assert "**0.50 faster**" in both[0]
+    assert both[0].count("**") == 2
+    starred = latency_tables.summary(compared.records, identical, terminal=True)
+    assert "0.50 faster *" in starred
+    assert "1.00 same *" in starred
+    assert "**" not in starred
 
 
 def test_without_anybody_else_there_is_no_winner(session):
@@ -65,8 +77,8 @@ def trained(session):
 def test_the_answer_says_what_batch_norm_buys_and_who_is_fastest(trained):
     assert training_plots.sentence(trained.records) == (
         "After 3 epochs `builtin` has a train loss of 0.333 and a test accuracy (mean of the last epochs) of 0.617;"
-        " LeNet without batch norm has 0.333 and 0.617. The fastest to train with is `compiled`, whose steps take 0.5"
-        " times as long."
+        " LeNet without batch norm has 0.333 and 0.617. The fastest to train with is `compiled` (0.50 [0.50, 0.50]):"
+        " time of the steps over that of `builtin`."
     )
 
 

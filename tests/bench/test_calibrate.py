@@ -49,8 +49,8 @@ def test_the_table_counts_false_and_right_verdicts(measured):
 def test_the_page_begins_with_the_answer(measured):
     told = sentence(measured.records)
     assert told == (
-        "Identical code was called faster or slower in"
-        " 1 of 8 comparisons (idle) and 0 of 1 comparisons (one core busy)."
+        "Identical code was called faster or slower in 1 of 8 comparisons (idle) and 0 of 1 comparisons (one core"
+        " busy)."
     )
     text = page(measured.records)
     assert told in text

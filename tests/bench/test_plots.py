@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kernels
-from bench import plots
+from bench import colours, paper, places, plots
 from bench.parts import PARTS
 from bench.roster import AA, BASELINE, PLAIN
 from bench.statistics import FASTER, SAME, SLOWER, UNCLEAR, Ratio
@@ -46,7 +46,7 @@ PLOTS = {
     "lines": lambda: plots.lines(series=POINTS | ALONE, log_x=True, log_y=True, dashed=list(ALONE), **WORDS, **AXES),
     "roofline": lambda: plots.roofline(points=POINTS, ceiling=[(1e3, 50), (1e8, 90)], **WORDS, **AXES),
     "forest": lambda: plots.forest(rows=ROWS, x_label="time, ratio", floor=0.013, **WORDS),
-    "curves": lambda: plots.curves(series=BANDS, **WORDS, **AXES),
+    "curves": lambda: plots.lines(series=BANDS, **WORDS, **AXES),
 }
 each_plot = pytest.mark.parametrize("name", PLOTS)
 
@@ -66,7 +66,7 @@ def words_in(svg):
 
 def colours_in(svg):
     """Which colours of series are seen; ink is that of text too."""
-    return {colour for colour in plots.COLOURS if colour != plots.INK and f"stroke: {colour}" in svg}
+    return {colour for colour in colours.COLOURS if colour != colours.INK and f"stroke: {colour}" in svg}
 
 
 def line_of(label, **options):
@@ -87,10 +87,8 @@ def test_same_data_same_bytes(name):
 
 def test_another_process_writes_the_same_bytes_and_needs_no_display():
     script = (
-        "import hashlib, sys\n"
-        "from tests.bench.test_plots import PLOTS\n"
-        "for draw in PLOTS.values(): print(hashlib.sha256(draw().encode()).hexdigest())\n"
-        "assert 'matplotlib.pyplot' not in sys.modules"
+        "import hashlib, sys\nfrom tests.bench.test_plots import PLOTS\nfor draw in PLOTS.values():"
+        " print(hashlib.sha256(draw().encode()).hexdigest())\nassert 'matplotlib.pyplot' not in sys.modules"
     )
     environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")}
     done = subprocess.run(
@@ -130,13 +128,13 @@ def test_paper_and_ink_turn_over_for_readers_who_prefer_dark(name):
     svg = drawn(name)
     _, _, after = svg.partition("@media (prefers-color-scheme: dark) {\n")
     rules, _, body = after.partition("</style>")
-    for bright in (plots.PAPER, plots.INK, plots.SOFT):
-        dark = plots.ON_DARK[bright]
+    for bright in (colours.PAPER, colours.INK, colours.SOFT):
+        dark = colours.ON_DARK[bright]
         assert f'[style*="fill: {bright}"], [fill="{bright}"] {{ fill: {dark} !important }}' in rules
     for kind, bright in re.findall(r'\[style\*="(fill|stroke): (#\w+)"\]', rules):
         assert f"{kind}: {bright}" in body or f'{kind}="{bright}"' in body
     first = parsed(svg).find(f".//{SVG}path")
-    assert first.get("style") == f"fill: {plots.PAPER}"
+    assert first.get("style") == f"fill: {colours.PAPER}"
 
 
 @each_plot
@@ -157,15 +155,15 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("turned", [{}, plots.ON_DARK], ids=["white", "dark"])
+@pytest.mark.parametrize("turned", [{}, colours.ON_DARK], ids=["white", "dark"])
 def test_contrasts(turned):
     def seen(colour):
         return turned.get(colour, colour)
 
-    paper = seen(plots.PAPER)
-    assert min(contrast(seen(text), paper) for text in (plots.INK, plots.SOFT)) >= 4.5
-    assert min(contrast(seen(colour), paper) for colour in plots.COLOURS) >= 2
-    inside = {fill: seen(plots.text_on(fill)) for fill in plots.FILLS}
+    paper = seen(colours.PAPER)
+    assert min(contrast(seen(text), paper) for text in (colours.INK, colours.SOFT)) >= 4.5
+    assert min(contrast(seen(colour), paper) for colour in colours.COLOURS) >= 2
+    inside = {fill: seen(colours.text_on(fill)) for fill in colours.FILLS}
     assert min(contrast(seen(fill), text) for fill, text in inside.items()) >= 4.5
 
 
@@ -189,44 +187,44 @@ def test_widths_in_the_file_are_as_the_values():
     bars = {"builtin": {"batch norm": 2.0, "linear": 1.0}, "naive": {"linear": 3.0, "batch norm": 5.0}}
     root = parsed(plots.stacked_bars(bars=bars, unit="ms", **WORDS))
     legend = set(root.find(f".//{SVG}g[@id='legend_1']").iter())
-    widths = {plots.VERMILION: [], plots.PURPLE: []}  # batch norm and linear, in any plot
+    widths = {colours.VERMILION: [], colours.PURPLE: []}  # batch norm and linear, in any plot
     for path in set(root.iter(f"{SVG}path")) - legend:
         colour, _, rest = path.get("style").removeprefix("fill: ").partition(";")
         if colour in widths and "stroke" in rest:
             xs = [float(x) for x in re.findall(r"[ML] (\S+)", path.get("d"))]
             widths[colour].append(max(xs) - min(xs))
-    one = min(widths[plots.PURPLE])
-    assert sorted(widths[plots.PURPLE]) == pytest.approx([one, 3 * one])
-    assert sorted(widths[plots.VERMILION]) == pytest.approx([2 * one, 5 * one])
+    one = min(widths[colours.PURPLE])
+    assert sorted(widths[colours.PURPLE]) == pytest.approx([one, 3 * one])
+    assert sorted(widths[colours.VERMILION]) == pytest.approx([2 * one, 5 * one])
 
 
 def test_no_two_parts_look_the_same():
     svg = plots.stacked_bars(bars=BARS, unit="ms", **WORDS)
-    assert len(set(zip(plots.FILLS, plots.HATCHES, strict=True))) == len(PARTS) + 1
-    hatched = sum(1 for hatch in plots.HATCHES if hatch)
+    assert len(set(zip(colours.FILLS, colours.HATCHES, strict=True))) == len(PARTS) + 1
+    hatched = sum(1 for hatch in colours.HATCHES if hatch)
     assert len(list(parsed(svg).iter(f"{SVG}pattern"))) == hatched
 
 
 def test_no_two_series_look_the_same():
-    looks = [(plots.COLOURS[i % len(plots.COLOURS)], plots.MARKERS[i % len(plots.MARKERS)]) for i in range(72)]
+    looks = [(colours.COLOURS[i % len(colours.COLOURS)], colours.MARKERS[i % len(colours.MARKERS)]) for i in range(72)]
     assert len(set(looks)) == 72
 
 
 @pytest.mark.parametrize("name", ["lines", "roofline", "curves"])
 def test_names_at_the_right_do_not_touch(name):
     svg = drawn(name)
-    places = {e.text: float(e.get("y") or 0) for e in parsed(svg).iter(f"{SVG}text")}
+    found = {e.text: float(e.get("y") or 0) for e in parsed(svg).iter(f"{SVG}text")}
     expected = NAMES + (list(ALONE) if name == "lines" else [])
-    assert set(expected) <= set(places)
-    heights = sorted(places[label] for label in expected)
-    assert min(b - a for a, b in pairwise(heights)) >= plots.TEXT
+    assert set(expected) <= set(found)
+    heights = sorted(found[label] for label in expected)
+    assert min(b - a for a, b in pairwise(heights)) >= paper.TEXT
 
 
 def test_an_implementation_keeps_its_colour_whoever_else_is_there():
     naive, tutorial = colours_in(line_of("naive")), colours_in(line_of("tutorial"))
     assert len(naive) == len(tutorial) == 1
     assert naive != tutorial
-    both = plots.curves(series={n: BANDS[n] for n in ("tutorial", "naive")}, **WORDS, **AXES)
+    both = plots.lines(series={n: BANDS[n] for n in ("tutorial", "naive")}, **WORDS, **AXES)
     assert colours_in(both) == naive | tutorial
     assert colours_in(line_of("naive, one thread", dashed=["naive, one thread"])) == naive
     assert colours_in(line_of(BASELINE)) == set()  # ink
@@ -260,16 +258,16 @@ def test_a_forest_says_every_ratio_and_verdict():
 @pytest.mark.parametrize("floor", [0.0, 0.005, 0.9, 1.0, 1e40])
 def test_a_forest_has_room_for_1_and_for_what_is_known(floor):
     ratios = [ratio for _, ratio, _ in ROWS]
-    low, high = plots.forest_limits(ratios, floor)
+    low, high = places.forest_limits(ratios, floor)
     assert 0.3 < low < 0.6 < 6.2 < high < 9
     assert plots.forest(rows=ROWS, x_label="time", floor=floor, **WORDS)
-    only_known = plots.forest_limits([Ratio(1.0, 0.0, math.inf)], 0.0)
+    only_known = places.forest_limits([Ratio(1.0, 0.0, math.inf)], 0.0)
     assert only_known[0] < 0.98 < 1.02 < only_known[1] < 1.03
 
 
 def test_a_curve_ends_where_a_training_diverged():
     nan = float("nan")
-    svg = plots.curves(series={"naive": [(1, 0.5, 0.4, 0.6), (2, nan, nan, nan)]}, **WORDS, **AXES)
+    svg = plots.lines(series={"naive": [(1, 0.5, 0.4, 0.6), (2, nan, nan, nan)]}, **WORDS, **AXES)
     assert "naive" in words_in(svg)
     assert "nan" not in svg
 
@@ -280,7 +278,7 @@ def test_a_curve_ends_where_a_training_diverged():
         lambda: plots.lines(series={"my_$bn$.py & <co>": [(5.0, 5.0)]}, **WORDS, **AXES),
         lambda: plots.lines(series={"a": [(5.0, 5.0)], "b": [(5.0, 5.0)]}, log_x=True, log_y=True, **WORDS, **AXES),
         lambda: plots.roofline(points={"a": [(8, 1.0)]}, ceiling=[(8, 2.0)], **WORDS, **AXES),
-        lambda: plots.curves(series={"a": [(1, 0.0, 0.0, 0.0)]}, **WORDS, **AXES),
+        lambda: plots.lines(series={"a": [(1, 0.0, 0.0, 0.0)]}, **WORDS, **AXES),
         lambda: plots.forest(rows=[("a", Ratio(1.0, 1.0, 1.0), SAME)], x_label="ratio", **WORDS),
         lambda: plots.stacked_bars(bars={"a": {"loss": 1e-6}}, unit="ms", **WORDS),
         lambda: plots.lines(series={f"{i}": [(1, i)] for i in range(40)}, **WORDS, **AXES),
@@ -294,7 +292,7 @@ def test_little_or_much_data_is_no_problem(draw):
 
 def test_long_titles_are_broken_and_still_whole_for_readers():
     svg = plots.lines("word " * 30 + "end", {"a": [(1, 1)]}, "x", "y", "d")
-    assert max(len(word) for word in words_in(svg)) <= plots.TITLE_CHARACTERS
+    assert max(len(word) for word in words_in(svg)) <= paper.TITLE_CHARACTERS
     assert parsed(svg)[0].text == "word " * 30 + "end"
 
 
@@ -317,8 +315,6 @@ def test_long_titles_are_broken_and_still_whole_for_readers():
         (lambda: plots.roofline("t", {}, [(1, 1)], "x", "y", "d"), "points: nothing to plot"),
         (lambda: plots.roofline("t", {"naive": [(1, 1)]}, [], "x", "y", "d"), "ceiling: nothing to plot"),
         (lambda: plots.forest("t", [], "x", "d"), "rows: nothing to plot"),
-        (lambda: plots.curves("t", {}, "x", "y", "d"), "series: nothing to plot"),
-        (lambda: plots.curves("t", {"naive": []}, "x", "y", "d"), "nothing to plot for 'naive'"),
     ],
 )
 def test_data_without_a_plot_say_what_is_missing(draw, says):
@@ -330,33 +326,33 @@ def test_data_without_a_plot_say_what_is_missing(draw, says):
 
 
 def test_segments_follow_each_other():
-    assert plots.segments({"a": 1.0, "b": 0.0, "c": 2.5}) == [("a", 0.0, 1.0), ("c", 1.0, 2.5)]
+    assert places.segments({"a": 1.0, "b": 0.0, "c": 2.5}) == [("a", 0.0, 1.0), ("c", 1.0, 2.5)]
 
 
 def test_a_legend_reads_row_by_row():
     # 1 2 3 / 4 5 6 / 7 is filled as 1 4 7 / 2 5 / 3 6
-    assert plots.across(list("1234567"), 3) == list("1472536")
+    assert places.across(list("1234567"), 3) == list("1472536")
 
 
 @given(st.lists(st.floats(0, 1), max_size=20))
 def test_names_are_apart_in_order_and_inside(wanted):
     gap = 0.04
-    places = plots.spread(wanted, gap, 0, 1)
-    assert len(places) == len(wanted)
-    by_height = sorted(places)
+    found = places.spread(wanted, gap, 0, 1)
+    assert len(found) == len(wanted)
+    by_height = sorted(found)
     assert all(b - a >= gap - 1e-9 for a, b in pairwise(by_height))
-    assert all(-1e-9 <= place <= 1 + 1e-9 for place in places)
-    for a, b in zip(wanted, places, strict=True):
-        for c, d in zip(wanted, places, strict=True):
+    assert all(-1e-9 <= place <= 1 + 1e-9 for place in found)
+    for a, b in zip(wanted, found, strict=True):
+        for c, d in zip(wanted, found, strict=True):
             assert a >= c or b < d
 
 
 def test_names_stay_where_they_are_wanted_or_share_the_way():
-    assert plots.spread([0.9, 0.1, 0.5], 0.1, 0, 1) == pytest.approx([0.9, 0.1, 0.5])
-    assert plots.spread([0.5, 0.5], 0.1, 0, 1) == pytest.approx([0.45, 0.55])
-    assert plots.spread([1.0, 1.0, 0.2], 0.1, 0, 1) == pytest.approx([0.9, 1.0, 0.2])
-    assert plots.spread([0.5, 0.5, 0.5], 1.0, 0, 1) == pytest.approx([0.0, 1.0, 2.0])  # more than there's room for
-    assert plots.spread([], 0.1, 0, 1) == []
+    assert places.spread([0.9, 0.1, 0.5], 0.1, 0, 1) == pytest.approx([0.9, 0.1, 0.5])
+    assert places.spread([0.5, 0.5], 0.1, 0, 1) == pytest.approx([0.45, 0.55])
+    assert places.spread([1.0, 1.0, 0.2], 0.1, 0, 1) == pytest.approx([0.9, 1.0, 0.2])
+    assert places.spread([0.5, 0.5, 0.5], 1.0, 0, 1) == pytest.approx([0.0, 1.0, 2.0])  # more than there's room for
+    assert places.spread([], 0.1, 0, 1) == []
 
 
 @pytest.mark.parametrize(
@@ -371,13 +367,13 @@ def test_names_stay_where_they_are_wanted_or_share_the_way():
     ],
 )
 def test_ticks_of_a_logarithmic_axis(low, high, ticks):
-    assert plots.log_ticks(low, high) == pytest.approx(ticks)
+    assert places.log_ticks(low, high) == pytest.approx(ticks)
 
 
 @given(st.floats(1e-9, 1e12), st.floats(1.001, 1e12))
 def test_a_logarithmic_axis_has_some_ticks_and_not_too_many(low, factor):
-    ticks = plots.log_ticks(low, low * factor)
-    assert 2 <= len(ticks) <= plots.MOST_TICKS
+    ticks = places.log_ticks(low, low * factor)
+    assert 2 <= len(ticks) <= places.MOST_TICKS
     assert all(low <= tick <= low * factor for tick in ticks)
 
 
@@ -386,7 +382,7 @@ def test_a_logarithmic_axis_has_some_ticks_and_not_too_many(low, factor):
     [(0, "0"), (0.5, "0.5"), (0.1 + 0.2, "0.3"), (1000, "1,000"), (2e7, "20 M"), (1.5e9, "1.5 G"), (3e-7, "0.0000003")],
 )
 def test_plain_numbers(value, text):
-    assert plots.plain_number(value) == text
+    assert places.plain_number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -394,4 +390,4 @@ def test_plain_numbers(value, text):
     [(1, 2, "1.0"), (0.853, 2, "0.85"), (12.34, 2, "12"), (8.6, 3, "8.60"), (123.4, 2, "123"), (1234.5, 3, "1,234")],
 )
 def test_digits(value, count, text):
-    assert plots.digits(value, count) == text
+    assert places.digits(value, count) == text

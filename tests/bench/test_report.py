@@ -8,10 +8,11 @@ import pytest
 
 from bench import report
 from bench.environment import ROOT
-from bench.headline import headline
+from bench.headline import headline, sentence
 from bench.records import FILE, RecordsWarning
 from bench.report import MARKERS, build, build_index, build_readme
 from tests.bench.samples import Session
+from tests.bench.test_studies import add_trainings
 
 LATENCY = ["latency.md", "latency.csv", "roofline.md", "roofline.csv", "latency.svg", "roofline.svg"]
 TRAINING = [f"training-{name}.svg" for name in ("loss", "train", "test", "time", "speed")]
@@ -105,11 +106,23 @@ def test_the_index_lists_machines_newest_first(tmp_path):
         build(folder)
     text = build_index(tmp_path).read_text(encoding="utf-8")
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert headings == ["## Device cuda-c", "## Device cpu-b", "## Device cpu-a"]
+    assert headings == ["## Machines side by side", "## Device cuda-c", "## Device cpu-b", "## Device cpu-a"]
     assert "last measured 2026-01-03" in text
     for page in ("records.jsonl", "latency.md", "roofline.md", "training.md"):
         assert f"[{page}](cpu-b/{page})" in text
     assert ".svg" not in text
+
+
+def test_the_index_says_what_the_studies_found(tmp_path):
+    session = fill(Session(tmp_path / "cpu-a"))
+    add_trainings(session)
+    build(session.folder)
+    text = build_index(tmp_path).read_text(encoding="utf-8")
+    assert (
+        "- [Does batch norm train faster, and does it only speed things up?](cpu-a/study-faster.md) It trains faster;"
+        " In" in text
+    )
+    assert "larger learning rates?" not in text
 
 
 def test_the_index_links_only_to_pages_that_exist(tmp_path):
@@ -122,17 +135,70 @@ def test_the_index_links_only_to_pages_that_exist(tmp_path):
 
 
 def test_the_headline_has_a_row_for_each_implementation_but_aa(session):
-    headers, rows = headline(fill(session).records)
-    assert [row[0] for row in rows] == ["`builtin`", "`naive`", "`plain`"]
-    naive = dict(zip(headers, rows[1], strict=True))
-    assert naive["block, µs"] == "300"
-    assert naive["ratio to builtin"] == "3.00 [2.90, 3.10]"
-    assert naive["verdict"] == "slower"
-    assert naive["training, examples/sec"] == "500"
-    assert naive["step time ratio"] == "2.00 [2.00, 2.00]"
-    plain = dict(zip(headers, rows[2], strict=True))
-    assert (plain["block, µs"], plain["verdict"]) == ("–", "–")
-    assert plain["step time ratio"] == "0.50 [0.50, 0.50]"
+    builtin, naive, plain = headline(fill(session).records)
+    assert [line.implementation for line in (builtin, naive, plain)] == ["`builtin`", "`naive`", "`plain`"]
+    assert naive[2:7] == ("300", "3.00 [2.90, 3.10]", "slower", "500", "2.00 [2.00, 2.00]")
+    assert (plain.block, plain.verdict, plain.step_ratio) == ("–", "–", "0.50 [0.50, 0.50]")
+
+
+def test_the_fastest_batch_norm_is_bold_and_named(session):
+    builtin, _, plain = headline(fill(session).records)
+    assert (builtin.block_ratio, builtin.step_ratio) == ("**1**", "**1**")
+    assert "**" not in plain.step_ratio  # faster, but no batch norm
+    session.cell("cpu_fused", (0.5, 0.45, 0.55), shape="256x6x24x24", operation="block")
+    session.cell("compiled", (0.6, 0.53, 0.65), shape="256x6x24x24", operation="block")
+    ratios = {line.implementation: line.block_ratio for line in headline(session.records)}
+    assert ratios["`builtin`"] == "1"
+    assert ratios["`cpu_fused`"] == "**0.50 [0.45, 0.55]**"
+    assert ratios["`compiled`"] == "**0.60 [0.53, 0.65]**"
+    assert sentence(session.records) == (
+        "Fastest at LeNet's first block, forward + backward: `compiled` (0.60 [0.53, 0.65]) and `cpu_fused` (0.50"
+        " [0.45, 0.55]), not to be told apart. Fastest at a whole training step: `builtin`. In brackets the time over"
+        " that of `builtin`, with its 95 % interval."
+    )
+
+
+def test_nobody_wins_against_nobody(session):
+    session.cell("builtin", shape="256x6x24x24", operation="block")
+    assert sentence(session.records) == ""
+    assert [line.block_ratio for line in headline(session.records)] == ["1"]
+
+
+# Machines side by side
+
+
+def test_one_machine_stands_alone(tmp_path):
+    build(fill(Session(tmp_path / "cpu-a")).folder)
+    assert "side by side" not in build_index(tmp_path).read_text(encoding="utf-8")
+
+
+def test_two_machines_stand_side_by_side(tmp_path):
+    for name, day in (("cpu-a", 1), ("cuda-b", 2)):
+        set_time(fill(Session(tmp_path / name)).folder, f"2026-01-0{day}T00:00:00+00:00")
+    Session(tmp_path / "cuda-b").cell("triton_fused", (0.5, 0.45, 0.55), shape="256x6x24x24", operation="block")
+    text = build_index(tmp_path).read_text(encoding="utf-8")
+    _, _, after = text.partition("## Machines side by side\n")
+    part, _, _ = after.partition("\n## ")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line[:1] == "|"]
+    assert [row for row in rows if row[0] == "implementation"] == [["implementation", "cuda-b", "cpu-a"]] * 3
+    block, examples, accuracy = (row for row in rows if row[0] == "`naive`")
+    assert block == ["`naive`", "300 (3.00 [2.90, 3.10]), slower", "300 (3.00 [2.90, 3.10]), slower"]
+    assert examples == ["`naive`", "500 (2.00 [2.00, 2.00])", "500 (2.00 [2.00, 2.00])"]
+    assert accuracy == ["`naive`", "0.700", "0.700"]
+    assert next(row for row in rows if row[0] == "`triton_fused`") == [
+        "`triton_fused`",
+        "50 (**0.50 [0.45, 0.55]**), faster",
+        "–",
+    ]
+    assert "Versions of torch and training data are the same on all." in part
+
+
+def test_what_differs_between_machines_is_named(tmp_path):
+    for name, torch in (("cpu-a", "2.11.0"), ("cuda-b", "2.12.0")):
+        session = fill(Session(tmp_path / name, versions={"python": "3.12.0", "torch": torch}))
+        set_time(session.folder, f"2026-01-0{2 - (name == 'cuda-b')}T00:00:00+00:00")
+    text = build_index(tmp_path).read_text(encoding="utf-8")
+    assert "They differ in torch: 2.11.0 on cpu-a, 2.12.0 on cuda-b." in text
 
 
 # README.md
@@ -144,14 +210,14 @@ def test_readme_gets_the_newest_machines_table_and_keeps_the_rest(tmp_path):
         set_time(tmp_path / "results" / name, f"{time}T00:00:00+00:00")
     readme = tmp_path / "README.md"
     before, after = "# Title\n\nText µ\n\n", "\n\n## More\n| a | table |\n"
-    readme.write_text(f"{before}{MARKERS[0]}\nold\n{MARKERS[1]}{after}", encoding="utf-8")
+    readme.write_text(f"{before}{MARKERS[0]}\nof before\n{MARKERS[1]}{after}", encoding="utf-8")
     build_readme(readme, tmp_path / "results")
     once = readme.read_text(encoding="utf-8")
     assert once.startswith(before + MARKERS[0])
     assert once.endswith(MARKERS[1] + after)
     assert "On Device cpu-a, 2 cores ([all tables](results/cpu-a/))" in once
     assert "| `naive`" in once
-    assert "old" not in once
+    assert "of before" not in once
     build_readme(readme, tmp_path / "results")
     assert readme.read_text(encoding="utf-8") == once
 

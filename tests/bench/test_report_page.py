@@ -9,6 +9,7 @@ from bench import report, report_page
 from bench.records import FILE, read
 from bench.report_page import FILE_NAME, _html, _with_plain_ids
 from tests.bench.test_report import fill
+from tests.bench.test_studies import add_trainings
 
 MOST_BYTES = 5_000_000
 FIND = """
@@ -33,6 +34,7 @@ def folder(tmp_path_factory):
             session.cell(name, (2.0 - 0.5 * number, 0.5, 3.0), which=which)
     session.step("builtin")
     session.step("naive", (1.2, 1.1, 1.3))
+    add_trainings(session)
     pytest.importorskip("bokeh")
     report.build(session.folder)
     return session.folder
@@ -44,6 +46,8 @@ def test_the_page_is_one_file_of_moderate_size_and_the_same_every_time(folder):
     assert report_page.page(read(folder / FILE)) == text
     assert "Batch norm on Test CPU" in text
     assert '<a href="latency.md">' in text
+    assert "<strong>It trains faster</strong>" in text
+    assert '<a href="study-faster.md">' in text
 
 
 def test_without_anything_to_show_there_is_no_page():

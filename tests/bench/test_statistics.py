@@ -17,6 +17,7 @@ from bench.statistics import (
     UNCLEAR,
     UNKNOWN_FLOOR,
     Ratio,
+    fastest,
     median_interval,
     narrow_enough,
     noise_floor,
@@ -205,3 +206,28 @@ def test_a_difference_within_the_floor_is_never_faster_or_slower(value, floor):
         assert word in (SAME, UNCLEAR)
     else:
         assert word == (FASTER if value < 1 else SLOWER) or abs(value - 1) < floor + 1e-5
+
+
+# Who is fastest
+
+
+@pytest.mark.parametrize(
+    ("ratios", "floor", "best"),
+    [
+        ({"a": (0.5, 0.45, 0.55), "b": (0.7, 0.6, 0.8)}, 0.0, {"a"}),
+        ({"a": (0.5, 0.45, 0.55), "b": (0.6, 0.54, 0.7)}, 0.0, {"a", "b"}),
+        ({"a": (0.5, 0.45, 0.55), "b": (0.6, 0.56, 0.7)}, 0.03, {"a", "b"}),
+        ({"a": (1.5, 1.4, 1.6), "b": (1.2, 1.1, 1.3)}, 0.005, {"builtin"}),
+        ({"a": (0.98, 0.97, 0.996)}, 0.005, {"a", "builtin"}),
+        ({"a": (0.98, 0.97, 0.994)}, 0.005, {"a"}),
+        ({"builtin": (1.0, 0.9, 1.1)}, 0.0, set()),
+        ({"builtin": (1.0, 1.0, 1.0), "a": None}, 0.0, set()),
+    ],
+)
+def test_the_fastest_are_those_that_the_least_can_not_be_told_from(ratios, floor, best):
+    known = {name: ratio and Ratio(*ratio) for name, ratio in ratios.items()}
+    assert fastest(known, floor, "builtin") == best
+    # Whoever beats the baseline is called faster by the verdict too.
+    for name, ratio in known.items():
+        if ratio and name in best and "builtin" not in best:
+            assert verdict(ratio, floor) == FASTER
