@@ -104,8 +104,9 @@ def sentence(records: list[Record]) -> str:
         reasons = [result.failure for result in found if result.failure] or group[-1:]
         return f"The lesson end to end: {tables.reason(reasons[-1])}."
     return (
-        f"The lesson end to end, {_epochs(epochs)} on {group[-1]['key']['data']}: `python -m models.training --norm"
-        f" NAME` trains {listed(told)} as the lesson's own program, wall clock of the whole process, loading included."
+        f"The lesson end to end, {tables.counted(epochs, 'epoch')} on {group[-1]['key']['data']}: `python -m"
+        f" models.training --norm NAME` trains {listed(told)} as the lesson's own program, wall clock of the whole"
+        " process, loading included."
     )
 
 
@@ -121,7 +122,7 @@ def page(records: list[Record]) -> str:
             all_records = [turns[number] for turns in programs.values() for number in sorted(turns)]
             done = [record for turns in programs.values() for record in finished(turns).values()]
             data = next((record["data"] for record in done), group[-1]["key"]["data"])
-            parts += [f"## {_epochs(epochs)} on {data}", f"Run `{run}`:", _table(programs, of_run)]
+            parts += [f"## {tables.counted(epochs, 'epoch')} on {data}", f"Run `{run}`:", _table(programs, of_run)]
             parts += [_accuracies(programs), _starts(programs), others_text(done), _failures(programs)]
             shown += all_records
     parts += [NOTE, tables.conditions(shown)] if shown else [tables.conditions(records)]
@@ -186,10 +187,6 @@ def _failures(programs: dict[str, Turns]) -> str:
 
 def _series(records: list[Record], name: str) -> list[float]:
     return [float(record[name]) for record in records]
-
-
-def _epochs(number: int) -> str:
-    return "1 epoch" if number == 1 else f"{number} epochs"
 
 
 def _norm(name: str) -> str:

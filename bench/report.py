@@ -134,7 +134,7 @@ def _short(kind: str, records: list[Record]) -> str:
     for configuration, group in trainings.configurations(records):
         groups = trainings.by_implementation(trainings.trainings(group))
         parts += [
-            f"Training LeNet, {configuration['epochs']} epochs on {group[-1]['data']}",
+            f"Training LeNet, {tables.counted(configuration['epochs'], 'epoch')} on {group[-1]['data']}",
             training_tables.accuracy_table(groups, tables.plain_text),
             training_tables.speed_table(groups, tables.plain_text),
         ]

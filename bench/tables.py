@@ -86,6 +86,11 @@ def ratios_listed(names: Iterable[str], ratios: Mapping[str, Ratio | None]) -> s
     return listed([f"`{name}`" + (f" ({ratio_text(ratio)})" if (ratio := ratios.get(name)) else "") for name in names])
 
 
+def counted(number: int, what: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{number} {what}" + "s" * (number != 1)
+
+
 def reason(record: Record) -> str:
     """Why a record has no figure."""
     return f"{record.get('reason', record['status'])}"

@@ -10,7 +10,7 @@ from bench.charts import Chart
 from bench.records import Record
 from bench.roster import AA, BASELINE, PLAIN
 from bench.statistics import UNKNOWN_FLOOR, fastest
-from bench.tables import ratios_listed
+from bench.tables import counted, ratios_listed
 from bench.trainings import (
     Training,
     by_implementation,
@@ -53,8 +53,8 @@ def sentence(records: list[Record]) -> str:
     loss = {name: mean(t.series("train_loss")[-1] for t in ts) for name, ts in groups.items()}
     epochs = len(groups[BASELINE][0].epochs)
     told = (
-        f"After {epochs} epochs `{BASELINE}` has a train loss of {loss[BASELINE]:.3f} and a test accuracy (mean of the"
-        f" last epochs) of {accuracy[BASELINE]:.3f}"
+        f"After {counted(epochs, 'epoch')} `{BASELINE}` has a train loss of {loss[BASELINE]:.3f} and a test accuracy"
+        f" (mean of the last epochs) of {accuracy[BASELINE]:.3f}"
     )
     if PLAIN in groups:
         told += f"; LeNet without batch norm has {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"

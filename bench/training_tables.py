@@ -193,7 +193,7 @@ def page(records: list[Record], answer: str = "") -> str:
         groups = by_implementation(trainings(group))
         c = configuration
         parts += [
-            f"## {c['epochs']} epochs on {group[-1]['data']}",
+            f"## {tables.counted(c['epochs'], 'epoch')} on {group[-1]['data']}",
             (
                 f"Batch size {c['batch_size']}, SGD with learning rate {c['lr']:g}, cross-entropy; the same initial"
                 " weights and the same batches for every implementation under a seed."

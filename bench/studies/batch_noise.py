@@ -20,7 +20,7 @@ from bench.charts import Chart
 from bench.records import Record
 from bench.roster import Candidate
 from bench.studies.study import Point, Study
-from bench.tables import markdown
+from bench.tables import counted, markdown
 from bench.training_tables import spread
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
@@ -151,9 +151,9 @@ def answer(records: list[Record]) -> str:
         f"**They are, and as large as independent draws make them.** {SLOTS['10'].capitalize()}, batch means are off by"
         f" {off(sizes[smallest], '10', 'mean'):.2f} standard deviations in batches of {smallest} and by"
         f" {off(sizes[largest], '10', 'mean'):.3f} in batches of {largest}, which goes with the batch size to the power"
-        f" of {power:.2f} (-0.5 for independent draws). Test accuracy after {records[-1]['key']['epochs']} epochs at"
-        f" the lesson's learning rate is best at {best}: {accuracy[best]:.3f}; at {smallest} it is"
-        f" {accuracy[smallest]:.3f}, at {largest} {accuracy[largest]:.3f}."
+        f" of {power:.2f} (-0.5 for independent draws). Test accuracy after"
+        f" {counted(records[-1]['key']['epochs'], 'epoch')} at the lesson's learning rate is best at {best}:"
+        f" {accuracy[best]:.3f}; at {smallest} it is {accuracy[smallest]:.3f}, at {largest} {accuracy[largest]:.3f}."
         if abs(power + 0.5) < 0.1
         else f"**They are, but not as independent draws would be**: deviations go with the batch size to the power of"
         f" {power:.2f}, not of -0.5."

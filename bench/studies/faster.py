@@ -18,7 +18,7 @@ from bench.records import Record
 from bench.roster import PLAIN, Candidate
 from bench.seeds import Estimate, difference
 from bench.studies.study import ANEW, TEST_ACCURACY, Point, Study, train_through
-from bench.tables import markdown
+from bench.tables import counted, markdown
 from bench.training_tables import spread
 from models.fashion_mnist import FashionMNIST
 from models.training import Settings
@@ -111,12 +111,12 @@ def answer(records: list[Record]) -> str:
     faster = "It trains faster" if gained.high < 0 else "That it trains faster is not shown"
     as_lesson, as_they_are = difference(*late), difference(anew, late[1])
     return (
-        f"**{faster}**: after {first} epochs the train loss is {mean(losses[0]):.3f} with batch norm and"
+        f"**{faster}**: after {counted(first, 'epoch')} the train loss is {mean(losses[0]):.3f} with batch norm and"
         f" {mean(losses[1]):.3f} without ({gained.text(3)}), the test accuracy {mean(early[0]):.3f} and"
-        f" {mean(early[1]):.3f}. **In the end it is {_relation(as_lesson)} with running statistics**: after {last}"
-        f" epochs the test accuracy is {mean(late[0]):.3f} with batch norm and {mean(late[1]):.3f} without"
-        f" ({as_lesson.text(3)}). **With statistics estimated anew it is {_relation(as_they_are)}**: over the training"
-        f" set, for the same weights, they give {mean(anew):.3f} ({as_they_are.text(3)})."
+        f" {mean(early[1]):.3f}. **In the end it is {_relation(as_lesson)} with running statistics**: after"
+        f" {counted(last, 'epoch')} the test accuracy is {mean(late[0]):.3f} with batch norm and {mean(late[1]):.3f}"
+        f" without ({as_lesson.text(3)}). **With statistics estimated anew it is {_relation(as_they_are)}**: over the"
+        f" training set, for the same weights, they give {mean(anew):.3f} ({as_they_are.text(3)})."
     )
 
 

@@ -15,7 +15,7 @@ from bench.charts import Chart
 from bench.records import Record
 from bench.roster import PLAIN, Candidate
 from bench.studies.study import ANEW, TEST_ACCURACY, Point, Study, train_through
-from bench.tables import listed, markdown
+from bench.tables import counted, listed, markdown
 from bench.training_tables import spread
 from models.fashion_mnist import FashionMNIST
 from models.training import Settings
@@ -119,8 +119,8 @@ def answer(records: list[Record]) -> str:
     anew = found[NETWORKS[0]]
     best = max(anew, key=lambda rate: mean_accuracy(anew[rate], ANEW))
     return (
-        f"**{verdict}.** After {records[-1]['key']['epochs']} epochs, {told[0]}. {told[1].capitalize()}. With"
-        f" statistics estimated anew over the training set in place of the running ones, batch norm's best rate is"
+        f"**{verdict}.** After {counted(records[-1]['key']['epochs'], 'epoch')}, {told[0]}. {told[1].capitalize()}."
+        " With statistics estimated anew over the training set in place of the running ones, batch norm's best rate is"
         f" {best:g} ({mean_accuracy(anew[best], ANEW):.3f}), and it is as near to that {_at(usable(anew, ANEW))}."
     )
 

@@ -80,16 +80,20 @@ class Study:
         if not good:
             return ""
         seconds = sum(r["seconds"] for r in good)
+        took = (
+            tables.counted(round(seconds), "second") if seconds < 100 else tables.counted(round(seconds / 60), "minute")
+        )
         parts = [
             f"# {self.question}",
             self.answer(good),
             *(f"![{caption}]({name})" for name, (caption, draw) in self.plots.items() if draw(good)),
             self.table(good),
             self.note,
-            "\n".join(f"- {tables.reason(r)}" for r in failed),
+            "\n".join(dict.fromkeys(f"- `{r['implementation']}`: {tables.reason(r)}" for r in failed)),
             (
-                f"`pytest bench/studies --benchmark-only -k {self.name}`: {len(good)} trainings on {good[-1]['data']},"
-                f" {seconds / 60:.0f} minutes, {len({r['key']['seed'] for r in good})} seeds."
+                f"`pytest bench/studies --benchmark-only -k {self.name}`:"
+                f" {tables.counted(len(good), 'training')} on {good[-1]['data']}, {took},"
+                f" {tables.counted(len({r['key']['seed'] for r in good}), 'seed')}."
             ),
             tables.conditions(good),
         ]

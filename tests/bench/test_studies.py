@@ -121,7 +121,7 @@ def test_a_study_has_a_page_with_its_command_and_its_time(trained, folder):
     text = (folder / "study-faster.md").read_text()
     assert text.startswith("# Does batch norm train faster, and does it only speed things up?\n\n**It trains faster**")
     assert "-k faster`: 6 trainings on Test data, 3 minutes, 3 seeds." in text
-    assert "- RuntimeError: broken" in text
+    assert "- `builtin`: RuntimeError: broken" in text
     if "study-faster-loss.svg" in names:  # matplotlib is there
         assert "](study-faster-loss.svg)" in text
 
