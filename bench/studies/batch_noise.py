@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from statistics import mean
 from typing import Any
 
@@ -19,13 +18,12 @@ from torch import Tensor, nn
 from bench.charts import Chart
 from bench.records import Record
 from bench.roster import Candidate
-from bench.studies.study import Point, Study
+from bench.studies.study import ANEW, TEST_ACCURACY, Point, Study, train_through
 from bench.tables import counted, markdown
 from bench.training_tables import spread
 from models.fashion_mnist import FashionMNIST
-from models.lenet import lenet
 from models.step import normalised
-from models.training import EVALUATION_BATCH, Settings, shuffled, train
+from models.training import EVALUATION_BATCH, Settings, shuffled
 
 SIZES = (8, 32, 128, 256, 512, 1024)
 EPOCHS, SEEDS = 3, 3
@@ -45,15 +43,10 @@ def points(norm: str, quick: bool) -> list[Point]:
 def measure(point: Point, candidate: Candidate, data: FashionMNIST, progress: Callable[[str], None]) -> dict[str, Any]:
     """Train, and look at what enters two of the slots."""
     settings = Settings(epochs=point["epochs"], batch_size=point["batch_size"], seed=point["seed"])
-    model = lenet(candidate.found, seed=settings.seed, device=data.train_images.device)
-    epochs = [asdict(epoch) for epoch in train(model, data, settings)]
+    model, epochs = train_through(candidate, data, settings, progress)
     moments = moments_of_images(model, data)
     order = shuffled(len(data.train_images), settings.seed, settings.epochs + 1).to(data.train_images.device)
     found = {slot: deviations(*moments[slot], order, settings.batch_size) for slot in SLOTS}
-    progress(
-        f"batch {settings.batch_size}, seed {settings.seed}: test acc {epochs[-1]['test_accuracy']:.3f}, batch means"
-        f" off by {found['10']['mean']:.3f} standard deviations"
-    )
     return {"epochs": epochs, "deviations": found}
 
 
@@ -122,11 +115,11 @@ def table(records: list[Record]) -> str:
     for size, runs in by_size(records).items():
         row = [str(size), f"{1 / math.sqrt(size):.3f}"]
         row += [f"{off(runs, slot, what):.3f}" for slot in SLOTS for what in ("mean", "variance")]
-        row += [spread([r["epochs"][-1][name] for r in runs]) for name in ("train_loss", "test_accuracy")]
+        row += [spread([r["epochs"][-1][name] for r in runs]) for name in ("train_loss", TEST_ACCURACY, ANEW)]
         rows.append(row)
     headers = ["batch", "1/√batch"]
     headers += [f"{what} {where}" for where in SLOTS.values() for what in ("mean", "variance")]
-    return markdown([*headers, "train loss", "test acc"], rows)
+    return markdown([*headers, "train loss", "test acc", "test acc, statistics anew"], rows)
 
 
 def exponent(records: list[Record], slot: str, what: str) -> float:
@@ -145,18 +138,31 @@ def answer(records: list[Record]) -> str:
         return "Only one batch size has been trained with yet."
     smallest, largest = min(sizes), max(sizes)
     power = exponent(records, "10", "mean")
-    accuracy = {size: mean(r["epochs"][-1]["test_accuracy"] for r in runs) for size, runs in sizes.items()}
-    best = max(accuracy, key=lambda size: accuracy[size])
+    if abs(power + 0.5) >= 0.1:
+        return (
+            "**They are, but not as independent draws would be**: deviations go with the batch size to the power of"
+            f" {power:.2f}, not of -0.5."
+        )
+    found = {
+        name: {size: mean(r["epochs"][-1][name] for r in runs) for size, runs in sizes.items()}
+        for name in (TEST_ACCURACY, ANEW)
+    }
+    told = {name: _best(accuracy) for name, accuracy in found.items()}
     return (
         f"**They are, and as large as independent draws make them.** {SLOTS['10'].capitalize()}, batch means are off by"
         f" {off(sizes[smallest], '10', 'mean'):.2f} standard deviations in batches of {smallest} and by"
         f" {off(sizes[largest], '10', 'mean'):.3f} in batches of {largest}, which goes with the batch size to the power"
-        f" of {power:.2f} (-0.5 for independent draws). Test accuracy after"
-        f" {counted(records[-1]['key']['epochs'], 'epoch')} at the lesson's learning rate is best at {best}:"
-        f" {accuracy[best]:.3f}; at {smallest} it is {accuracy[smallest]:.3f}, at {largest} {accuracy[largest]:.3f}."
-        if abs(power + 0.5) < 0.1
-        else f"**They are, but not as independent draws would be**: deviations go with the batch size to the power of"
-        f" {power:.2f}, not of -0.5."
+        f" of {power:.2f} (-0.5 for independent draws). After {counted(records[-1]['key']['epochs'], 'epoch')} at the"
+        f" lesson's learning rate, the test accuracy {told[TEST_ACCURACY]}. With statistics estimated anew over the"
+        f" training set for the same weights it {told[ANEW]}."
+    )
+
+
+def _best(accuracy: dict[int, float]) -> str:
+    best, smallest, largest = max(accuracy, key=lambda size: accuracy[size]), min(accuracy), max(accuracy)
+    return (
+        f"is best in batches of {best}: {accuracy[best]:.3f}, against {accuracy[smallest]:.3f} in batches of {smallest}"
+        f" and {accuracy[largest]:.3f} in batches of {largest}"
     )
 
 
@@ -191,11 +197,11 @@ STUDY = Study(
     answer=answer,
     table=table,
     plots={PLOT: ("Deviations of batch means and variances over batch size", plot)},
-    note=(
-        "LeNet is trained with each batch size at learning rate 1.0; then all training images go through it in eval"
-        " mode, and what enters two of its batch norms is gathered into batches of that size in a new order. *mean*:"
-        " batch mean less the mean of all, in standard deviations of all; *variance*: batch variance over that of all,"
-        " less one; root mean square over batches and channels. After a convolution an image has many values, which"
-        " are not independent."
-    ),
+    note="""\
+LeNet is trained with each batch size at learning rate 1.0; then all training images go through it in eval mode, and
+what enters two of its batch norms is gathered into batches of that size in a new order. *mean*: batch mean less the
+mean of all, in standard deviations of all; *variance*: batch variance over that of all, less one; root mean square over
+batches and channels. After a convolution an image has many values, which are not independent. Test accuracy is that of
+the running statistics, and once more of statistics estimated anew over the training set. Larger batches make fewer
+updates in an epoch.""",
 )

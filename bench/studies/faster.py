@@ -43,7 +43,7 @@ def points(norm: str, quick: bool) -> list[Point]:
 def measure(point: Point, candidate: Candidate, data: FashionMNIST, progress: Callable[[str], None]) -> dict[str, Any]:
     """One training."""
     settings = Settings(epochs=point["epochs"], seed=point["seed"])
-    return {"epochs": train_through(candidate, data, settings, progress)}
+    return {"epochs": train_through(candidate, data, settings, progress)[1]}
 
 
 def both(records: list[Record]) -> dict[str, list[Record]]:

@@ -45,7 +45,7 @@ def points(norm: str, quick: bool) -> list[Point]:
 def measure(point: Point, candidate: Candidate, data: FashionMNIST, progress: Callable[[str], None]) -> dict[str, Any]:
     """One training."""
     settings = Settings(epochs=point["epochs"], lr=point["lr"], seed=point["seed"])
-    return {"epochs": train_through(candidate, data, settings, progress)}
+    return {"epochs": train_through(candidate, data, settings, progress)[1]}
 
 
 def by_rate(records: list[Record]) -> dict[str, dict[float, list[Record]]]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import nn
+
 from bench import tables
 from bench.charts import Chart
 from bench.records import OK, Record
@@ -121,8 +123,8 @@ def norm(roster: Iterable[Candidate]) -> Candidate:
 
 def train_through(
     candidate: Candidate, data: FashionMNIST, settings: Settings, progress: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Train LeNet with a candidate, and return the figures of every epoch (`models.training.Epoch`).
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """Train LeNet with a candidate, and return it with the figures of every epoch (`models.training.Epoch`).
 
     `ANEW` is the test accuracy of the same weights with statistics estimated anew over the training set, which
     counts in none of the seconds.
@@ -140,4 +142,4 @@ def train_through(
         f"{candidate.label}, seed {settings.seed}, lr {settings.lr:g}, batch {settings.batch_size},"
         f" {settings.epochs} epochs: train loss {last['train_loss']:.3f}, test acc {last['test_accuracy']:.3f}"
     )
-    return epochs
+    return model, epochs

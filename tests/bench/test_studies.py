@@ -144,12 +144,12 @@ def test_only_the_newest_data_count(trained):
 
 def test_a_training_is_evaluated_with_statistics_anew_and_is_the_same_training():
     data, settings = load(EMBEDDED, limit=600), Settings(epochs=2, batch_size=100)
-    found = train_through(candidate("naive"), data, settings, lambda _: None)
+    _, found = train_through(candidate("naive"), data, settings, lambda _: None)
     alone = list(train(lenet("naive", seed=0), data, settings))
     assert [e["train_loss"] for e in found] == [e.train_loss for e in alone]
     assert [e[TEST_ACCURACY] for e in found] == [e.test_accuracy for e in alone]
     assert [e[ANEW] for e in found] != [e[TEST_ACCURACY] for e in found]
-    without = train_through(candidate(PLAIN), data, settings, lambda _: None)
+    _, without = train_through(candidate(PLAIN), data, settings, lambda _: None)
     assert [e[ANEW] for e in without] == [e[TEST_ACCURACY] for e in without]
 
 
