@@ -150,10 +150,8 @@ STUDY = Study(
     answer=answer,
     table=table,
     plots={PLOT: ("Distance of the weights from those of builtin over steps", plot)},
-    note=(
-        "The same initial weights and batches, at the lesson's settings; *weights*: the Euclidean distance of all"
-        " weights from `builtin`'s after the same step, relative to their length; *loss*: of the step's own batch. The"
-        " row of another seed compares `builtin` with itself under the next seed: other initial weights, other"
-        " batches."
-    ),
+    note="""\
+The same initial weights and batches, at the lesson's settings; *weights*: the Euclidean distance of all weights from
+`builtin`'s after the same step, relative to their length; *loss*: of the step's own batch. The row of another seed
+compares `builtin` with itself under the next seed: other initial weights, other batches.""",
 )

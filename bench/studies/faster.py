@@ -27,6 +27,9 @@ EPOCHS, LESSON_EPOCHS, SEEDS = 30, 10, 5
 GOALS = (0.80, 0.85)
 LAST = 5
 WITH, WITHOUT, WITH_ANEW = "with batch norm", "without", "with batch norm, statistics anew"
+Band = tuple[float, float, float, float]
+"""Epoch, mean, least, greatest."""
+
 LOSS, TEST = "study-faster-loss.svg", "study-faster-test.svg"
 
 
@@ -127,22 +130,28 @@ def _relation(apart: Estimate) -> str:
     return "worse" if apart.high < 0 else "not shown to be different"
 
 
-def curves(name: str, title: str) -> Callable[[list[Record]], Chart | None]:
-    """A figure over epochs, a band over seeds."""
-
-    def draw(records: list[Record]) -> Chart | None:
-        runs = both(records)
-        found = {label: _over_epochs(those, name) for label, those in runs.items()}
-        if name == TEST_ACCURACY:
-            found[WITH_ANEW] = _over_epochs(runs[WITH], ANEW)
-        if any(len(points) < 2 for points in found.values()):
-            return None
-        return Chart(title, found, "epoch", title.lower(), f"{title} over epochs, band over seeds.")
-
-    return draw
+def loss_chart(records: list[Record]) -> Chart | None:
+    """Train loss over epochs, a band over seeds."""
+    return _chart("Train loss", {name: _over_epochs(runs, "train_loss") for name, runs in both(records).items()})
 
 
-def _over_epochs(runs: list[Record], name: str) -> list[tuple[float, float, float, float]]:
+def error_chart(records: list[Record]) -> Chart | None:
+    """The share of test images that are wrong, which tells the ends of the curves apart as accuracy does not."""
+    runs = both(records)
+    right = {name: _over_epochs(those, TEST_ACCURACY) for name, those in runs.items()}
+    right[WITH_ANEW] = _over_epochs(runs[WITH], ANEW)
+    wrong = {n: [(x, 1 - middle, 1 - high, 1 - low) for x, middle, low, high in points] for n, points in right.items()}
+    return _chart("Test error", wrong, log_y=True)
+
+
+def _chart(title: str, found: dict[str, list[Band]], *, log_y: bool = False) -> Chart | None:
+    if any(len(points) < 2 for points in found.values()):
+        return None
+    description = f"{title} over epochs, band over seeds."
+    return Chart(title, found, "epoch", title.lower(), description, log_y=log_y)
+
+
+def _over_epochs(runs: list[Record], name: str) -> list[Band]:
     epochs = min((len(r["epochs"]) for r in runs), default=0)
     at = [[series(r, name)[number] for r in runs] for number in range(epochs)]
     return [(number, mean(values), min(values), max(values)) for number, values in enumerate(at, start=1)]
@@ -156,8 +165,8 @@ STUDY = Study(
     answer=answer,
     table=table,
     plots={
-        LOSS: ("Train loss over epochs", curves("train_loss", "Train loss")),
-        TEST: ("Test accuracy over epochs", curves(TEST_ACCURACY, "Test accuracy")),
+        LOSS: ("Train loss over epochs", loss_chart),
+        TEST: ("Test error (1 - accuracy) over epochs", error_chart),
     },
     note="""\
 LeNet at the lesson's settings (SGD, learning rate 1.0, batches of 256), the same initial weights and batches for both

@@ -131,18 +131,22 @@ def _at(rates: list[float]) -> str:
 
 def plot(records: list[Record]) -> Chart | None:
     """Test accuracy over the learning rate, a band over seeds."""
-    found = {
-        network: [
-            (rate, mean_accuracy(runs), min(map(accuracy, runs)), max(map(accuracy, runs)))
-            for rate, runs in rates.items()
+    found = by_rate(records)
+    shown = {network: (network, TEST_ACCURACY) for network in NETWORKS}
+    shown[f"{NETWORKS[0]}, statistics anew"] = (NETWORKS[0], ANEW)
+    lines = {
+        label: [
+            (rate, mean(values), min(values), max(values))
+            for rate, runs in found[network].items()
+            if (values := [accuracy(r, name) for r in runs])
         ]
-        for network, rates in by_rate(records).items()
+        for label, (network, name) in shown.items()
     }
-    if any(len(points) < 2 for points in found.values()):
+    if any(len(points) < 2 for points in lines.values()):
         return None
     return Chart(
         "Test accuracy over the learning rate",
-        found,
+        lines,
         "learning rate",
         "test accuracy",
         f"{answer(records)} A band over seeds.",
