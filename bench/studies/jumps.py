@@ -132,6 +132,15 @@ def last(record: Record, way: str) -> list[float]:
     return series(record, way)[-5:]
 
 
+def by_size(records: list[Record]) -> dict[int, list[float]]:
+    """Accuracies by size of the test batch, ascending."""
+    sizes: dict[int, list[float]] = {}
+    for record in records:
+        for row in record["by_batch_size"]:
+            sizes.setdefault(int(row["batch_size"]), []).append(float(row["accuracy"]))
+    return dict(sorted(sizes.items()))
+
+
 def table(records: list[Record]) -> str:
     """Swings and accuracies per way; accuracies per size of the test batch."""
     rows = [
@@ -144,16 +153,12 @@ def table(records: list[Record]) -> str:
         for way, text in WAYS.items()
     ]
     headers = ["statistics", "swing between epochs", "test acc, last 5", "worst of the last 5"]
-    sizes: dict[int, list[float]] = {}
-    for record in records:
-        for row in record["by_batch_size"]:
-            sizes.setdefault(row["batch_size"], []).append(row["accuracy"])
     return "\n\n".join(
         [
             markdown(headers, rows),
             "With the statistics of test batches of several sizes, after the last epoch:",
             markdown(
-                ["test batch", "test acc"], [[str(size), spread(values)] for size, values in sorted(sizes.items())]
+                ["test batch", "test acc"], [[str(size), spread(values)] for size, values in by_size(records).items()]
             ),
         ]
     )
@@ -161,10 +166,10 @@ def table(records: list[Record]) -> str:
 
 def answer(records: list[Record]) -> str:
     """Whose swings they are: of the weights, of the statistics' noise, or of their age."""
-    swings = {way: [swing(r, way) for r in records] for way in (OURS, OURS_AT_REST, ANEW)}
-    if len(records) < 2 or not all(min(values) > 0 for values in swings.values()):
+    swings = {way: [swing(r, way) for r in records] for way in (OURS, OURS_AT_REST, ANEW, BATCH)}
+    if len(records) < 2 or not all(min(swings[way]) > 0 for way in (OURS, OURS_AT_REST, ANEW)):
         return "These trainings are too few or too short to tell."
-    ours, rested, anew = (mean(values) for values in swings.values())
+    ours, rested, anew, batch = (mean(values) for values in swings.values())
     against_anew = paired_quotient(swings[OURS], swings[ANEW])
     noise = paired_quotient(swings[OURS_AT_REST], swings[ANEW])
     fresh = paired_difference(*([mean(last(r, way)) for r in records] for way in (LATEST_AT_REST, LATEST)))
@@ -184,6 +189,13 @@ def answer(records: list[Record]) -> str:
         told += (
             " One update is enough to age them: those of the last training batch, made just before the last update,"
             f" cost {fresh.text(3)} of test accuracy against those of a single batch made after it."
+        )
+    sizes = by_size(records)
+    if len(sizes) > 1:
+        one, many = (f"{mean(sizes[size]):.3f} in batches of {size}" for size in (min(sizes), max(sizes)))
+        told += (
+            f" The lesson's own evaluation, with the statistics of the test batch, moves by {batch:.3f}, but the answer"
+            f" to an image depends on its company: {one}, {many}."
         )
     return told
 

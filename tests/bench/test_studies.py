@@ -252,6 +252,7 @@ def test_the_answer_blames_whoever_swings(session, anew, rested, verdict):
     assert "moves by 0.100 with the running statistics (momentum 0.1)" in text
     # The last batch's accuracy is lower in two of the last five epochs, by 0.05, 0.055 and 0.06.
     assert "cost 0.022 [0.017, 0.027]" in text
+    assert text.endswith("depends on its company: 0.100 in batches of 1, 0.800 in batches of 256.")
     rows = jumps.table(good).splitlines()
     assert [line.split("|")[1].strip() for line in rows if line.startswith("| weights at rest")] == [
         f"weights at rest, momentum {m}" for m in ("0.01", "0.1", "0.5", "1")
