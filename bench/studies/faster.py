@@ -116,18 +116,18 @@ def answer(records: list[Record]) -> str:
     return (
         f"**{faster}**: after {counted(first, 'epoch')} the train loss is {mean(losses[0]):.3f} with batch norm and"
         f" {mean(losses[1]):.3f} without ({gained.text(3)}), the test accuracy {mean(early[0]):.3f} and"
-        f" {mean(early[1]):.3f}. **In the end it is {_relation(as_lesson)} with running statistics**: after"
-        f" {counted(last, 'epoch')} the test accuracy is {mean(late[0]):.3f} with batch norm and {mean(late[1]):.3f}"
-        f" without ({as_lesson.text(3)}). **With statistics estimated anew it is {_relation(as_they_are)}**: over the"
-        f" training set, for the same weights, they give {mean(anew):.3f} ({as_they_are.text(3)})."
+        f" {mean(early[1]):.3f}. **With running statistics {_in_the_end(as_lesson)}**: after {counted(last, 'epoch')}"
+        f" the test accuracy is {mean(late[0]):.3f} with batch norm and {mean(late[1]):.3f} without"
+        f" ({as_lesson.text(3)}). **With statistics estimated anew {_in_the_end(as_they_are)}**: over the training set,"
+        f" for the same weights, they give {mean(anew):.3f} ({as_they_are.text(3)})."
     )
 
 
-def _relation(apart: Estimate) -> str:
+def _in_the_end(apart: Estimate) -> str:
     """With batch norm against without, in words."""
     if apart.low > 0:
-        return "better"
-    return "worse" if apart.high < 0 else "not shown to be different"
+        return "it ends better"
+    return "it ends worse" if apart.high < 0 else "no difference is shown in the end"
 
 
 def loss_chart(records: list[Record]) -> Chart | None:

@@ -73,7 +73,7 @@ class Study:
     def short(self, records: list[Record]) -> str:
         """What is bold in the answer; empty without records."""
         good = self.newest(records)
-        return "; ".join(re.findall(r"\*\*(.+?)\.?\*\*", self.answer(good))) if good else ""
+        return ". ".join(re.findall(r"\*\*(.+?)\.?\*\*", self.answer(good))) if good else ""
 
     def page(self, records: list[Record]) -> str:
         """The whole page; empty without records."""

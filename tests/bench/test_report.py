@@ -114,14 +114,11 @@ def test_the_index_lists_machines_newest_first(tmp_path):
 
 
 def test_the_index_says_what_the_studies_found(tmp_path):
-    session = fill(Session(tmp_path / "cpu-a"))
-    add_trainings(session)
+    session = add_trainings(fill(Session(tmp_path / "cpu-a")))
     build(session.folder)
     text = build_index(tmp_path).read_text(encoding="utf-8")
-    assert (
-        "- [Does batch norm train faster, and does it only speed things up?](cpu-a/study-faster.md) It trains faster;"
-        " In" in text
-    )
+    question = "- [Does batch norm train faster, and does it only speed things up?](cpu-a/study-faster.md)"
+    assert f"{question} It trains faster. With running statistics it ends worse. With" in text
     assert "larger learning rates?" not in text
 
 

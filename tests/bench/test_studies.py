@@ -88,20 +88,20 @@ def test_the_answer_takes_both_claims_apart(trained):
     text = faster.answer(faster.STUDY.newest(trained.records))
     assert text == (
         "**It trains faster**: after 10 epochs the train loss is 0.301 with batch norm and 0.601 without (-0.300"
-        " [-0.302, -0.298]), the test accuracy 0.821 and 0.600. **In the end it is worse with running statistics**:"
-        " after 30 epochs the test accuracy is 0.821 with batch norm and 0.841 without (-0.020 [-0.022, -0.018])."
-        " **With statistics estimated anew it is better**: over the training set, for the same weights, they give"
-        " 0.871 (0.030 [0.028, 0.032])."
+        " [-0.302, -0.298]), the test accuracy 0.821 and 0.600. **With running statistics it ends worse**: after 30"
+        " epochs the test accuracy is 0.821 with batch norm and 0.841 without (-0.020 [-0.022, -0.018]). **With"
+        " statistics estimated anew it ends better**: over the training set, for the same weights, they give 0.871"
+        " (0.030 [0.028, 0.032])."
     )
     assert faster.STUDY.short(trained.records) == (
-        "It trains faster; In the end it is worse with running statistics; With statistics estimated anew it is better"
+        "It trains faster. With running statistics it ends worse. With statistics estimated anew it ends better"
     )
 
 
 def test_a_difference_within_the_seeds_is_none(session):
     add_trainings(session, gained=0.0195)
     text = faster.answer(faster.STUDY.newest(session.records))
-    assert "**With statistics estimated anew it is not shown to be different**" in text
+    assert "**With statistics estimated anew no difference is shown in the end**" in text
 
 
 def test_how_long_it_takes_to_a_goal(trained):
