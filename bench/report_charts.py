@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from bench.charts import Chart
-from bench.colours import BLUE, fills, looks
+from bench.colours import OTHER_VERDICT, VERDICTS, fills, looks
 from bench.latency_tables import row_order, time_ns
 from bench.records import Record
 
@@ -19,11 +22,17 @@ MARKERS = {
     "X": "x",
     "p": "hex",
     "*": "star",
+    "<": "triangle",
+    ">": "inverted_triangle",
 }
 HATCHES = {"": "blank", "///": "/", "---": "-", "\\" * 3: "\\", "xxx": "x", "||||": "|", "++++": "+"}
 """What Bokeh calls those of `bench/colours.py`."""
 
-HEIGHT = 420
+HEIGHT, MOST_TICKS = 420, 10
+LEGEND_CHARACTERS, TITLE_CHARACTERS = 36, 44
+"""In a line on a phone."""
+
+RATIOS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 
 
 def ratios(rows: list[dict[str, Any]]) -> Any:
@@ -37,13 +46,17 @@ def ratios(rows: list[dict[str, Any]]) -> Any:
         name="ratios",
         title="Blocks, time / builtin's\nforward + backward; left: faster",
         y_range=labels[::-1],
+        x_range=(min(row["low"] for row in rows) / 1.1, max(row["high"] for row in rows) * 1.1),
         x_axis_type="log",
         height=max(HEIGHT // 2, 24 * len(rows)),
         sizing_mode="stretch_width",
         tools="hover,save",
         tooltips=[("", "@row"), ("ratio", "@ratio [@low, @high]"), ("verdict", "@verdict"), ("time", "@{time, µs} µs")],
     )
-    chart.scatter("ratio", "row", source=source, size=9, color=BLUE)
+    _plain_ticks(chart.xaxis, log=True, values=RATIOS)
+    looks_of = [VERDICTS.get(row["verdict"], OTHER_VERDICT) for row in rows]
+    source.data["marker"], source.data["colour"] = [MARKERS[m] for m, _ in looks_of], [c for _, c in looks_of]
+    chart.scatter("ratio", "row", source=source, size=9, color="colour", marker="marker")
     chart.add_layout(Whisker(source=source, base="row", lower="low", upper="high", dimension="width"))
     chart.add_layout(Span(location=1, dimension="height", line_dash="dashed"))
     return chart
@@ -55,9 +68,10 @@ def lines(name: str, chart: Chart) -> Any:
     from bokeh.plotting import figure
 
     banded = any(len(point) > 2 for points in chart.series.values() for point in points)
+    below = "means of the seeds; click a name to hide it" if banded else "click a name to hide it"
     drawn = figure(
         name=name,
-        title=f"{chart.title}\n{'means of the seeds; ' * banded}click a name to hide it",
+        title=f"{textwrap.fill(chart.title, TITLE_CHARACTERS)}\n{below}",
         x_axis_label=chart.x_label,
         y_axis_label=chart.y_label,
         x_axis_type="log" if chart.log_x else "linear",
@@ -77,7 +91,11 @@ def lines(name: str, chart: Chart) -> Any:
         line = {"source": ColumnDataSource(columns), "name": label, "color": look.colour, "legend_label": label}
         drawn.line("x", "y", width=2, line_dash="dashed" if look.line == "--" else "solid", **line)
         drawn.scatter("x", "y", size=7, marker=MARKERS[look.marker], **line)
+    values = sorted({point[0] for points in chart.series.values() for point in points})
+    _plain_ticks(drawn.xaxis, log=chart.log_x, values=values)
+    _plain_ticks(drawn.yaxis, log=chart.log_y)
     drawn.legend.click_policy = "hide"
+    _legend_below(drawn)
     return drawn
 
 
@@ -109,9 +127,7 @@ def parts(bars: dict[str, dict[str, float]]) -> Any:
         hatch_color="white",
         hatch_alpha=0.5,
     )
-    chart.add_layout(chart.legend[0], "below")
-    chart.legend.orientation = "horizontal"
-    chart.legend.ncols = 4
+    _legend_below(chart)
     return chart
 
 
@@ -146,7 +162,9 @@ def roofline(records: list[Record]) -> Any:
         chart.scatter("x", "y", size=8, marker=MARKERS[look.marker], **line)
     ceiling = sorted({(r["bytes_minimum"] / 1e6, r["bytes_minimum"] / r["copy_ns"]) for r in records})
     chart.line([x for x, _ in ceiling], [y for _, y in ceiling], name="memory copy", legend_label="memory copy")
-    chart.legend.location = "bottom_right"
+    _plain_ticks(chart.xaxis, log=True)
+    _plain_ticks(chart.yaxis, log=True)
+    _legend_below(chart)
     return chart
 
 
@@ -181,6 +199,25 @@ def table(name: str, rows: list[dict[str, Any]]) -> list[Any]:
         index_position=None,
     )
     return [field, table]
+
+
+def _legend_below(chart: Any) -> None:
+    """Where it covers no data, in as many columns as a phone has room for."""
+    legend = chart.legend[0]
+    columns = max(1, min(3, LEGEND_CHARACTERS // max(len(item.label.value) for item in legend.items)))
+    chart.add_layout(legend, "below")
+    legend.update(orientation="horizontal", ncols=columns)
+    chart.height += 22 * math.ceil(len(legend.items) / columns)
+
+
+def _plain_ticks(axis: Any, *, log: bool, values: Sequence[float] = ()) -> None:
+    """Numbers without exponents; on a logarithmic axis at the values themselves where they are few."""
+    from bokeh.models import FixedTicker, LogTicker, NumeralTickFormatter
+
+    axis.formatter = NumeralTickFormatter(format="0,0.[0000000]")
+    if log:
+        few = 0 < len(values) <= MOST_TICKS
+        axis.ticker = FixedTicker(ticks=list(values)) if few else LogTicker(mantissas=[1, 2, 5], desired_num_ticks=6)
 
 
 def _width(column: str, rows: list[dict[str, Any]]) -> int:

@@ -139,6 +139,7 @@ def _steps(records: list[Record]) -> list[Section]:
     done = step_tables.by_implementation(records)
     if not done:
         return []
+    group = [r for r in records if r["key"]["images"] == next(iter(done.values()))["key"]["images"]]
     rows = [
         {
             "implementation": name,
@@ -146,11 +147,11 @@ def _steps(records: list[Record]) -> list[Section]:
             "ratio": round(r["ratio"][0], 3),
             "low": round(r["ratio"][1], 3),
             "high": round(r["ratio"][2], 3),
+            "verdict": step_tables.verdict_of(r, group),
             "ran as": r["backend"],
         }
         for name, r in sorted(done.items(), key=lambda item: row_order(item[1]))
     ]
-    group = [r for r in records if r["key"]["images"] == next(iter(done.values()))["key"]["images"]]
     return [Section("One training step", step_tables.sentence(group), charts.table("step", rows))]
 
 

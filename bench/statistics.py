@@ -100,7 +100,7 @@ def median_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, 
 
 def _left_outside(n: int) -> int:
     """How many of n independent values may be left out at each end: the rest covers their median in 95 % of cases."""
-    return max(0, math.ceil(bdtrik((1 - CONFIDENCE) / 2, n, 0.5)) - 1)
+    return max(0, math.ceil(float(bdtrik((1 - CONFIDENCE) / 2, n, 0.5))) - 1)
 
 
 def narrow_enough(ratio: Ratio) -> bool:
