@@ -2,7 +2,8 @@
 
 On one machine a row's time is taken relative to the baseline's in the same rounds, so that a machine that was faster on
 one day is no progress; between two machines it is the time itself. Both with intervals, and a verdict that must exceed
-the noise of both runs. Rows whose conditions differ are named and not compared.
+the noise of both runs. Rows whose conditions differ are named and not compared, unless the machines differ too and what
+differs belongs to them, or who asks says so.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import math
 import sys
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,12 @@ UNUSABLE = 2
 KINDS = ("latency", "step")
 CONDITIONS = ("versions", "threads", "quick", "allocator")
 """Must be the same, or the rows tell of something else than the code."""
+
+OF_THE_MACHINE = ("threads", "allocator")
+"""Between two machines they may differ."""
+
+MAY_DIFFER = ("versions", "threads", "allocator")
+"""If who asks says so."""
 
 DATA = ("digest",)
 
@@ -61,33 +69,38 @@ class Comparison:
         rows: What is comparable.
         apart: What isn't, and why.
         by: What times are relative to.
+        across: Conditions that differ in rows that are compared all the same.
     """
 
     rows: list[Row]
     apart: list[tuple[str, str]]
     by: str
+    across: list[str]
 
 
-def compare(old: list[Record], new: list[Record]) -> Comparison:
+def compare(old: list[Record], new: list[Record], across: Collection[str] = ()) -> Comparison:
     """Every measurement that both have, with its verdict; and the others, with the reason.
 
     Args:
         old: Records, as they are read.
         new: The same.
+        across: Which of `MAY_DIFFER` set no row apart. On different machines threads and allocator don't either.
     """
     before, after = ({identity(r): r for r in latest(records) if r["kind"] in KINDS} for records in (old, new))
     same_machine = _machines(before) == _machines(after)
     floors = [_floors(side) for side in (before, after)]
-    rows, apart = [], []
+    held = [name for name in CONDITIONS if name not in (*across, *(() if same_machine else OF_THE_MACHINE))]
+    rows, apart, differing = [], [], []
     for key in dict.fromkeys([*before, *after]):
         then, now = before.get(key), after.get(key)
-        if reason := why_apart(then, now):
+        if reason := why_apart(then, now, held):
             apart.append((_name(then or now), reason))
             continue
         assert then is not None
         assert now is not None
         if then["implementation"] == AA or (same_machine and then["implementation"] == BASELINE):
             continue  # its ratio to itself says nothing
+        differing += [text for name in CONDITIONS if (text := difference(then, now, name))]
         ratio = relative(then, now) if same_machine else absolute(then, now)
         floor = max(
             side.get((r["kind"], r["run"]), noise_floor([])) for side, r in zip(floors, (then, now), strict=True)
@@ -96,19 +109,19 @@ def compare(old: list[Record], new: list[Record]) -> Comparison:
         interval = (ratio.value, ratio.low, ratio.high)
         rows.append(Row(_what(now), now["implementation"], old_us, new_us, interval, verdict(ratio, floor)))
     by = f"relative to `{BASELINE}` in the same rounds" if same_machine else "as measured: the machines differ"
-    return Comparison(rows, apart, by)
+    return Comparison(rows, apart, by, list(dict.fromkeys(differing)))
 
 
-def why_apart(old: Record | None, new: Record | None) -> str | None:
-    """None, or why two records say nothing of each other."""
+def why_apart(old: Record | None, new: Record | None, held: Collection[str]) -> str | None:
+    """None, or why two records say nothing of each other; `held` are the conditions that must be the same."""
     if old is None or new is None:
         return "only in NEW" if old is None else "only in OLD"
     for side, record in (("OLD", old), ("NEW", new)):
         if record["status"] != OK:
             return f"in {side}: {record.get('reason', record['status'])}"
-    for name in CONDITIONS:
-        if old["conditions"].get(name) != new["conditions"].get(name):
-            return f"{name} differ: {_difference(old['conditions'].get(name), new['conditions'].get(name))}"
+    for name in held:
+        if text := difference(old, new, name):
+            return text
     for name in DATA:
         if old.get(name) != new.get(name):
             return "the data differ"
@@ -157,11 +170,15 @@ def _machines(records: dict[str, Record]) -> set[tuple[Any, ...]]:
     return {tuple(record["conditions"].get(name) for name in names) for record in records.values()}
 
 
-def _difference(old: Any, new: Any) -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
-        return ", ".join(f"{name} {old.get(name)} and {new.get(name)}" for name in names)
-    return f"{old} and {new}"
+def difference(old: Record, new: Record, condition: str) -> str | None:
+    """None, or in which way a condition is not the same."""
+    then, now = (record["conditions"].get(condition) for record in (old, new))
+    if then == now:
+        return None
+    if isinstance(then, dict) and isinstance(now, dict):
+        names = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
+        return f"{condition} differ: " + ", ".join(f"{name} {then.get(name)} and {now.get(name)}" for name in names)
+    return f"{condition} differ: {then} and {now}"
 
 
 def _what(record: Record) -> str:
@@ -181,6 +198,8 @@ def page(found: Comparison) -> str:
     counts = Counter(row.verdict for row in found.rows)
     told = ", ".join(f"{number} {word}" for word, number in counts.most_common()) or "none"
     parts = [f"{len(found.rows)} comparable rows: {told}. Ratios are NEW over OLD, {found.by}; below 1 is faster."]
+    if found.across:
+        parts.append(f"Compared all the same: {'; '.join(found.across)}.")
     if found.rows:
         rows = [
             [
@@ -209,10 +228,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("old", type=Path, metavar="OLD", help=f"a machine's folder, or its {FILE}")
     parser.add_argument("new", type=Path, metavar="NEW", help="the same")
     parser.add_argument("--format", choices=["markdown", "json"], default="markdown")
+    parser.add_argument(
+        "--across",
+        choices=MAY_DIFFER,
+        action="append",
+        default=[],
+        help="compare rows although these differ, and say so; repeatable (between machines threads and allocator may)",
+    )
     parser.add_argument("--fail-on", choices=[SLOWER], help="exit with 1 when any row got slower")
     options = parser.parse_args(arguments)
     try:
-        found = compare(read_all(options.old), read_all(options.new))
+        found = compare(read_all(options.old), read_all(options.new), options.across)
     except RecordsError as error:
         print(f"python -m bench.compare: error: {error}", file=sys.stderr)
         return UNUSABLE

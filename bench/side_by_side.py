@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.headline import NONE, Line, headline
+from bench.latency_tables import row_order
 from bench.records import Record
 from bench.tables import markdown
 
@@ -33,14 +34,12 @@ def tables(machines: Sequence[tuple[str, list[Record]]]) -> str:
     found = {name: lines for name, lines in found.items() if lines}
     if len(found) < 2:
         return ""
-    order = [implementation for lines in found.values() for implementation in lines]
+    order = {f"`{r['implementation']}`": row_order(r) for _, records in machines for r in records if "order" in r}
+    names = sorted({name for lines in found.values() for name in lines}, key=lambda name: order[name])
     parts = ["## Machines side by side"]
     for title, figure in FIGURES.items():
-        rows = [
-            [name, *(figure(lines[name]) if name in lines else NONE for lines in found.values())]
-            for name in dict.fromkeys(order)
-        ]
-        if any(cell != NONE for row in rows for cell in row[1:]):
+        rows = [[name, *(figure(lines[name]) if name in lines else NONE for lines in found.values())] for name in names]
+        if rows := [row for row in rows if set(row[1:]) != {NONE}]:
             parts += [f"**{title}**", markdown(["implementation", *found], rows)]
     parts.append(
         "A ratio is to `builtin` on the same machine, where both took turns; a time says as much of the machine as of"
@@ -50,7 +49,7 @@ def tables(machines: Sequence[tuple[str, list[Record]]]) -> str:
 
 
 def _with(figure: str, ratio: str) -> str:
-    return f"{figure} ({ratio})" if figure != NONE and ratio != NONE else figure
+    return f"{figure} ({ratio})" if ratio != NONE else figure
 
 
 def _conditions(machines: Sequence[tuple[str, list[Record]]]) -> str:

@@ -96,6 +96,30 @@ def test_other_conditions_are_named_and_not_compared(tmp_path, changes, reason):
     assert f"- {reason}: 7, such as 256x84 kernel, training both, float32, builtin" in page(found)
 
 
+def test_between_machines_threads_and_allocator_are_the_machines_own_and_named(tmp_path):
+    old = run(tmp_path / "a")
+    new = run(tmp_path / "b", number=1, cores=1, threads=1, allocator="another")
+    found = compare(old, new)
+    assert verdicts(found) == {"builtin": "same", "naive": "same"}
+    text = "Compared all the same: threads differ: 2 and 1; allocator differ: system default and another."
+    assert text in page(found)
+
+
+def test_who_says_so_compares_across_versions_and_they_are_named(tmp_path, capsys):
+    run(tmp_path / "a")
+    run(tmp_path / "b", number=1, versions=OTHER_TORCH)
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main(folders) == 0
+    assert "0 comparable rows" in capsys.readouterr().out
+    assert main([*folders, "--across", "versions"]) == 0
+    out = capsys.readouterr().out
+    assert "1 comparable rows: 1 same" in out
+    assert "Compared all the same: versions differ: torch 2.11.0 and 2.12.0." in out
+    with pytest.raises(SystemExit) as stopped:
+        main([*folders, "--across", "quick"])
+    assert stopped.value.code == 2
+
+
 def test_rows_of_one_side_only_and_failures_are_named(tmp_path):
     old, new = Session(tmp_path / "a"), Session(tmp_path / "b")
     old.cell("naive")
