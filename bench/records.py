@@ -105,8 +105,10 @@ def why_no_record(record: object) -> str | None:
     if not isinstance(record, dict):
         return "it is no object"
     for name, kind in wanted.items():
-        if not isinstance(record.get(name), kind):
-            return f"{name} must be a {kind.__name__}"
+        if name not in record:
+            return f"it has no {name}"
+        if not isinstance(record[name], kind):
+            return f"{name} must be {kind.__name__}, not {type(record[name]).__name__}"
     if record["schema"] != SCHEMA:
         return f"schema is {record['schema']}, and this version reads {SCHEMA}"
     return _against_the_format()(record)

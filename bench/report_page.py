@@ -87,7 +87,8 @@ def page(records: list[Record]) -> str:
         *_roofline(kinds["latency"]),
         *_studies(kinds["study"]),
     ]
-    if not sections:
+    models = [model for section in sections for model in section.models]
+    if not models:
         return ""
     last = records[-1]
     shown = [r for those in kinds.values() for r in those] + epochs
@@ -100,7 +101,6 @@ def page(records: list[Record]) -> str:
         "links": _html(f"The same as pages: {tables.listed(pages)}."),
         "conditions": escape(tables.conditions(shown).partition("\n\n")[2]),
     }
-    models = [model for section in sections for model in section.models]
     title = f"Batch norm on {last['conditions']['device_name']}"
     html: str = file_html(models, INLINE, title, template=Template(TEMPLATE), template_variables=variables)
     return _with_plain_ids(html)

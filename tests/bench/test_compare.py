@@ -174,7 +174,7 @@ def test_json_holds_rows_and_what_stands_apart(tmp_path, capsys):
         (None, ": no such file: name one with records"),
         (b"", ":1 is no record: the file is empty"),
         (b"not JSON\n", ":1 is no record: it is not JSON"),
-        (b'{"a": 1}\n', ":1 is no record: schema must be a int"),
+        (b'{"a": 1}\n', ":1 is no record: it has no schema"),
         (b"\xff\xfe\n", ":1 is no record: it is not JSON"),
     ],
 )

@@ -8,8 +8,9 @@ import pytest
 from bench import report, report_page
 from bench.records import FILE, read
 from bench.report_page import FILE_NAME, _html, _with_plain_ids
+from tests.bench.samples import Session
 from tests.bench.test_report import fill
-from tests.bench.test_studies import add_trainings
+from tests.bench.test_studies import add, add_trainings, epochs
 
 MOST_BYTES = 5_000_000
 FIND = """
@@ -25,8 +26,6 @@ FIND = """
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from tests.bench.samples import Session
-
     session = Session(tmp_path_factory.mktemp("results") / "cpu-test-2c")
     fill(session)
     for number, name in enumerate(("naive", "compiled", "cpu_fused")):
@@ -54,6 +53,18 @@ def test_without_anything_to_show_there_is_no_page():
     pytest.importorskip("bokeh")
     record = {"kind": "lesson", "key": {}, "time": "2026", "status": "ok", "implementation": "x", "run": "1"}
     assert report_page.page([{**record, "conditions": {"device_name": "x"}}]) == ""
+
+
+def test_a_study_with_too_little_for_a_chart_makes_no_page(tmp_path):
+    pytest.importorskip("bokeh")
+    session = Session(tmp_path / "cpu-test-2c")
+    point = {"implementation": "builtin", "seed": 0, "epochs": 30}
+    add(session, "faster", point, {"epochs": epochs([0.3] * 30, [0.8] * 30)})
+    written = {path.name for path in report.build(session.folder)[0]}
+    assert "study-faster.md" in written
+    assert FILE_NAME not in written
+    session.cell("builtin")
+    assert FILE_NAME in {path.name for path in report.build(session.folder)[0]}
 
 
 def test_names_that_differ_from_run_to_run_are_numbered():
