@@ -18,7 +18,7 @@ from bench.charts import Chart
 from bench.records import Record
 from bench.roster import BASELINE, Candidate
 from bench.studies.study import Point, Study
-from bench.tables import listed, markdown
+from bench.tables import counted, listed, markdown
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
 from models.step import Totals, take_step
@@ -107,17 +107,22 @@ def answer(records: list[Record]) -> str:
     """How far apart at the end, against two seeds."""
     found = by_name(records)
     seeds = found.pop(OTHER_SEED, [])
-    if not seeds or not found:
-        return "Nobody has been compared with another seed yet."
     last = max(a["step"] for r in records for a in r["apart"])
-    between = apart(seeds, "weights", last)
-    shares = {name: apart(runs, "weights", last) / between for name, runs in found.items()}
-    told = listed([f"`{name}` {share:.0%}" for name, share in shares.items()])
-    alike = max(shares.values()) < 1
+    between = {r["key"]["seed"]: apart([r], "weights", last) for r in seeds}
+    shares = {
+        name: [apart([r], "weights", last) / between[r["key"]["seed"]] for r in runs if r["key"]["seed"] in between]
+        for name, runs in found.items()
+    }
+    shares = {name: those for name, those in shares.items() if those}
+    if not shares:
+        return "Nobody has been compared with another seed yet."
+    told = listed([f"`{n}` {mean(those):.1%} [{min(those):.1%}, {max(those):.1%}]" for n, those in shares.items()])
+    alike = max(max(those) for those in shares.values()) < 1
     return (
         f"**{'They train alike' if alike else 'Not all train alike'}**: after {last} steps the weights are as far from"
-        f" `{BASELINE}`'s as these shares of the distance between two of its seeds: {told}. Roundings grow with the"
-        " steps, since training is chaotic; what was one rounding in the first step need not stay small."
+        f" `{BASELINE}`'s as these shares of the distance between two of its seeds: {told}, means and ranges over"
+        f" {counted(len(between), 'seed')}. Roundings grow with the steps, since training is chaotic; what was one"
+        " rounding in the first step need not stay small."
     )
 
 

@@ -330,12 +330,13 @@ def test_an_implementation_next_to_itself_is_nowhere_apart_and_another_seed_is()
 
 
 def test_distances_are_measured_against_another_seed(session):
-    for name, distance in (("builtin", 1.0), ("naive", 0.25), ("cpu_fused", 0.5)):
-        point = {"implementation": name, "seed": 0, "steps": 470}
-        add(session, "alike", point, {"apart": [{"step": 470, "weights": distance, "loss": distance / 10}]})
+    for seed in (0, 1):
+        for name, distance in (("builtin", 1.0 + seed), ("naive", 0.25), ("cpu_fused", 0.5)):
+            point = {"implementation": name, "seed": seed, "steps": 470}
+            add(session, "alike", point, {"apart": [{"step": 470, "weights": distance, "loss": distance / 10}]})
     good = alike.STUDY.newest(session.records)
     assert alike.answer(good).startswith("**They train alike**")
-    assert "`naive` 25% and `cpu_fused` 50%" in alike.answer(good)
+    assert "`naive` 18.8% [12.5%, 25.0%] and `cpu_fused` 37.5% [25.0%, 50.0%], means and" in alike.answer(good)
 
 
 # The command
