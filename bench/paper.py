@@ -63,8 +63,6 @@ LOOK = style.context(
     after_reset=True,  # whatever the reader's own matplotlibrc says
 )
 
-Point = tuple[float, ...]
-
 
 def blank(title: str, height: float) -> tuple[Figure, Axes]:
     """A figure with its title, and its axes; the height in inches."""

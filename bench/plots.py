@@ -27,7 +27,6 @@ CHARACTER = 0.66
 """Width of a digit over the size of text, with room to spare: the reader's font is unknown."""
 
 LEGEND_COLUMNS = 4
-
 MOST_MARKERS = 15
 """Along a line."""
 
