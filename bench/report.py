@@ -154,20 +154,25 @@ def build_index(root: Path) -> Path:
         pages = [n for kind in PAGES.values() for n in kind if n.endswith(".md") and (folder / n).exists()]
         pages += [report_page.FILE_NAME] if (folder / report_page.FILE_NAME).exists() else []
         links = ", ".join(f"[{name}]({folder.name}/{name})" for name in [*pages, FILE])
-        studied = [r for r in latest(records) if r["kind"] == "study"]
-        answers = [f"- [{s.question}]({folder.name}/{s.file}) {text}." for s in studies() if (text := s.short(studied))]
-        claims = "What batch norm is good for in training, by studies of the lesson's claims:"
         parts += [
             f"## {newest['conditions']['device_name']}",
             (
                 f"`{folder.name}`, last measured {newest['time'][:10]},"
                 f" torch {newest['conditions']['versions']['torch']}: {links}"
             ),
-            headline.sentence(records),
-            headline.table(records),
-            "\n".join([claims, "", *answers]) if answers else "",
+            _findings(records, folder.name),
         ]
     return write(root / "README.md", "\n\n".join(part for part in parts if part) + "\n")
+
+
+def _findings(records: list[Record], where: str) -> str:
+    """Who is fastest on a machine, the short table, and what the studies found; links lead to `where`."""
+    studied = [r for r in latest(records) if r["kind"] == "study"]
+    answers = [f"- [{s.question}]({where}/{s.file}) {text}." for s in studies() if (text := s.short(studied))]
+    claims = "What batch norm is good for in training, by studies of the lesson's claims:"
+    parts = [headline.sentence(records), headline.table(records)]
+    parts += ["\n".join([claims, "", *answers])] if answers else []
+    return "\n\n".join(part for part in parts if part)
 
 
 def write(path: Path, text: str) -> Path:
@@ -195,7 +200,7 @@ def machines(root: Path) -> list[tuple[Path, list[Record]]]:
 
 
 def build_readme(readme: Path, root: Path) -> None:
-    """Put the newest machine's table between the markers of README.md."""
+    """Put what the newest machine found between the markers of README.md."""
     found = machines(root)
     text = readme.read_text(encoding="utf-8")
     if not found or not all(marker in text for marker in MARKERS):
@@ -205,7 +210,7 @@ def build_readme(readme: Path, root: Path) -> None:
     _, _, after = rest.partition(MARKERS[1])
     device = records[-1]["conditions"]["device_name"]
     link = f"On {device}, {records[-1]['conditions']['cores']} cores ([all tables](results/{folder.name}/)):"
-    told = "\n\n".join(part for part in (headline.sentence(records), headline.table(records)) if part)
+    told = _findings(records, f"results/{folder.name}")
     write(readme, f"{before}{MARKERS[0]}\n{link} {told}\n{MARKERS[1]}{after}")
 
 
