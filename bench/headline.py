@@ -154,10 +154,13 @@ def _ratio(name: str, ratio: Ratio | None) -> str:
 
 
 def table(records: list[Record]) -> str:
-    """The headline table, and what it says."""
+    """The headline table, and what it says; empty where nobody has a figure."""
+    lines = headline(records)
+    if not lines:
+        return ""
     data = next((r["data"] for r in reversed(records) if r["kind"] == "epoch"), NONE)
     return (
-        markdown(HEADERS, headline(records), left=2)
+        markdown(HEADERS, lines, left=2)
         + f"\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward; training: {data}."
         " Ratios with 95 % intervals; below 1 is faster; bold: the fastest batch norm, or not to be told from it."
         + (STEP_NOTE if step_tables.by_implementation(records) else "")

@@ -19,8 +19,10 @@ MOST_OTHERS = 0.2
 
 
 def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table; the first columns, `left` of them, to the left, all others to the right."""
+    """A Markdown table; the first columns, `left` of them, to the left, all others to the right. Empty without rows."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    if not escaped:
+        return ""
     align = ["left"] * left + ["right"] * (len(headers) - left)
     return tabulate(escaped, headers, tablefmt="github", disable_numparse=True, colalign=align)
 
@@ -28,7 +30,10 @@ def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 
 def plain_text(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """The same for a terminal."""
     align = ["left"] + ["right"] * (len(headers) - 1)
-    return tabulate(list(rows), headers, tablefmt="simple", disable_numparse=True, colalign=align)
+    rows = list(rows)
+    if not rows:
+        return ""
+    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align)
 
 
 def comma_separated(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
