@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
+
+Band = tuple[float, float, float, float]
+"""x, and of y the mean, the least and the greatest."""
+
+
+def banded(x: float, values: Sequence[float]) -> Band:
+    """A point of a line in a band, of what several seeds have at x."""
+    return x, mean(values), min(values), max(values)
 
 
 @dataclass(frozen=True)

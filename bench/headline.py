@@ -10,7 +10,7 @@ from bench.cases import BOTH
 from bench.latency_tables import floors, row_order, verdict_of
 from bench.records import OK, Record, latest
 from bench.roster import AA, BASELINE, PLAIN
-from bench.statistics import UNKNOWN_FLOOR, Ratio, fastest
+from bench.statistics import Ratio, fastest
 from bench.tables import bold, markdown, ratio_text, ratios_listed
 
 STEP_NOTE = " Step time ratio: single training steps in pairs, or whole epochs where no step was timed."
@@ -53,6 +53,7 @@ class Figures:
         verdict: On that.
         floor: Of the noise that the verdict had to exceed.
         step: Time of a training step over that of the baseline.
+        step_floor: Of its noise.
         done: Its complete trainings.
     """
 
@@ -61,6 +62,7 @@ class Figures:
     verdict: str = NONE
     floor: float = 0.0
     step: Ratio | None = None
+    step_floor: float = 0.0
     done: list[trainings.Training] = field(default_factory=list)
 
     @property
@@ -88,9 +90,12 @@ def figures(records: list[Record]) -> dict[str, Figures]:
     for name, one in found.items():
         one.done = [t for t in groups.get(name, []) if t.complete]
         if name in steps:
-            one.step = Ratio(*steps[name]["ratio"])
+            same = [
+                r for r in latest(records) if r["kind"] == "step" and r["key"]["images"] == steps[name]["key"]["images"]
+            ]
+            one.step, one.step_floor = Ratio(*steps[name]["ratio"]), step_tables.floor_of(steps[name], same)
         elif one.done:
-            one.step = trainings.speed_ratio(groups, name)
+            one.step, one.step_floor = trainings.speed_ratio(groups, name), trainings.speed_floor(groups)
     return {n: f for n, f in found.items() if n != AA and (f.block or f.done or n in steps)}
 
 
@@ -126,7 +131,8 @@ def winners(found: dict[str, Figures]) -> tuple[set[str], set[str]]:
     blocks = {name: one.block_ratio for name, one in norms.items()}
     steps = {name: one.step for name, one in norms.items()}
     floor = max((one.floor for one in norms.values()), default=0.0)
-    return fastest(blocks, floor, BASELINE), fastest(steps, UNKNOWN_FLOOR, BASELINE)
+    step_floor = max((one.step_floor for one in norms.values()), default=0.0)
+    return fastest(blocks, floor, BASELINE), fastest(steps, step_floor, BASELINE)
 
 
 def sentence(records: list[Record]) -> str:

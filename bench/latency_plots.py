@@ -39,10 +39,9 @@ def sentence(records: list[Record]) -> str:
 
 
 def _winners(records: list[Record], identical: dict[str, dict[str, Ratio]]) -> str:
-    cells: dict[tuple[str, ...], dict[str, Record]] = {}
+    cells: dict[str, dict[str, Record]] = {}
     for record in records:
-        where = tuple(str(record["key"][name]) for name in ("shape", "operation", "pass", "dtype"))
-        cells.setdefault(where, {})[record["implementation"]] = record
+        cells.setdefault(latency_tables.cell_of(record), {})[record["implementation"]] = record
     wins = Counter(name for group in cells.values() for name in latency_tables.winners(group, identical))
     ranked = sorted((n for n in (BASELINE, *contenders(records)) if wins[n]), key=lambda n: -wins[n])
     shares = tables.listed([f"`{name}` in {wins[name]}" for name in ranked])

@@ -76,14 +76,14 @@ def floors(records: list[Record]) -> dict[str, dict[str, Ratio]]:
     found: dict[str, dict[str, Ratio]] = {}
     for record in records:
         if record["implementation"] == AA and record["status"] == OK:
-            found.setdefault(record["run"], {})[_cell(record)] = Ratio(*record["ratio"])
+            found.setdefault(record["run"], {})[cell_of(record)] = Ratio(*record["ratio"])
     return found
 
 
 def floor_of(record: Record, identical: dict[str, dict[str, Ratio]]) -> float:
     """The noise floor that a row is held to. An A/A row is not held to itself, or it could never fail."""
     cells = identical.get(record["run"], {})
-    own = _cell(record) if record["implementation"] == AA else None
+    own = cell_of(record) if record["implementation"] == AA else None
     return noise_floor([ratio for cell, ratio in cells.items() if cell != own])
 
 
@@ -282,6 +282,7 @@ def comma_separated(records: list[Record]) -> str:
     return tables.comma_separated(CSV_HEADERS, rows)
 
 
-def _cell(record: Record) -> str:
+def cell_of(record: Record) -> str:
+    """Which operation, pass and dtype it is of."""
     key = record["key"]
     return f"{key['shape']} {key['operation']} {key['pass']} {key['dtype']}"

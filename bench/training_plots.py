@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from statistics import mean
 
-from bench.charts import Chart
+from bench.charts import Band, Chart, banded
 from bench.records import Record
 from bench.roster import AA, BASELINE, PLAIN
-from bench.statistics import UNKNOWN_FLOOR, fastest
+from bench.statistics import fastest
 from bench.tables import counted, ratios_listed
 from bench.trainings import (
     Training,
@@ -17,6 +17,7 @@ from bench.trainings import (
     configurations,
     examples_per_second,
     last_mean,
+    speed_floor,
     speed_ratio,
     trainings,
 )
@@ -31,7 +32,6 @@ CAPTIONS = {
 }
 
 Groups = dict[str, list[Training]]
-Point = tuple[float, float, float, float]
 
 
 def shown(records: list[Record]) -> Groups:
@@ -59,7 +59,7 @@ def sentence(records: list[Record]) -> str:
     if PLAIN in groups:
         told += f"; LeNet without batch norm has {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
     ratios = {name: speed_ratio(groups, name) for name in groups if name not in (BASELINE, PLAIN)}
-    if best := fastest(ratios, UNKNOWN_FLOOR, BASELINE):
+    if best := fastest(ratios, speed_floor(groups), BASELINE):
         apart = ", which can't be told apart" if len(best) > 1 else ""
         told += (
             f". The fastest to train with is {ratios_listed([n for n in groups if n in best], ratios)}{apart}: time of"
@@ -68,11 +68,11 @@ def sentence(records: list[Record]) -> str:
     return told + "."
 
 
-def over_epochs(groups: Groups, name: str) -> dict[str, list[Point]]:
+def over_epochs(groups: Groups, name: str) -> dict[str, list[Band]]:
     """Mean over seeds of a figure of each epoch, with the least and the greatest."""
     return {
         implementation: [
-            _point(number, [t.series(name)[number - 1] for t in ts]) for number in range(1, _epochs(ts) + 1)
+            banded(number, [t.series(name)[number - 1] for t in ts]) for number in range(1, _epochs(ts) + 1)
         ]
         for implementation, ts in groups.items()
     }
@@ -150,7 +150,3 @@ def links(records: list[Record]) -> str:
 
 def _epochs(all_seeds: Sequence[Training]) -> int:
     return min(len(t.epochs) for t in all_seeds)
-
-
-def _point(number: int, values: list[float]) -> Point:
-    return number, mean(values), min(values), max(values)

@@ -100,8 +100,15 @@ def speed_verdict(groups: dict[str, list[Training]], name: str, ratio: Ratio | N
     """As in the latency tables, with the second training of the baseline as the A/A."""
     if name == BASELINE:
         return "baseline"
-    identical = speed_ratio(groups, AA) if AA in groups and name != AA else None
-    return verdict(ratio, noise_floor([identical] if identical else [])) if ratio else "–"
+    if ratio is None:
+        return "–"
+    return verdict(ratio, noise_floor([]) if name == AA else speed_floor(groups))
+
+
+def speed_floor(groups: dict[str, list[Training]]) -> float:
+    """The noise floor of step times, but for the A/A row, which is not held to itself."""
+    identical = speed_ratio(groups, AA) if AA in groups else None
+    return noise_floor([identical] if identical else [])
 
 
 def examples_per_second(all_seeds: list[Training], clock: str) -> float:

@@ -13,7 +13,7 @@ from itertools import accumulate
 from statistics import mean
 from typing import Any
 
-from bench.charts import Chart
+from bench.charts import Band, Chart, banded
 from bench.records import Record
 from bench.roster import PLAIN, Candidate
 from bench.seeds import Estimate, difference
@@ -27,9 +27,6 @@ EPOCHS, LESSON_EPOCHS, SEEDS = 30, 10, 5
 GOALS = (0.80, 0.85)
 LAST = 5
 WITH, WITHOUT, WITH_ANEW = "with batch norm", "without", "with batch norm, statistics anew"
-Band = tuple[float, float, float, float]
-"""Epoch, mean, least, greatest."""
-
 LOSS, TEST = "study-faster-loss.svg", "study-faster-test.svg"
 
 
@@ -154,7 +151,7 @@ def _chart(title: str, found: dict[str, list[Band]], *, log_y: bool = False) -> 
 def _over_epochs(runs: list[Record], name: str) -> list[Band]:
     epochs = min((len(r["epochs"]) for r in runs), default=0)
     at = [[series(r, name)[number] for r in runs] for number in range(epochs)]
-    return [(number, mean(values), min(values), max(values)) for number, values in enumerate(at, start=1)]
+    return [banded(number, values) for number, values in enumerate(at, start=1)]
 
 
 STUDY = Study(

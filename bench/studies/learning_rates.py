@@ -11,7 +11,7 @@ from collections.abc import Callable
 from statistics import mean
 from typing import Any
 
-from bench.charts import Chart
+from bench.charts import Chart, banded
 from bench.records import Record
 from bench.roster import PLAIN, Candidate
 from bench.studies.study import ANEW, TEST_ACCURACY, Point, Study, train_through
@@ -135,11 +135,7 @@ def plot(records: list[Record]) -> Chart | None:
     shown = {network: (network, TEST_ACCURACY) for network in NETWORKS}
     shown[f"{NETWORKS[0]}, statistics anew"] = (NETWORKS[0], ANEW)
     lines = {
-        label: [
-            (rate, mean(values), min(values), max(values))
-            for rate, runs in found[network].items()
-            if (values := [accuracy(r, name) for r in runs])
-        ]
+        label: [banded(rate, [accuracy(r, name) for r in runs]) for rate, runs in found[network].items()]
         for label, (network, name) in shown.items()
     }
     if any(len(points) < 2 for points in lines.values()):

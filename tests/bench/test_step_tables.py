@@ -206,3 +206,12 @@ def test_pages_and_the_terminal_get_their_part(stepped):
     assert [path.name for path in written] == ["records.jsonl", "step.md", "step.csv", "report.html"]
     assert "The fastest training step is that of `cpu_fused`" in digest
     assert "0.50 [0.48, 0.52]" in digest
+
+
+def test_nobody_is_fastest_by_less_than_identical_code_differs(session):
+    session.step(BASELINE)
+    session.step("naive", (0.92, 0.91, 0.93))
+    assert headline_row(session.records, "naive").step_ratio == "**0.92 [0.91, 0.93]**"
+    assert headline_row(session.records, BASELINE).step_ratio == "1"
+    session.step(AA, (1.2, 1.19, 1.21))
+    assert headline_row(session.records, BASELINE).step_ratio == "**1**"
