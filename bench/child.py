@@ -21,8 +21,8 @@ from bench import checkpoints, memory, profiling, roster, scaling, step, turns
 from bench.gate import Gate
 from bench.isolation import packed
 from bench.latency import Latency
-from bench.outcomes import one_line, outcome_of
-from bench.records import ERROR, OK, WRONG
+from bench.outcomes import failure, outcome_of
+from bench.records import OK, WRONG
 from bench.studies.registry import named
 from bench.studies.study import Point
 from bench.timing import Effort
@@ -78,7 +78,7 @@ def serve(requests: Connection, output: Connection, setup: Setup) -> None:
         try:
             answer = getattr(worker, name)(*arguments)
         except BaseException as error:  # whatever the implementation throws, the parent wants an answer
-            answer = {"status": ERROR, "reason": one_line(error)}
+            answer = failure(error, worker.device)
         requests.send(answer)
 
 
@@ -87,11 +87,11 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._device = devices.find(setup.device)
-        self._baseline = roster.local_candidate(roster.BASELINE, self._device)
-        self._candidate = roster.local_candidate(setup.spec, self._device)
-        self._gate = Gate(self._device)
-        self._latency = Latency(self._device, setup.dtype, setup.effort, self._gate)
+        self.device = devices.select(setup.device)
+        self._baseline = roster.local_candidate(roster.BASELINE, self.device)
+        self._candidate = roster.local_candidate(setup.spec, self.device)
+        self._gate = Gate(self.device)
+        self._latency = Latency(self.device, setup.dtype, setup.effort, self._gate)
         self._turn: turns.Turn | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Worker:
 
     def scaling(self, elements: tuple[int, ...], thread_counts: tuple[int, ...]) -> dict[str, Any]:
         """How its time grows."""
-        return scaling.measure(self._candidate, self._baseline, self._device, self._gate, elements, thread_counts)
+        return scaling.measure(self._candidate, self._baseline, self.device, self._gate, elements, thread_counts)
 
     def study(self, name: str, point: Point) -> dict[str, Any]:
         """One training of a study."""
@@ -145,7 +145,7 @@ class Worker:
         return outcome_of(
             self._candidate,
             self._gate,
-            self._device,
+            self.device,
             (),
             lambda: study.measure(point, self._candidate, self._data, lambda line: print(line, file=sys.stderr)),
         )
@@ -164,4 +164,4 @@ class Worker:
 
     @functools.cached_property
     def _data(self) -> FashionMNIST:
-        return fashion_mnist.load(self._setup.data_dir, device=self._device, limit=self._setup.limit)
+        return fashion_mnist.load(self._setup.data_dir, device=self.device, limit=self._setup.limit)

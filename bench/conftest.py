@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 import torch
 
-from bench import environment, report, timing
+from bench import environment, report, tables, time_limit, timing
 from bench.gate import Gate
 from bench.isolation import Isolation
 from bench.latency import Latency
-from bench.records import OK, UNAVAILABLE, Journal, Record, RecordsError, RecordsWarning, exclusive
+from bench.precedence import precedence
+from bench.records import FILE, OK, UNAVAILABLE, Journal, Record, RecordsError, RecordsWarning, exclusive
 from bench.roster import BASELINE, Candidate, candidates
-from bench.run import Run
+from bench.run import DeviceLostError, Run, took_the_device
 from kernels import UnknownImplementationError
 from kernels.triton_fused import interpreted
 from models import allocator, fashion_mnist
@@ -71,11 +72,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--results-dir", metavar="DIR", help="default: results; results/quick with --quick")
     add("--isolate", action="store_true", help="measure every implementation in its own process, not only files")
     add(
-        "--timeout",
+        "--cell-timeout",
         type=positive,
         default=300,
         metavar="SECONDS",
         help="of a cell or an epoch of an implementation in its own process (default: 300)",
+    )
+    add(
+        "--time-limit",
+        type=time_limit.seconds,
+        metavar="SECONDS",
+        help="end in good order before the process has run so long; --resume goes on (default: no limit)",
     )
     add("--resume", action="store_true", help="go on with the last run in the results folder")
 
@@ -85,6 +92,9 @@ DATA = pytest.StashKey[FashionMNIST]()
 RUN = pytest.StashKey[Run]()
 ENDED_BY = pytest.StashKey[signal.Signals]()
 ENDINGS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+OUT_OF_TIME = pytest.StashKey[bool]()
+DISARM = pytest.StashKey[Callable[[], None]]()
+LEFT = pytest.StashKey[set[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -95,15 +105,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if interpreted():
         raise pytest.UsageError("TRITON_INTERPRET is set: Triton's interpreter is for correctness, unset it to measure")
     try:
-        device = devices.find(option.device)
+        device = devices.select(option.device)
+        root = Path(option.results_dir or environment.ROOT / "results" / ("quick" if option.quick else ""))
+        folder = root.resolve() / environment.machine(device)
         isolation = Isolation(
             everyone=option.isolate,
-            timeout_seconds=option.timeout,
+            timeout_seconds=option.cell_timeout,
             device=option.device,
             dtype=DTYPES[option.dtype],
             data_dir=option.data_dir,
             limit=QUICK_IMAGES if option.quick else None,
             effort=timing.effort(quick=option.quick),
+            also=took_the_device(folder / FILE) if option.resume else (),
         )
         config.stash[CANDIDATES] = candidates(option.impl, device, isolation)
         for candidate in config.stash[CANDIDATES]:
@@ -112,8 +125,6 @@ def pytest_configure(config: pytest.Config) -> None:
         if option.collectonly:
             return
         allocator.settle()
-        root = Path(option.results_dir or environment.ROOT / "results" / ("quick" if option.quick else ""))
-        folder = root.resolve() / environment.machine(device)
         config.add_cleanup(exclusive(folder).release)
         journal = Journal(folder)
     except (ValueError, UnknownImplementationError, RecordsError, devices.DeviceUnavailableError) as error:
@@ -122,6 +133,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = Run(journal, conditions, resume=option.resume)
     for number in ENDINGS:
         signal.signal(number, functools.partial(_end, config))
+    if option.time_limit:
+        config.stash[DISARM] = time_limit.alarm(option.time_limit, functools.partial(_out_of_time, config))
 
 
 def _end(config: pytest.Config, number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
@@ -130,11 +143,36 @@ def _end(config: pytest.Config, number: int, frame: FrameType | None) -> None:  
     raise KeyboardInterrupt
 
 
+def _out_of_time(config: pytest.Config) -> None:
+    config.stash[OUT_OF_TIME] = True
+
+
 def pytest_exception_interact(node: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport) -> None:
-    """End the run when a measurement can't be written down: the next one couldn't be either."""
-    if call.excinfo and isinstance(call.excinfo.value, RecordsError):
-        report.longrepr = str(call.excinfo.value)
-        node.session.shouldstop = f"{call.excinfo.value}; what was measured before is safe, --resume goes on with it"
+    """End the run when a measurement can't be written down, or the device is lost: so it would be for the next one."""
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, RecordsError):
+        report.longrepr = str(error)
+        node.session.shouldstop = f"{error}; what was measured before is safe, --resume goes on with it"
+    elif isinstance(error, DeviceLostError):
+        report.longrepr = str(error)
+        node.session.shouldstop = str(error)
+    elif RUN in node.config.stash and (reason := devices.why_lost(devices.find(node.config.option.device))):
+        node.session.shouldstop = f"the device is lost: {reason}; what was measured is safe, --resume goes on with it"
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """What is measured is not left for `--resume`."""
+    item.config.stash[LEFT].discard(item.nodeid)
+
+
+def _place(item: pytest.Item) -> tuple[Any, ...]:
+    """Where a test comes: as telling as it is, and else as its file has it."""
+    callspec: Any = getattr(item, "callspec", None)
+    parameters, numbers = (callspec.params, callspec.indices) if callspec else ({}, {})
+    # All parameters of a test are given together, so either of these has its number; plug-ins may add others.
+    number = max((numbers[name] for name in ("candidate", "point") if name in numbers), default=0)
+    line = item.reportinfo()[1] or 0
+    return precedence(item.path.stem, parameters), str(item.path), line, number
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -145,15 +183,23 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Exit as a program does that a signal ended."""
-    if ENDED_BY in session.config.stash:
-        session.exitstatus = ENDINGS[session.config.stash[ENDED_BY]]
+    """Exit as a program does that a signal ended; one that keeps to its time limit is none of those."""
+    stash = session.config.stash
+    stash.get(DISARM, lambda: None)()
+    if OUT_OF_TIME in stash:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED if session.testsfailed else pytest.ExitCode.OK
+    elif ENDED_BY in stash:
+        session.exitstatus = ENDINGS[stash[ENDED_BY]]
 
 
+@pytest.hookimpl(trylast=True)  # after plug-ins that shuffle
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Load the data before anything is measured, if anything needs it: bad data must not cost minutes."""
-    # Steps and profiles after trainings, whose warm-up is to hold torch.compile's compilation.
-    items.sort(key=lambda item: item.path.stem in ("test_profile", "test_step"))
+    """The most telling first, whoever shuffled; and load the data first, if anything needs it.
+
+    Bad data must not cost minutes.
+    """
+    items.sort(key=_place)
+    config.stash[LEFT] = {item.nodeid for item in items}
     if config.option.collectonly or not any("data" in getattr(i, "fixturenames", ()) for i in items):
         return
     try:
@@ -224,7 +270,10 @@ def outcome(record: Record) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Rebuild the tables from the records, show the short ones, and say where they are."""
-    if ENDED_BY in config.stash:
+    if OUT_OF_TIME in config.stash:
+        left = tables.counted(len(config.stash[LEFT]), "measurement")
+        terminalreporter.write_line(f"time limit of {config.option.time_limit} s: {left} left, --resume goes on")
+    elif ENDED_BY in config.stash:
         terminalreporter.write_line(f"ended by {config.stash[ENDED_BY].name}; what is measured is in the records")
     if RUN not in config.stash or not config.stash[RUN].journal.records:
         return

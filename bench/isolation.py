@@ -17,6 +17,7 @@ import pickle
 import signal
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -51,6 +52,7 @@ class Isolation:
 
     Attributes:
         everyone: All but the baseline, and not those from outside only.
+        also: Those of this project that are all the same.
         timeout_seconds: Of each request.
         device: As `--device` has it.
         dtype: Of the batch in latency.
@@ -66,6 +68,11 @@ class Isolation:
     data_dir: str | None = None
     limit: int | None = None
     effort: Effort = EFFORT
+    also: Collection[str] = ()
+
+    def isolates(self, spec: str) -> bool:
+        """Whether an implementation is measured in a child; the baseline is wherever it is compared with."""
+        return self.everyone or ".py" in spec or spec in self.also
 
     def child(self, spec: str) -> Child:
         """A child for this implementation; it starts with the first request."""
@@ -115,6 +122,9 @@ class Child:
             self._deaths.append(str(death))
             said = self._output.decode(errors="replace").strip().splitlines()
             return {"status": ERROR, "reason": str(death), "stderr": "\n".join(said[-20:])}
+        if answer.get("fatal"):  # it answers, but can't measure any more
+            self.close()
+            self._deaths.append(answer["reason"])
         return {**answer, "child_seconds": time.perf_counter() - start}
 
     def _start(self) -> None:

@@ -16,7 +16,7 @@ from bench.cases import BOTH, Operation
 from bench.delegation import delegates_to
 from bench.gate import Gate
 from bench.isolation import Child, packed, unpacked
-from bench.outcomes import one_line
+from bench.outcomes import failure, one_line
 from bench.records import ERROR, OK, WRONG, Record
 from bench.roster import AA, Candidate
 from bench.statistics import paired_ratio
@@ -74,40 +74,48 @@ class Latency:
             for shared in (self._exams, self._workloads, self._passed):
                 shared.clear()
             gc.collect()  # here and not before every cell, where it would take half as long as the timing
-        training = which.startswith("training")
         before = environment.state(self.device)
         try:
-            if reason := self.gate.neglected(candidate):
-                return {"status": WRONG, "reason": reason}
-            workload, first_call_seconds = self._workload(operation, candidate, training)
-            against, _ = self._workload(operation, baseline, training, twin=candidate.label == AA)
-            deviations = self._gate(operation, candidate, training, GATE_SEED)
-            if bad := worst(deviations):
-                return {"status": WRONG, "reason": f"wrong: {bad}", "errors": _plain(deviations)}
-            if isinstance(first_call_seconds, Exception):
-                raise first_call_seconds
-            times = in_pairs(
-                workload.subject(which),
-                against.subject(which),
-                self.device,
-                self.effort,
-                captured=which != "training backward",
-            )
-            found = workload.answers_to_other_content(training)
-            exam = self._exam(operation, training, GATE_SEED)
-            if bad := worst(exam.judge(candidate.implementation, found, only=found)):
-                return {"status": WRONG, "reason": f"wrong on the timed tensors: {bad}"}
-            again = self._exam(operation, training, SECOND_GATE_SEED).mark(candidate.implementation)
-            if bad := worst(again):
-                return {"status": WRONG, "reason": f"wrong after timing: {bad}", "errors": _plain(again)}
-            saved = workload.saved_bytes() if training else None
-            delegates = delegates_to(workload, training) if candidate.foreign else []
-            if replaced := tampering.undo():
-                return {"status": WRONG, "reason": replaced}
+            outcome = self._measure_here(operation, candidate, baseline, which)
         except DutyError as error:
             return {"status": WRONG, "reason": f"wrong: {error}"}
         except Exception as error:
-            return {"status": ERROR, "reason": one_line(error)}
+            return failure(error, self.device)
+        if outcome["status"] != OK:
+            return outcome
+        return {**outcome, "state_before": before, "state_after": environment.state(self.device)}
+
+    def _measure_here(
+        self, operation: Operation, candidate: Candidate, baseline: Candidate, which: str
+    ) -> dict[str, Any]:
+        training = which.startswith("training")
+        if reason := self.gate.neglected(candidate):
+            return {"status": WRONG, "reason": reason}
+        workload, first_call_seconds = self._workload(operation, candidate, training)
+        against, _ = self._workload(operation, baseline, training, twin=candidate.label == AA)
+        deviations = self._gate(operation, candidate, training, GATE_SEED)
+        if bad := worst(deviations):
+            return {"status": WRONG, "reason": f"wrong: {bad}", "errors": _plain(deviations)}
+        if isinstance(first_call_seconds, Exception):
+            raise first_call_seconds
+        times = in_pairs(
+            workload.subject(which),
+            against.subject(which),
+            self.device,
+            self.effort,
+            captured=which != "training backward",
+        )
+        found = workload.answers_to_other_content(training)
+        exam = self._exam(operation, training, GATE_SEED)
+        if bad := worst(exam.judge(candidate.implementation, found, only=found)):
+            return {"status": WRONG, "reason": f"wrong on the timed tensors: {bad}"}
+        again = self._exam(operation, training, SECOND_GATE_SEED).mark(candidate.implementation)
+        if bad := worst(again):
+            return {"status": WRONG, "reason": f"wrong after timing: {bad}", "errors": _plain(again)}
+        saved = workload.saved_bytes() if training else None
+        delegates = delegates_to(workload, training) if candidate.foreign else []
+        if replaced := tampering.undo():
+            return {"status": WRONG, "reason": replaced}
         moved = operation.bytes_moved(which.split()[1], self.dtype.itemsize)
         copy_ns, call_ns = self._copy_ns(moved), median(times["candidate_ns"]) / times["iterations"]
         if call_ns < LEAST_OF_A_COPY * copy_ns:
@@ -129,8 +137,6 @@ class Latency:
             "first_call_seconds": first_call_seconds,
             "seed": SEED,
             "input": "normal(0.5, 2), weights of both signs",
-            "state_before": before,
-            "state_after": environment.state(self.device),
         }
 
     def _in_child(self, candidate: Candidate, child: Child, operation: Operation, which: str) -> dict[str, Any]:
@@ -234,7 +240,7 @@ def in_pairs(
 def baseline_side(record: Record) -> dict[str, Any]:
     """The baseline's own outcome, out of the A/A cell in which it was timed against itself."""
     if record["status"] != OK:
-        return {key: record[key] for key in ("status", "reason") if key in record}
+        return {key: record[key] for key in ("status", "reason", "fatal") if key in record}
     measured = list(record)
     outcome = measured[measured.index("status") : measured.index("conditions")]
     return {

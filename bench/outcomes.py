@@ -12,6 +12,7 @@ from bench.gate import Gate
 from bench.isolation import ChildError
 from bench.records import ERROR, OK, WRONG
 from bench.roster import Candidate
+from models import device as devices
 
 
 def outcome_of(
@@ -40,8 +41,19 @@ def outcome_of(
             return {"status": WRONG, "reason": reason}
         found = figures()
     except Exception as error:
-        return {"status": ERROR, "reason": one_line(error)}
+        return failure(error, device)
     return {"status": OK, **found, "state_before": before, "state_after": environment.state(device)}
+
+
+def failure(error: BaseException, device: torch.device) -> dict[str, Any]:
+    """The outcome of a measurement that raised.
+
+    It is "fatal" where this process can't use the device any more: `Run.append` then ends the run, since every later
+    cell would fail for it, and `--resume` doesn't try it again.
+    """
+    if reason := devices.why_lost(device):
+        return {"status": ERROR, "reason": f"{one_line(error)}; the device is lost: {reason[:200]}", "fatal": True}
+    return {"status": ERROR, "reason": one_line(error)}
 
 
 def one_line(error: BaseException) -> str:

@@ -94,7 +94,7 @@ def contestants(roster: list[Candidate], specs: list[str]) -> list[Candidate]:
 
 
 def _candidate(spec: str, device: torch.device, isolation: Isolation | None) -> Candidate:
-    if isolation is None or spec == BASELINE or not (isolation.everyone or ".py" in spec):
+    if isolation is None or spec == BASELINE or not isolation.isolates(spec):
         return local_candidate(spec, device)
     if spec not in names() and ".py" not in spec:
         load(spec)  # says which names there are

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from bench.records import ERROR, Journal, Record, identity
+from bench.records import ERROR, Journal, Record, RecordsWarning, identity, read
 from bench.roster import Candidate
+
+
+class DeviceLostError(Exception):
+    """This process can't use its device any more; the message says after whose measurement, and how to go on."""
 
 
 class Run:
@@ -31,9 +37,12 @@ class Run:
         self._known = {identity(record): record for record in journal.records if record["run"] == last}
 
     def done(self, key: Mapping[str, Any], candidate: Candidate | None = None) -> Record | None:
-        """What this run already has for a key, when it still holds: same code, same versions, no crash."""
+        """What this run already has for a key, when it still holds: same code, same versions.
+
+        What crashed is tried again, unless it took the device with it.
+        """
         record = self._known.get(identity({"key": dict(key)}))
-        if record is None or record["status"] == ERROR:
+        if record is None or (record["status"] == ERROR and not record.get("fatal")):
             return None
         same = record["source"] == (candidate.source if candidate else "") and all(
             record["conditions"].get(name) == self.conditions.get(name)
@@ -46,6 +55,7 @@ class Run:
 
         Raises:
             RecordsError: It can't be written.
+            DeviceLostError: It is written, and this process can't measure anything else.
         """
         record: Record = {
             "kind": key["kind"],
@@ -59,7 +69,25 @@ class Run:
         }
         self.journal.append(record)
         self._known[identity(record)] = record
+        if record.get("fatal") and (candidate is None or candidate.child is None):
+            name = record["implementation"]
+            raise DeviceLostError(
+                f"{name}: {record['reason']}; what was measured is safe, and --resume goes on with {name} in a process"
+                " of its own"
+            )
         return record
+
+
+def took_the_device(path: Path) -> set[str]:
+    """The implementations after which a process of the last run could not use its device any more.
+
+    Args:
+        path: A records file; it need not be there.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordsWarning)  # the journal says so when it is opened
+        records = read(path) if path.is_file() else []
+    return {r["implementation"] for r in records if r["run"] == records[-1]["run"] and r.get("fatal")}
 
 
 def describe(candidate: Candidate | None) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from bench.cases import Operation
 from bench.subjects import Workload
 from kernels import Implementation
 from kernels._fused import as_images, output_shape
+from models import device as devices
 
 Passes = Mapping[str, tuple[int, int]]
 """How often a kernel reads and writes an operand, by its name in the operator's schema, or `RESULT`."""
@@ -238,6 +239,8 @@ def _watched(
             with Watch() as backward:
                 backward_of_one_call()
     except Exception:  # it ran when it was timed, so it is the watching that it doesn't bear
+        if devices.why_lost(device):
+            raise
         return Traffic(None, None)
     return Traffic(at_least_the_fewest(forward, "forward"), at_least_the_fewest(backward, "backward"))
 

@@ -20,8 +20,8 @@ from bench import checkpoints, environment
 from bench.cases import LENET_SHAPES
 from bench.gate import Gate
 from bench.isolation import ChildError
-from bench.outcomes import one_line
-from bench.records import ERROR, OK, WRONG, Record
+from bench.outcomes import failure
+from bench.records import OK, WRONG, Record
 from bench.roster import Candidate
 from bench.run import Run
 from models.fashion_mnist import FashionMNIST
@@ -86,7 +86,7 @@ def train_in_turns(
             progress(f"seed {settings.seed}: warming up {candidate.label}")
             running[candidate.label] = prepare(candidate, data, settings, run.journal.folder, len(done))
         except Exception as error:
-            note(candidate, 1, {"status": ERROR, "reason": one_line(error)})
+            note(candidate, 1, failure(error, data.train_images.device))
 
     order = random.Random(settings.seed)
     for number in numbers:
@@ -98,7 +98,7 @@ def train_in_turns(
             try:
                 outcome = go_on(turn, data, settings, run.journal.folder)
             except Exception as error:
-                note(turn.candidate, number, {"status": ERROR, "reason": one_line(error)})
+                note(turn.candidate, number, failure(error, data.train_images.device))
                 del running[label]
                 continue
             note(turn.candidate, number, outcome)

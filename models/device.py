@@ -35,6 +35,18 @@ def find(name: str) -> torch.device:
     return torch.device(torch_kind, int(index))
 
 
+def select(name: str) -> torch.device:
+    """`find`, and make it the current device: events, streams and kernels that name none of their own go there.
+
+    Raises:
+        ValueError, DeviceUnavailableError: As `find`.
+    """
+    device = find(name)
+    if device.index is not None and device.type != "cpu":
+        torch.accelerator.set_device_index(device.index)
+    return device
+
+
 def _why_missing(kind: str) -> str | None:
     version = torch.__version__
     if kind == "cuda":
@@ -56,3 +68,16 @@ def synchronize(device: torch.device) -> None:
     """Wait until all work queued on `device` is done."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+def why_lost(device: torch.device) -> str | None:
+    """None, or in one line why this process can't use the device any more.
+
+    After an illegal access every later call on a GPU raises, whoever makes it: nothing but a new process helps.
+    Source: https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html (`cudaErrorIllegalAddress`).
+    """
+    try:
+        synchronize(device)
+    except Exception as error:  # whatever a driver raises
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return None

@@ -105,7 +105,7 @@ def _run(options: argparse.Namespace, start: float) -> int:
     memory = allocator.settle()
     try:
         settings = Settings(options.epochs, options.batch_size, options.lr, options.seed)
-        place = device.find(options.device)
+        place = device.select(options.device)
         norm = None if options.norm == "none" else kernels.load(options.norm)
         if norm is not None and (missing := norm.why_unavailable(place)):
             return _fail(f"{norm.name} is not available on {place}: {missing}", UNAVAILABLE)

@@ -7,6 +7,7 @@ outcomes. Each process measures a few cells for a short time, with one thread: n
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -216,6 +217,13 @@ def killed_and_resumed(tmp_path):
     return {"before": before, "half": half, "again": again}
 
 
+def out_of_time(tmp_path):
+    """A run that would take minutes, with 20 seconds to measure, or what this machine leaves of them."""
+    start_s = time.monotonic()
+    run = main_job(tmp_path / "out", *NAIVE, "--epochs", "500", *FEW_CELLS, "--time-limit", "45")
+    return run, time.monotonic() - start_s
+
+
 def profiles(tmp_path):
     (tmp_path / "good.py").write_text(GOOD)
     return main_job(tmp_path / "out", *NAIVE, "--impl", str(tmp_path / "good.py"), "-k", "profile")
@@ -228,6 +236,7 @@ SCENARIOS = {
     "killed": killed_and_resumed,
     "SIGTERM": terminated_in_training,
     "SIGINT": interrupted_inside_a_cell,
+    "time limit": out_of_time,
     "results under a file": results_under_a_file,
     "no data": no_data,
     "damaged data": damaged_data,
@@ -278,9 +287,9 @@ def test_a_row_of_every_implementation_is_in_the_markdown(outcome):
         assert names == ["builtin", "A/A", "naive"]
 
 
-def test_steps_come_after_trainings_whose_warm_up_holds_the_compilation(outcome):
+def test_the_most_telling_measurements_come_first(outcome):
     kinds = [record["kind"] for record in outcome("only naive").records]
-    assert kinds == ["latency"] * 6 + ["epoch"] * 3 + ["step"] * 3
+    assert kinds == ["step"] * 3 + ["latency"] * 6 + ["epoch"] * 3
 
 
 def test_records_and_tables_name_no_folder_of_this_machine(outcome):
@@ -398,6 +407,16 @@ def test_ctrl_c_inside_a_cell_is_no_failure_of_the_implementation(outcome):
     assert len(run.rows("latency.csv")) == len(run.records) < 10
     assert "| training forward, A/A" in run.text("latency.md")
     assert "ended by SIGINT" in run.output
+
+
+def test_a_run_with_a_time_limit_ends_before_it_in_good_order(outcome):
+    run, seconds = outcome("time limit")
+    assert run.code == 0, run.output
+    assert seconds < 45
+    assert re.search(r"^time limit of 45 s: \d+ measurements left, --resume goes on$", run.output, re.M)
+    assert {record["status"] for record in run.records} == {"ok"}
+    assert len(run.rows("latency.csv")) == sum(record["kind"] == "latency" for record in run.records)
+    assert "wrote " in run.output
 
 
 # Killed, and resumed
