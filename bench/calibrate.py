@@ -21,15 +21,18 @@ from time import perf_counter_ns
 import torch
 from torch import Tensor
 
-from bench import environment, report, timing
-from bench.calibration_tables import sentence
-from bench.cases import BOTH, LENET_SHAPES, Operation
-from bench.records import OK, Journal, RecordsError, exclusive
-from bench.roster import BASELINE, local_candidate
-from bench.run import Run
-from bench.statistics import paired_ratio
-from bench.subjects import Workload
-from bench.timing import Subject
+from bench import ROOT, report
+from bench.measure import environment, timing
+from bench.measure.cases import problem_of
+from bench.measure.subjects import Workload
+from bench.measure.timing import Subject
+from bench.record.labels import BASELINE
+from bench.record.operations import BOTH, LENET_SHAPES, Operation
+from bench.record.records import OK, Journal, RecordsError, exclusive
+from bench.session.candidate import local_candidate
+from bench.session.run import Run
+from bench.stats.ratios import paired_ratio
+from bench.view.calibration_tables import sentence
 from kernels import Implementation
 from kernels.reference import Problem
 from models import allocator
@@ -89,7 +92,7 @@ def calibrate(run: Run, groups: int, progress: Callable[[str], None]) -> None:
     """Make all comparisons of all groups, and record each."""
     device = torch.device("cpu")
     baseline = local_candidate(BASELINE, device)
-    problems = [operation.problem(seed=SEED) for operation in OPERATIONS]
+    problems = [problem_of(operation, seed=SEED) for operation in OPERATIONS]
     for condition, factors in TRUTHS.items():
         with load(condition):
             for group in range(groups):
@@ -131,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 2 where the results can't be written."""
     parser = argparse.ArgumentParser("python -m bench.calibrate", description=__doc__.split("\n")[0])
     parser.add_argument("--groups", type=int, default=GROUPS, help=f"of comparisons (default: {GROUPS}, 15 minutes)")
-    parser.add_argument("--results-dir", type=Path, default=environment.ROOT / "results")
+    parser.add_argument("--results-dir", type=Path, default=ROOT / "results")
     options = parser.parse_args(arguments)
     if options.groups < 1:
         parser.error(f"--groups must be a whole number above 0, not {options.groups}")

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from bench import latency_tables
-from bench.records import FILE, OK, Record, RecordsError, identity, latest, read_all
-from bench.roster import AA, BASELINE
-from bench.statistics import SLOWER, Ratio, noise_floor, paired_ratio, verdict
-from bench.tables import markdown, ratio_text, significant
+from bench.record.labels import AA, BASELINE
+from bench.record.records import FILE, OK, Record, RecordsError, identity, latest, read_all
+from bench.stats.ratios import SLOWER, Ratio, noise_floor, paired_ratio, verdict
+from bench.view import latency_tables
+from bench.view.tables import markdown, ratio_text, significant
 
 UNUSABLE = 2
 KINDS = ("latency", "step")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import os
@@ -14,78 +13,27 @@ from types import FrameType
 from typing import Any
 
 import pytest
-import torch
 
-from bench import environment, report, tables, time_limit, timing
-from bench.gate import Gate
-from bench.isolation import Isolation
-from bench.latency import Latency
-from bench.precedence import precedence
-from bench.records import FILE, OK, UNAVAILABLE, Journal, Record, RecordsError, RecordsWarning, exclusive
-from bench.roster import BASELINE, Candidate, candidates
-from bench.run import DeviceLostError, Run, took_the_device
+from bench import ROOT, report
+from bench.measure import environment, timing
+from bench.measure.context import Context
+from bench.record.labels import BASELINE
+from bench.record.records import FILE, OK, UNAVAILABLE, Journal, Record, RecordsError, RecordsWarning, exclusive
+from bench.session import time_limit
+from bench.session.candidate import Candidate
+from bench.session.gate import Gate
+from bench.session.isolation import Isolation
+from bench.session.options import DTYPES, QUICK_IMAGES
+from bench.session.options import pytest_addoption as pytest_addoption
+from bench.session.precedence import precedence
+from bench.session.roster import candidates
+from bench.session.run import DeviceLostError, Run, took_the_device
+from bench.view import tables
 from kernels import UnknownImplementationError
 from kernels.triton_fused import interpreted
 from models import allocator, fashion_mnist
 from models import device as devices
 from models.fashion_mnist import DataError, FashionMNIST
-
-DTYPES = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
-QUICK_IMAGES = 5120  # twenty whole batches
-
-
-def positive(text: str) -> int:
-    """An option that counts something."""
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
-    return number
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of the main job."""
-    group = parser.getgroup("bnbench")
-    add = group.addoption
-    add("--device", default="cpu", metavar="DEVICE", help="cpu, cuda, rocm, xpu or mps (default: cpu)")
-    add(
-        "--impl",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="an implementation, or FILE.py:FUNCTION; repeatable (default: all, and plain LeNet)",
-    )
-    add("--epochs", type=positive, metavar="N", help="epochs of training (default: 10; 1 with --quick)")
-    add("--seeds", type=positive, default=1, metavar="N", help="train with seeds 0 to N-1 (default: 1)")
-    add(
-        "--dtype",
-        choices=list(DTYPES),
-        default="float32",
-        help="type of the batch in latency (default: float32)",
-    )
-    add("--quick", action="store_true", help="two operations, one epoch on 5,120 images: a look, no result")
-    add("--data-dir", metavar="DIR", help="folder with Fashion-MNIST's idx files")
-    add("--results-dir", metavar="DIR", help="default: results; results/quick with --quick")
-    add("--isolate", action="store_true", help="measure every implementation in its own process, not only files")
-    add(
-        "--cell-timeout",
-        type=positive,
-        default=300,
-        metavar="SECONDS",
-        help="of a cell or an epoch of an implementation in its own process (default: 300)",
-    )
-    add(
-        "--time-limit",
-        type=time_limit.seconds,
-        metavar="SECONDS",
-        help="end in good order before the process has run so long; --resume goes on (default: no limit)",
-    )
-    add("--resume", action="store_true", help="go on with the last run in the results folder")
-
 
 CANDIDATES = pytest.StashKey[list[Candidate]]()
 DATA = pytest.StashKey[FashionMNIST]()
@@ -106,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("TRITON_INTERPRET is set: Triton's interpreter is for correctness, unset it to measure")
     try:
         device = devices.select(option.device)
-        root = Path(option.results_dir or environment.ROOT / "results" / ("quick" if option.quick else ""))
+        root = Path(option.results_dir or ROOT / "results" / ("quick" if option.quick else ""))
         folder = root.resolve() / environment.machine(device)
         isolation = Isolation(
             everyone=option.isolate,
@@ -176,9 +124,9 @@ def _place(item: pytest.Item) -> tuple[Any, ...]:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The studies are no part of the main job: they take hours, and are run when they are named."""
-    named = any("studies" in Path(argument.partition("::")[0]).parts for argument in config.args)
-    return True if collection_path.name == "studies" and not named else None
+    """The studies are no part of the main job: they take an hour, and each folder of them is run when it is named."""
+    named = {part for argument in config.args for part in Path(argument.partition("::")[0]).parts}
+    return True if collection_path.name in {"studies", "lesson"} - named else None
 
 
 @pytest.hookimpl(trylast=True)
@@ -231,10 +179,16 @@ def baseline(pytestconfig: pytest.Config) -> Candidate:
 
 
 @pytest.fixture(scope="session")
-def latency(pytestconfig: pytest.Config, gate: Gate) -> Latency:
-    """What measures a cell of the latency tables."""
-    option = pytestconfig.option
-    return Latency(devices.find(option.device), DTYPES[option.dtype], timing.effort(quick=option.quick), gate)
+def context(pytestconfig: pytest.Config, baseline: Candidate) -> Context:
+    """Where, next to whom and on which data everything is measured."""
+    option, stash = pytestconfig.option, pytestconfig.stash
+    return Context(
+        devices.find(option.device),
+        baseline.implementation,
+        lambda: stash[DATA],
+        DTYPES[option.dtype],
+        timing.effort(quick=option.quick),
+    )
 
 
 @pytest.fixture(scope="session")

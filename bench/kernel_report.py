@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 
 import kernels
-from bench.cases import LARGER_SHAPES, LENET_SHAPES, Operation
-from bench.environment import ROOT
-from bench.kernel_compile import TARGETS, Target, compile_launch
-from bench.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request
-from bench.kernel_tables import COUNTED, Row, comma_separated, page
+from bench import ROOT
+from bench.record.operations import LARGER_SHAPES, LENET_SHAPES, Operation
+from bench.triton.kernel_compile import TARGETS, Target, compile_launch
+from bench.triton.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request
+from bench.triton.kernel_tables import COUNTED, Row, comma_separated, page
 from kernels.registry import label
 from kernels.triton_fused import interpreted
 
@@ -43,7 +43,7 @@ def ask(request: Request) -> Reply:
         question, answer = Path(folder) / "request", Path(folder) / "reply"
         question.write_bytes(pickle.dumps(request))
         environment = {**os.environ, "TRITON_INTERPRET": "1"}
-        command = [sys.executable, "-m", "bench.kernel_launches", str(question), str(answer)]
+        command = [sys.executable, "-m", "bench.triton.kernel_launches", str(question), str(answer)]
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
         reply: Reply = pickle.loads(answer.read_bytes())  # noqa: S301 - of our own making
         return reply

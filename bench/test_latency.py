@@ -8,13 +8,16 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cases import PASSES, Operation, operations
 from bench.conftest import CANDIDATES, outcome
-from bench.handover import hand_over, replayed_clock
-from bench.latency import Latency, baseline_side
-from bench.records import Record
-from bench.roster import BASELINE, Candidate, identical
-from bench.run import Run
+from bench.measure.context import Context
+from bench.record.labels import BASELINE
+from bench.record.operations import PASSES, Operation, operations
+from bench.record.records import Record
+from bench.session.candidate import Candidate, identical
+from bench.session.gate import Gate
+from bench.session.handover import hand_over, replayed_clock
+from bench.session.latency import baseline_side, latency_key, outcome_of_cell
+from bench.session.run import Run
 from models import device as devices
 
 
@@ -38,12 +41,13 @@ def test_latency(
     candidate: Candidate,
     which: str,
     run: Run,
-    latency: Latency,
+    context: Context,
+    gate: Gate,
     baseline: Candidate,
     benchmark: BenchmarkFixture,
 ) -> None:
     """Time one implementation on one operation, one way."""
-    record = cell(run, latency, operation, candidate, baseline, which)
+    record = cell(run, context, gate, operation, candidate, baseline, which)
     outcome(record)
     group = f"{operation.shape_text} {operation.kind}, {which}"
     hand_over(benchmark, group, record["candidate_ns"], record["iterations"])
@@ -51,18 +55,19 @@ def test_latency(
 
 def cell(
     run: Run,
-    latency: Latency,
+    context: Context,
+    gate: Gate,
     operation: Operation,
     candidate: Candidate,
     baseline: Candidate,
     which: str,
 ) -> Record:
     """The record of a cell: from this run if it has it, else measured and written down."""
-    key = latency.key(operation, candidate, which)
+    key = latency_key(context, operation, candidate, which)
     known = run.done(key, candidate)
     if known:
         return known
     if candidate.label == BASELINE:
-        twins = cell(run, latency, operation, identical(baseline), baseline, which)
+        twins = cell(run, context, gate, operation, identical(baseline), baseline, which)
         return run.append(key, baseline_side(twins), candidate)
-    return run.append(key, latency.measure(operation, candidate, baseline, which), candidate)
+    return run.append(key, outcome_of_cell(context, gate, operation, candidate, which), candidate)

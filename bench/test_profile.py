@@ -5,21 +5,26 @@ It tells why one implementation is faster than another; how much faster it is, t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench import memory, profiling, scaling
 from bench.conftest import CANDIDATES, outcome
-from bench.gate import Gate
-from bench.handover import hand_over, replayed_clock
-from bench.records import Record
-from bench.roster import AA, PLAIN, Candidate, contestants
-from bench.run import Run
-from models import device as devices
+from bench.measure import memory, profiling, scaling
+from bench.measure.context import Context
+from bench.record.labels import AA, PLAIN
+from bench.record.records import Record
+from bench.session.candidate import Candidate, contestants
+from bench.session.gate import Gate
+from bench.session.handover import hand_over, replayed_clock
+from bench.session.keys import profile_key, scaling_key
+from bench.session.outcomes import Measurement, outcome_of
+from bench.session.run import Run
 from models.fashion_mnist import FashionMNIST
+
+TRACES = "traces"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -34,6 +39,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_profile(
     candidate: Candidate,
     data: FashionMNIST,
+    context: Context,
     run: Run,
     gate: Gate,
     pytestconfig: pytest.Config,
@@ -43,40 +49,36 @@ def test_profile(
     quick = pytestconfig.option.quick
     steps = profiling.QUICK_STEPS if quick else profiling.STEPS
     sizes = memory.QUICK_BATCH_SIZES if quick else memory.BATCH_SIZES
-    step = cell(
-        run, candidate, data, "step", lambda: profiling.measure(candidate, data, gate, steps, run.journal.folder)
-    )
+    trace = run.journal.folder / TRACES / f"{re.sub(r'[^A-Za-z0-9_]+', '-', candidate.label)}.json.gz"
+
+    def cell(of: str, measurement: Measurement, *arguments: Any) -> Record:
+        key, facts = profile_key(candidate.label, data, of), {"data": data.source, "digest": data.digest}
+        return run.done(key, candidate) or run.append(
+            key, facts | outcome_of(candidate, context, gate, measurement, *arguments), candidate
+        )
+
+    step = cell("step", profiling.measure, steps, trace)
     outcome(step)
-    outcome(cell(run, candidate, data, "memory", lambda: memory.measure(candidate, data, gate, sizes)))
+    outcome(cell("memory", memory.measure, sizes))
     hand_over(benchmark, f"LeNet on {data.name}, one step", step["step_ns"])
 
 
 @pytest.mark.benchmark(timer=replayed_clock)
 def test_scaling(
     candidate: Candidate,
-    baseline: Candidate,
+    context: Context,
     run: Run,
     gate: Gate,
     pytestconfig: pytest.Config,
     benchmark: BenchmarkFixture,
 ) -> None:
     """Time one implementation from a thousand to ten million elements, with one thread and with all."""
-    device = devices.find(pytestconfig.option.device)
     elements = scaling.QUICK_ELEMENTS if pytestconfig.option.quick else scaling.ELEMENTS
-    key = {"kind": "profile", "implementation": candidate.label, "of": "scaling", "dtype": "float32"}
+    threads = scaling.thread_counts(context.device)
+    key = scaling_key(candidate.label)
     record = run.done(key, candidate) or run.append(
-        key,
-        scaling.measure(candidate, baseline, device, gate, elements, scaling.thread_counts(device)),
-        candidate,
+        key, outcome_of(candidate, context, gate, scaling.measure, elements, threads), candidate
     )
     outcome(record)
     largest = record["points"][-1]
     hand_over(benchmark, f"batch norm of {largest['elements']:,} elements, training both", [largest["ns"]])
-
-
-def cell(run: Run, candidate: Candidate, data: FashionMNIST, of: str, measure: Callable[[], dict[str, Any]]) -> Record:
-    """The record of a profile: from this run if it has it, else measured and written down."""
-    key = profiling.profile_key(candidate, data, of)
-    return run.done(key, candidate) or run.append(
-        key, {"data": data.source, "digest": data.digest, **measure()}, candidate
-    )

@@ -9,15 +9,19 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench import step
 from bench.conftest import CANDIDATES, outcome
-from bench.gate import Gate
-from bench.handover import hand_over, replayed_clock
-from bench.latency import baseline_side
-from bench.records import Record
-from bench.roster import BASELINE, Candidate, contestants, identical
-from bench.run import Run
-from bench.timing import Effort
+from bench.measure import step
+from bench.measure.context import Context
+from bench.measure.timing import Effort
+from bench.record.labels import BASELINE
+from bench.record.records import Record
+from bench.session.candidate import Candidate, contestants, identical
+from bench.session.gate import Gate
+from bench.session.handover import hand_over, replayed_clock
+from bench.session.keys import step_key
+from bench.session.latency import baseline_side
+from bench.session.outcomes import outcome_of
+from bench.session.run import Run
 from models.fashion_mnist import FashionMNIST
 
 
@@ -32,6 +36,7 @@ def test_step(
     candidate: Candidate,
     baseline: Candidate,
     data: FashionMNIST,
+    context: Context,
     run: Run,
     gate: Gate,
     pytestconfig: pytest.Config,
@@ -39,19 +44,20 @@ def test_step(
 ) -> None:
     """Time the steps of one implementation next to those of the baseline."""
     effort = step.QUICK_EFFORT if pytestconfig.option.quick else step.EFFORT
-    record = cell(candidate, baseline, data, run, gate, effort)
+    record = cell(candidate, baseline, context, run, gate, effort)
     outcome(record)
     hand_over(benchmark, f"LeNet on {data.name}, one step", record["candidate_ns"], record["iterations"])
 
 
-def cell(candidate: Candidate, baseline: Candidate, data: FashionMNIST, run: Run, gate: Gate, effort: Effort) -> Record:
+def cell(candidate: Candidate, baseline: Candidate, context: Context, run: Run, gate: Gate, effort: Effort) -> Record:
     """The record of a contestant: from this run if it has it, else measured and written down."""
-    key = step.step_key(candidate, data)
+    data = context.data
+    key = step_key(candidate.label, data)
     known = run.done(key, candidate)
     if known:
         return known
     if candidate.label == BASELINE:
-        measured = baseline_side(cell(identical(baseline), baseline, data, run, gate, effort))
+        measured = baseline_side(cell(identical(baseline), baseline, context, run, gate, effort))
     else:
-        measured = step.measure(candidate, baseline, data, effort, gate)
+        measured = outcome_of(candidate, context, gate, step.measure, effort)
     return run.append(key, {"data": data.source, "digest": data.digest, **measured}, candidate)

@@ -12,12 +12,12 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.conftest import CANDIDATES, outcome
-from bench.gate import Gate
-from bench.handover import hand_over, replayed_clock
-from bench.records import Record
-from bench.roster import Candidate, contestants
-from bench.run import Run
-from bench.turns import train_in_turns
+from bench.record.records import Record
+from bench.session.candidate import Candidate, contestants
+from bench.session.gate import Gate
+from bench.session.handover import hand_over, replayed_clock
+from bench.session.run import Run
+from bench.session.turns import train_in_turns
 from models.fashion_mnist import FashionMNIST
 from models.training import Settings
 

@@ -14,10 +14,11 @@ import sys
 
 import torch
 
-from bench import device_timing
-from bench.cases import BOTH, Operation, operations
-from bench.statistics import Ratio
-from bench.subjects import Workload
+from bench.measure import device_timing
+from bench.measure.cases import problem_of
+from bench.measure.subjects import Workload
+from bench.record.operations import BOTH, Operation, operations
+from bench.stats.ratios import Ratio
 from kernels import load
 from models import device as devices
 
@@ -37,7 +38,7 @@ def tune(operation: Operation, device: torch.device) -> tuple[str, tuple[int, in
     from kernels import _triton_plan as plan
 
     implementation = load("triton_fused")
-    problem = operation.problem(device=device)
+    problem = problem_of(operation, device=device)
     n, c, *space = operation.shape
     height, width = space if len(space) == 2 else (1, torch.Size(space).numel())
     shape = (n, c, height, width)

@@ -1,6 +1,7 @@
 """Batch norms: the contract, the float64 reference, and one file per implementation."""
 
-from kernels.contract import BatchNorm, Implementation
+from kernels.contract import Implementation
+from kernels.layer import BatchNorm
 from kernels.registry import BrokenImplementationError, UnknownImplementationError, load, names
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 import functools
 import importlib
@@ -19,6 +20,14 @@ from typing import Any
 from torch.nn import functional as F
 
 from kernels.contract import Implementation
+
+
+def _by_name(implementation: Implementation) -> tuple[Callable[[str], Implementation], tuple[str]]:
+    return load, (implementation.spec or implementation.name,)
+
+
+# Pickled and copied by name: a layer can travel although functions of a user's file can't.
+copyreg.pickle(Implementation, _by_name)
 
 
 class UnknownImplementationError(LookupError):

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.charts import Chart
-from bench.records import Record
-from bench.roster import BASELINE, Candidate
+from bench.measure.figures import Figures
+from bench.record.labels import BASELINE
+from bench.record.records import Record
 from bench.studies.study import Point, Study
-from bench.tables import counted, listed, markdown
+from bench.view.charts import Chart
+from bench.view.tables import counted, listed, markdown
+from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
 from models.step import Totals, take_step
@@ -42,12 +44,14 @@ def points(norm: str, quick: bool) -> list[Point]:  # noqa: ARG001 - one signatu
     ]
 
 
-def measure(point: Point, candidate: Candidate, data: FashionMNIST, progress: Callable[[str], None]) -> dict[str, Any]:
+def measure(
+    point: Point, implementation: Implementation | None, data: FashionMNIST, progress: Callable[[str], None]
+) -> Figures:
     """Train next to `builtin`, and note how far apart they are after some of the steps."""
     from kernels import load
 
-    own_seed = point["seed"] + (candidate.label == BASELINE)
-    ours = _steps(candidate.found, data, own_seed, point["steps"])
+    own_seed = point["seed"] + (point["implementation"] == BASELINE)
+    ours = _steps(implementation, data, own_seed, point["steps"])
     theirs = _steps(load(BASELINE), data, point["seed"], point["steps"])
     apart = []
     for number, ((loss, weights), (other_loss, other)) in enumerate(zip(ours, theirs, strict=True), start=1):
@@ -55,7 +59,8 @@ def measure(point: Point, candidate: Candidate, data: FashionMNIST, progress: Ca
             distance = float((weights - other).norm() / other.norm())
             apart.append({"step": number, "weights": distance, "loss": abs(loss - other_loss)})
     progress(
-        f"{candidate.label}, seed {point['seed']}: weights {apart[-1]['weights']:.1e} apart after {apart[-1]['step']}"
+        f"{point['implementation']}, seed {point['seed']}:"
+        f" weights {apart[-1]['weights']:.1e} apart after {apart[-1]['step']}"
     )
     return {"apart": apart}
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from statistics import mean
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.charts import Chart
-from bench.records import Record
-from bench.roster import Candidate
+from bench.measure.figures import Figures
+from bench.record.records import Record
 from bench.studies.study import ANEW, TEST_ACCURACY, Point, Study, train_through
-from bench.tables import counted, markdown
-from bench.training_tables import spread
+from bench.view.charts import Chart
+from bench.view.tables import counted, markdown
+from bench.view.training_tables import spread
+from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
 from models.step import normalised
 from models.training import EVALUATION_BATCH, Settings, shuffled
@@ -40,10 +40,12 @@ def points(norm: str, quick: bool) -> list[Point]:
     ]
 
 
-def measure(point: Point, candidate: Candidate, data: FashionMNIST, progress: Callable[[str], None]) -> dict[str, Any]:
+def measure(
+    point: Point, implementation: Implementation | None, data: FashionMNIST, progress: Callable[[str], None]
+) -> Figures:
     """Train, and look at what enters two of the slots."""
     settings = Settings(epochs=point["epochs"], batch_size=point["batch_size"], seed=point["seed"])
-    model, epochs = train_through(candidate, data, settings, progress)
+    model, epochs = train_through(implementation, data, settings, progress)
     moments = moments_of_images(model, data)
     order = shuffled(len(data.train_images), settings.seed, settings.epochs + 1).to(data.train_images.device)
     found = {slot: deviations(*moments[slot], order, settings.batch_size) for slot in SLOTS}

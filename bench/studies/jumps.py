@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from statistics import mean
-from typing import Any
 
 import torch
 from torch import nn
 
-from bench.charts import Chart
-from bench.records import Record
-from bench.roster import Candidate
-from bench.seeds import paired_difference, paired_quotient
+from bench.measure.figures import Figures
+from bench.record.records import Record
+from bench.stats.seeds import paired_difference, paired_quotient
 from bench.studies.estimates import Averages, copied, estimated_anew
 from bench.studies.study import Point, Study
-from bench.tables import markdown
-from bench.training_tables import spread
+from bench.view.charts import Chart
+from bench.view.tables import markdown
+from bench.view.training_tables import spread
+from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
 from models.step import normalised
@@ -60,9 +60,11 @@ def points(norm: str, quick: bool) -> list[Point]:
     return [{"implementation": norm, "seed": seed, "epochs": epochs} for seed in range(1 if quick else SEEDS)]
 
 
-def measure(point: Point, candidate: Candidate, data: FashionMNIST, progress: Callable[[str], None]) -> dict[str, Any]:
+def measure(
+    point: Point, implementation: Implementation | None, data: FashionMNIST, progress: Callable[[str], None]
+) -> Figures:
     """Train, and evaluate in all ways after each epoch; at the end with test batches of several sizes."""
-    settings, implementation = Settings(epochs=point["epochs"], seed=point["seed"]), candidate.found
+    settings = Settings(epochs=point["epochs"], seed=point["seed"])
     model = lenet(implementation, seed=settings.seed, device=data.train_images.device)
     while_training = Averages(model, MOMENTA)
     epochs = []

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from statistics import mean
-from typing import Any
 
-from bench.charts import Chart, banded
-from bench.records import Record
-from bench.roster import PLAIN, Candidate
+from bench.measure.figures import Figures
+from bench.record.labels import PLAIN
+from bench.record.records import Record
 from bench.studies.study import ANEW, TEST_ACCURACY, Point, Study, train_through
-from bench.tables import counted, listed, markdown
-from bench.training_tables import spread
+from bench.view.charts import Chart, banded
+from bench.view.tables import counted, listed, markdown
+from bench.view.training_tables import spread
+from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
 from models.training import Settings
 
@@ -42,10 +43,12 @@ def points(norm: str, quick: bool) -> list[Point]:
     ]
 
 
-def measure(point: Point, candidate: Candidate, data: FashionMNIST, progress: Callable[[str], None]) -> dict[str, Any]:
+def measure(
+    point: Point, implementation: Implementation | None, data: FashionMNIST, progress: Callable[[str], None]
+) -> Figures:
     """One training."""
     settings = Settings(epochs=point["epochs"], lr=point["lr"], seed=point["seed"])
-    return {"epochs": train_through(candidate, data, settings, progress)[1]}
+    return {"epochs": train_through(implementation, data, settings, progress)[1]}
 
 
 def by_rate(records: list[Record]) -> dict[str, dict[float, list[Record]]]:

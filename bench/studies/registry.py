@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import sys
 from pathlib import Path
 
-from bench.studies.study import Study
+from bench.measure.context import Context
+from bench.measure.figures import Figures
+from bench.studies.study import Point, Study
+from kernels import Implementation
 
 ORDER = ("faster", "learning-rates", "batch-noise", "test-jumps", "alike")
 """Of the pages; others come after them."""
@@ -26,6 +30,7 @@ def studies() -> tuple[Study, ...]:
     return tuple(sorted(found, key=lambda s: (ORDER.index(s.name) if s.name in ORDER else len(ORDER), s.name)))
 
 
-def named(name: str) -> Study:
-    """The study of that name."""
-    return next(study for study in studies() if study.name == name)
+def measure_point(implementation: Implementation | None, context: Context, name: str, point: Point) -> Figures:
+    """One training of a study; its progress goes to stderr, which pytest shows where something fails."""
+    study = next(study for study in studies() if study.name == name)
+    return study.measure(point, implementation, context.data, lambda line: print(line, file=sys.stderr))

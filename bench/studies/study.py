@@ -9,11 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from bench import tables
-from bench.charts import Chart
-from bench.records import OK, Record
-from bench.roster import Candidate
+from bench.measure.figures import Figures
+from bench.record.labels import PLAIN
+from bench.record.records import OK, Record
+from bench.session.candidate import Candidate
 from bench.studies.estimates import estimated_anew, norms
+from bench.view import tables
+from bench.view.charts import Chart
+from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
 from models.training import Settings, evaluate, train, warm_up
@@ -36,7 +39,7 @@ class Study:
         name: In file names, keys and `-k`: lower case, with dashes.
         question: The page's title.
         points: What is measured, given the label that stands for batch norm, and whether it is a quick look.
-        measure: One point, with its candidate, the data, and a listener for progress; the figures of the record.
+        measure: One point, with its implementation, the data, and a listener for progress; the figures of the record.
         answer: From the good records, what holds, what doesn't, and with which evidence.
         table: From the same, the evidence.
         plots: Caption and chart by file name; None when there is nothing to draw.
@@ -46,7 +49,7 @@ class Study:
     name: str
     question: str
     points: Callable[[str, bool], list[Point]]
-    measure: Callable[[Point, Candidate, FashionMNIST, Callable[[str], None]], dict[str, Any]]
+    measure: Callable[[Point, Implementation | None, FashionMNIST, Callable[[str], None]], Figures]
     answer: Callable[[list[Record]], str]
     table: Callable[[list[Record]], str]
     plots: Mapping[str, tuple[str, Callable[[list[Record]], Chart | None]]]
@@ -122,24 +125,25 @@ def norm(roster: Iterable[Candidate]) -> Candidate:
 
 
 def train_through(
-    candidate: Candidate, data: FashionMNIST, settings: Settings, progress: Callable[[str], None]
+    implementation: Implementation | None, data: FashionMNIST, settings: Settings, progress: Callable[[str], None]
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """Train LeNet with a candidate, and return it with the figures of every epoch (`models.training.Epoch`).
+    """Train LeNet, and return it with the figures of every epoch (`models.training.Epoch`).
 
     `ANEW` is the test accuracy of the same weights with statistics estimated anew over the training set, which
     counts in none of the seconds.
     """
-    model = lenet(candidate.found, seed=settings.seed, device=data.train_images.device)
+    model = lenet(implementation, seed=settings.seed, device=data.train_images.device)
     warm_up(model, data, settings)
     epochs = []
     for epoch in train(model, data, settings):
         anew = epoch.test_accuracy
         if norms(model):
-            anew = evaluate(estimated_anew(model, candidate.found, data), data)
+            anew = evaluate(estimated_anew(model, implementation, data), data)
         epochs.append({**asdict(epoch), ANEW: anew})
     last = epochs[-1]
+    name = implementation.name if implementation else PLAIN
     progress(
-        f"{candidate.label}, seed {settings.seed}, lr {settings.lr:g}, batch {settings.batch_size},"
+        f"{name}, seed {settings.seed}, lr {settings.lr:g}, batch {settings.batch_size},"
         f" {settings.epochs} epochs: train loss {last['train_loss']:.3f}, test acc {last['test_accuracy']:.3f}"
     )
     return model, epochs

@@ -15,15 +15,16 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.conftest import CANDIDATES, outcome
-from bench.gate import Gate
-from bench.handover import hand_over, replayed_clock
-from bench.outcomes import outcome_of
-from bench.records import digest
-from bench.roster import PLAIN, Candidate, plain
-from bench.run import Run
-from bench.studies.registry import studies
+from bench.measure.context import Context
+from bench.record.labels import PLAIN
+from bench.record.records import digest
+from bench.session.candidate import Candidate, plain
+from bench.session.gate import Gate
+from bench.session.handover import hand_over, replayed_clock
+from bench.session.outcomes import outcome_of
+from bench.session.run import Run
+from bench.studies.registry import measure_point, studies
 from bench.studies.study import Point, Study, norm
-from models import device as devices
 from models.fashion_mnist import FashionMNIST
 
 SHARED = tuple(Path(__file__).with_name(name) for name in ("study.py", "estimates.py"))
@@ -54,6 +55,7 @@ def test_study(
     point: Point,
     data: FashionMNIST,
     run: Run,
+    context: Context,
     gate: Gate,
     progress: Callable[[str], None],
     pytestconfig: pytest.Config,
@@ -66,10 +68,10 @@ def test_study(
     key = {"kind": "study", "study": study.name, **point, "data": data.name, "images": len(data.train_images)}
     record = run.done(key, candidate)
     if record is None:
-        device, start = devices.find(pytestconfig.option.device), time.perf_counter()
-        request = ("study", study.name, point)
-        found = outcome_of(candidate, gate, device, request, lambda: study.measure(point, candidate, data, progress))
+        start = time.perf_counter()
+        found = outcome_of(candidate, context, gate, measure_point, study.name, point)
         facts = {"data": data.source, "digest": data.digest, "seconds": time.perf_counter() - start}
         record = run.append(key, {**facts, **found}, candidate)
+        progress(f"study {study.name}, {', '.join(f'{k} {v}' for k, v in point.items())}: {record['seconds']:.0f} s")
     outcome(record)
     hand_over(benchmark, f"study {study.name}", [1e9 * record["seconds"]])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bench import gate as gates
-from bench.gate import Gate
+from bench.session import gate as gates
+from bench.session.gate import Gate
 from tests.bench.samples import Session
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.nn import functional as F
 
-from bench.records import OK, Journal, Record
-from bench.roster import AA, BASELINE, PLAIN, Candidate, identical, plain
-from bench.run import Run
+from bench.measure.context import Context
+from bench.measure.timing import Effort
+from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.records import OK, Journal, Record
+from bench.session.candidate import Candidate, identical, plain
+from bench.session.run import Run
 from kernels import Implementation, load, names
+from models.fashion_mnist import FashionMNIST
 
 CONDITIONS: dict[str, Any] = {
     "machine": "cpu-test-2c",
@@ -41,6 +46,19 @@ def candidate(name: str) -> Candidate:
     if name in names():
         return Candidate(name, load(name), source="0000")
     return Candidate(name, Implementation(name=name, summary="a user's own", batch_norm=F.batch_norm), source="0000")
+
+
+SHORT = Effort(seconds=0.0, most_seconds=0.0, least_rounds=6, most_rounds=6)
+
+
+def context(data: FashionMNIST | None = None, effort: Effort = SHORT) -> Context:
+    """A CPU, `builtin` next to whoever is measured, and six rounds."""
+
+    def load_data() -> FashionMNIST:
+        assert data is not None
+        return data
+
+    return Context(torch.device("cpu"), load(BASELINE), load_data, effort=effort)
 
 
 class Session:

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from bench import calibrate, report
-from bench.calibration_tables import page, rows, sentence, verdicts
-from bench.records import FILE, read
+from bench.record.records import FILE, read
+from bench.view.calibration_tables import page, rows, sentence, verdicts
 from tests.bench.samples import candidate, table
 
 IDLE, BUSY = "idle", "one core busy"

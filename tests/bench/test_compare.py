@@ -7,8 +7,8 @@ import pytest
 
 from bench import compare as comparing
 from bench.compare import compare, divided, main, page
-from bench.records import ERROR, FILE
-from bench.statistics import Ratio
+from bench.record.records import ERROR, FILE
+from bench.stats.ratios import Ratio
 from tests.bench.samples import CONDITIONS, Session
 
 OTHER_TORCH = {"python": "3.12.0", "torch": "2.12.0"}

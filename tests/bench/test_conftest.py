@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from bench.conftest import positive, pytest_addoption
+from bench.session.options import positive, pytest_addoption
 
 OPTIONS_OF_PLUG_INS = {
     "pytest-timeout": "timeout timeout-method timeout-disable-debugger-detection session-timeout",

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import kernels
-from bench import kernel_report, kernel_tables
-from bench.cases import Operation
-from bench.environment import ROOT
-from bench.interpreter import Launch, Pointer, watch
-from bench.kernel_compile import TARGETS, Target
-from bench.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request, observe, passes, problem_of
+from bench import ROOT, kernel_report
+from bench.record.operations import Operation
+from bench.triton import kernel_tables
+from bench.triton.interpreter import Launch, Pointer, watch
+from bench.triton.kernel_compile import TARGETS, Target
+from bench.triton.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request, laid_out, observe, passes
 from kernels.triton_fused import interpreted
 
 pytestmark = pytest.mark.skipif(not interpreted(), reason="needs Triton's interpreter: TRITON_INTERPRET=1, no GPU")
@@ -113,7 +113,7 @@ def test_bytes_per_element_of_a_pooled_block_are_counted(monkeypatch, shape, res
     monkeypatch.setattr(_triton_plan, "RESIDENT_BYTES", resident_bytes)
     monkeypatch.setattr(_triton_plan, "INTERPRETED", _triton_plan.Machine(4, 8))
     operation = Operation(shape, "block")
-    seen = passes(kernels.load("triton_fused"), problem_of(operation, CONTIGUOUS), measure=True)
+    seen = passes(kernels.load("triton_fused"), laid_out(operation, CONTIGUOUS), measure=True)
     moved = sum(launch.bytes_moved for which in ("training forward", "training backward") for launch in seen[which])
     elements = torch.Size(shape).numel()
     assert operation.bytes_moved("both", 4) / elements < moved / elements <= most

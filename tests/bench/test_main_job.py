@@ -21,8 +21,8 @@ import pytest
 import torch
 
 import kernels
-from bench.environment import ROOT
-from bench.records import FILE, LOCK, REJECTED
+from bench import ROOT
+from bench.record.records import FILE, LOCK, REJECTED
 from models.fashion_mnist import EMBEDDED, FILES
 from tests.bench.samples import row_of, table
 

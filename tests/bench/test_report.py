@@ -6,13 +6,12 @@ import sys
 
 import pytest
 
-from bench import report
-from bench.environment import ROOT
-from bench.headline import headline, sentence, table
-from bench.records import FILE, RecordsWarning
+from bench import ROOT, report
+from bench.record.records import FILE, RecordsWarning
 from bench.report import MARKERS, build, build_index, build_readme
+from bench.view.headline import headline, sentence, table
 from tests.bench.samples import Session
-from tests.bench.test_studies import add_trainings
+from tests.bench.studies.test_studies import add_trainings
 
 LATENCY = ["latency.md", "latency.csv", "roofline.md", "roofline.csv", "latency.svg", "roofline.svg"]
 TRAINING = [f"training-{name}.svg" for name in ("loss", "train", "test", "time", "speed")]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench import tune_triton
-from bench.statistics import Ratio
+from bench.stats.ratios import Ratio
 
 pytest.importorskip("triton")
 SHAPE = (256, 6, 24, 24)
@@ -64,7 +64,7 @@ def test_without_a_gpu_one_line_says_so(device, capsys):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA or AMD GPU")
 def test_a_shape_is_tuned_without_a_trace(plan):
-    from bench.cases import Operation
+    from bench.measure.cases import Operation
 
     device = torch.device("cuda")
     key, choice = tune_triton.tune(Operation(SHAPE, "block"), device)

@@ -79,7 +79,7 @@ def test_what_is_no_tensor_is_refused_by_torch():
 
 
 def launches(problem):
-    from bench.interpreter import watch
+    from bench.triton.interpreter import watch
 
     with watch() as seen:
         attempt(IMPLEMENTATION, problem)
@@ -120,7 +120,7 @@ def test_a_stray_access_is_seen():
     import triton
     import triton.language as tl
 
-    from bench.interpreter import StrayAccessError, watch
+    from bench.triton.interpreter import StrayAccessError, watch
 
     @triton.jit
     def one_too_far(x_ptr, size: tl.constexpr):

@@ -1,0 +1,1 @@
+"""Pure measurements: from an implementation and a context to figures."""

@@ -1,0 +1,194 @@
+"""One cell of the latency tables: gate, time in pairs, gate again."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+
+from bench.measure import device_timing, timing, traffic
+from bench.measure.cases import problem_of
+from bench.measure.delegation import delegates_to
+from bench.measure.figures import Figures, WrongError
+from bench.measure.subjects import Workload
+from bench.measure.timing import Effort, Subject
+from bench.record.operations import BOTH, Operation
+from bench.stats.ratios import paired_ratio
+from kernels import Implementation
+from kernels.agreement import Deviation, Exam, worst
+
+SEED = 20150211  # any fixed number: the day on which the paper went online
+GATE_SEED, SECOND_GATE_SEED = SEED + 1, SEED + 2
+LEAST_OF_A_COPY = 0.4
+"""A call that takes less than this part of a plain copy of the fewest bytes can't have moved them."""
+
+
+@dataclass
+class Latency:
+    """Measures cells, and keeps what the cells of one operation share.
+
+    Attributes:
+        device: Where.
+        dtype: Of the batch.
+        effort: How long per cell.
+        baseline: Who is timed in the same rounds.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    effort: Effort
+    baseline: Implementation
+    _operation: Operation | None = None
+    _exams: dict[tuple[bool, int], Exam] = field(default_factory=dict)
+    _workloads: dict[tuple[str, bool], tuple[Workload, float | Exception]] = field(default_factory=dict)
+    _passed: dict[tuple[str, bool], list[Deviation]] = field(default_factory=dict)
+    _copies: dict[int, float] = field(default_factory=dict)
+
+    def measure(
+        self, operation: Operation, implementation: Implementation, which: str, *, identical: bool = False
+    ) -> Figures:
+        """One cell: its samples, and what they mean.
+
+        Args:
+            operation: What is timed.
+            implementation: Who.
+            which: One of `PASSES`.
+            identical: Whether this is the A/A cell, in which the baseline's two sides have tensors of their own.
+
+        Raises:
+            WrongError: It is no batch norm, before the timing, during it or after it, or its time can't be true.
+            DutyError: The same, in what is no number.
+            Exception: Whatever the implementation raises.
+        """
+        if operation != self._operation:
+            self._operation = operation
+            for shared in (self._exams, self._workloads, self._passed):
+                shared.clear()
+            gc.collect()  # here and not before every cell, where it would take half as long as the timing
+        training = which.startswith("training")
+        label = f"{implementation.name} again" if identical else implementation.name
+        workload, first_call_seconds = self._workload(operation, implementation, label, training)
+        against, _ = self._workload(operation, self.baseline, self.baseline.name, training)
+        deviations = self._gate(operation, implementation, training)
+        if bad := worst(deviations):
+            raise WrongError(f"wrong: {bad}", errors=_plain(deviations))
+        if isinstance(first_call_seconds, Exception):
+            raise first_call_seconds
+        times = in_pairs(
+            workload.subject(which),
+            against.subject(which),
+            self.device,
+            self.effort,
+            captured=which != "training backward",
+        )
+        found = workload.answers_to_other_content(training)
+        exam = self._exam(operation, training, GATE_SEED)
+        if bad := worst(exam.judge(implementation, found, only=found)):
+            raise WrongError(f"wrong on the timed tensors: {bad}")
+        again = self._exam(operation, training, SECOND_GATE_SEED).mark(implementation)
+        if bad := worst(again):
+            raise WrongError(f"wrong after timing: {bad}", errors=_plain(again))
+        saved = workload.saved_bytes() if training else None
+        delegates = delegates_to(workload, training) if implementation.foreign else []
+        moved = operation.bytes_moved(which.split()[1], self.dtype.itemsize)
+        copy_ns, call_ns = self._copy_ns(moved), median(times["candidate_ns"]) / times["iterations"]
+        if call_ns < LEAST_OF_A_COPY * copy_ns:
+            raise WrongError(
+                f"wrong: faster than memory allows ({call_ns / 1e3:.1f} us; a copy takes {copy_ns / 1e3:.1f})",
+                **times,
+                copy_ns=copy_ns,
+            )
+        backend = implementation.backend(self._problem(operation).input, training)
+        return {
+            "backend": f"delegates to {', '.join(delegates)}" if delegates else backend,
+            **times,
+            "bytes_minimum": moved,
+            "bytes_of_algorithm": traffic.moved(
+                implementation.name, implementation, operation, which, self.dtype, self.device
+            ),
+            "bytes_explained": traffic.explanation(implementation.name),
+            "copy_ns": copy_ns,
+            "saved_bytes": saved,
+            "errors": _plain(deviations),
+            "first_call_seconds": first_call_seconds,
+            "seed": SEED,
+            "input": "normal(0.5, 2), weights of both signs",
+        }
+
+    def _problem(self, operation: Operation) -> Any:
+        return self._exam(operation, True, GATE_SEED).problem
+
+    def _exam(self, operation: Operation, training: bool, seed: int) -> Exam:
+        key = (training, seed)
+        if key not in self._exams:
+            self._exams[key] = Exam(
+                problem_of(operation, dtype=self.dtype, device=self.device, seed=seed, training=training)
+            )
+        return self._exams[key]
+
+    def _gate(self, operation: Operation, implementation: Implementation, training: bool) -> list[Deviation]:
+        key = (implementation.name, training)
+        if key not in self._passed:
+            self._passed[key] = self._exam(operation, training, GATE_SEED).mark(implementation)
+        return self._passed[key]
+
+    def _workload(
+        self, operation: Operation, implementation: Implementation, label: str, training: bool
+    ) -> tuple[Workload, float | Exception]:
+        """An implementation's operands, and the seconds of its first call in this mode, compilation included.
+
+        If that call fails, why: the gate, which comes next, may know better what is wrong.
+        """
+        key = (label, training)
+        if key not in self._workloads:
+            workload = Workload(implementation, self._problem(operation))
+            start = time.perf_counter()
+            first: float | Exception
+            try:
+                which = BOTH if training else "inference forward"
+                timing.sample_ns(workload.subject(which), 1, self.device)
+                first = time.perf_counter() - start
+            except Exception as error:
+                first = error
+            self._workloads[key] = (workload, first)
+        return self._workloads[key]
+
+    def _copy_ns(self, moved: int) -> float:
+        if moved not in self._copies:
+            self._copies[moved] = timing.copy_ns(moved, self.device)
+        return self._copies[moved]
+
+
+def in_pairs(
+    candidate: Subject, baseline: Subject, device: torch.device, effort: Effort, *, captured: bool = True
+) -> dict[str, Any]:
+    """Time both by every clock that the device has: the samples and the ratios that a record holds.
+
+    Args:
+        candidate: What is timed.
+        baseline: What is timed next to it.
+        device: Where.
+        effort: How long, by wall time.
+        captured: Whether it can be captured as a CUDA graph. A backward alone can't: it needs a graph of autograd
+            that the capture would contain.
+    """
+    rounds = timing.paired_rounds(candidate, baseline, device, effort, SEED)
+    ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
+    on_device = None
+    if device.type == "cuda":
+        call_ns = max(median(rounds.candidate_ns), median(rounds.baseline_ns)) / rounds.iterations
+        on_device = device_timing.measure(candidate, baseline, device, SEED, captured=captured, call_ns=call_ns)
+    return {
+        "rounds": len(rounds.candidate_ns),
+        **asdict(rounds),
+        "ratio": [ratio.value, ratio.low, ratio.high],
+        "device_time": on_device,
+    }
+
+
+def _plain(deviations: list[Deviation]) -> dict[str, float]:
+    return {d.quantity: d.error for d in deviations}

@@ -1,0 +1,171 @@
+"""What a training step of LeNet keeps for its backward, and the most that it has in use at any moment.
+
+Both are counts, not times: they depend on the batch size, the versions and the device, and hardly on what else runs.
+So there are no rounds and no pairs, and one step says it.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.profiler import profile  # torch.profiler's imports torch's compiler, which takes seconds
+
+from bench.measure import epochs
+from bench.measure.context import Context
+from bench.measure.figures import Figures
+from bench.measure.ledger import Ledger
+from bench.measure.parts import step_mark, watch
+from bench.measure.step import SETTINGS
+from kernels import Implementation
+from models.device import synchronize
+from models.fashion_mnist import FashionMNIST
+from models.lenet import lenet
+from models.step import Totals, cross_entropy, gather, take_step
+
+BATCH_SIZES = (64, 128, 256, 512, 1024)
+QUICK_BATCH_SIZES = (64, 256)
+SHOWN_BATCH_SIZE = SETTINGS.batch_size
+"""The lesson's: at this one the parts are listed."""
+
+WARM_UP_STEPS = 2
+ALLOCATION = "[memory]"
+"""The profiler's name for an allocation (its bytes are positive) or a release (negative)."""
+
+
+# What is kept for the backward
+
+
+def saved(implementation: Implementation | None, data: FashionMNIST, batch_size: int) -> list[dict[str, Any]]:
+    """Bytes that a training forward of LeNet keeps for its backward, by where the step was when they were saved.
+
+    The batch counts, for the first convolution that keeps it; parameters and buffers don't. The output of a block
+    counts for the layer after it, unless the block keeps it itself. What autograd isn't asked to save (an attribute of
+    an `autograd.Function`, or what an implementation packs by hooks of its own) isn't seen.
+
+    Args:
+        implementation: Fills LeNet's slots; None is LeNet without batch norm.
+        data: Its first images are the batch.
+        batch_size: How many.
+
+    Returns:
+        Rows {"part", "child", "bytes"} as `Ledger.rows` has them; the loss is in the child "".
+
+    Raises:
+        ValueError: There are fewer images.
+    """
+    batch, device = _first(data, batch_size), data.train_images.device
+    model, ledger = lenet(implementation, seed=SETTINGS.seed, device=device), Ledger()
+    watch(model, ledger.enter)
+    mark = step_mark(ledger.enter)
+    images, labels = gather(model, data, batch)
+    with ledger.hooks():
+        output = model(images)
+        mark("loss")
+        loss = cross_entropy(output, labels)
+    rows = ledger.rows([*model.parameters(), *model.buffers()])
+    del loss  # and with it the graph: it had to be there
+    return rows
+
+
+# The most that is in use
+
+
+def peak_bytes(implementation: Implementation | None, data: FashionMNIST, batch_size: int) -> int | None:
+    """The most that a training step has in use above what was in use before it; see `most_in_use`.
+
+    Args:
+        implementation: Fills LeNet's slots; None is LeNet without batch norm.
+        data: Its first images are the batch.
+        batch_size: How many.
+
+    Returns:
+        Bytes; None on a device whose allocator doesn't say.
+
+    Raises:
+        ValueError: There are fewer images.
+    """
+    batch, device = _first(data, batch_size), data.train_images.device
+    model = lenet(implementation, seed=SETTINGS.seed, device=device)
+    parameters, totals = list(model.parameters()), Totals(device)
+
+    def step() -> None:
+        take_step(model, parameters, data, batch, SETTINGS.lr, totals)
+
+    for _ in range(WARM_UP_STEPS):
+        step()
+    return most_in_use(step, device)
+
+
+def most_in_use(run: Callable[[], object], device: torch.device) -> int | None:
+    """The most bytes of torch's allocator that are in use at any moment of `run`, above those in use before it.
+
+    What a C or C++ library allocates by itself isn't seen; what it asks torch for is, such as the copies in a layout of
+    their own that convolutions work on. On a GPU each tensor counts in units of the allocator (512 bytes). On the CPU
+    a tensor from before `run` that it releases doesn't lower the count: the profiler doesn't know its size.
+
+    Returns:
+        Bytes; None where the device's allocator doesn't say (MPS).
+    """
+    if device.type == "cpu":
+        with profile(profile_memory=True, acc_events=True) as profiler:
+            run()
+        return max(itertools.accumulate(_allocations(profiler), initial=0))
+    memory = torch.get_device_module(device)
+    if not hasattr(memory, "max_memory_allocated"):
+        return None
+    gc.collect()  # a network in a cycle that is collected in between would look like memory that `run` gives back
+    synchronize(device)
+    before = memory.memory_allocated(device)
+    memory.reset_peak_memory_stats(device)
+    run()
+    synchronize(device)
+    return int(memory.max_memory_allocated(device) - before)
+
+
+def _allocations(profiler: profile) -> list[int]:
+    """Bytes of each allocation and, negative, of each release, in order of time, whichever operator they are in."""
+    results: Any = profiler.kineto_results  # torch's type stubs don't know all that an event has
+    events = [event for event in results.events() if event.name() == ALLOCATION]
+    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+
+
+# Both, for the record
+
+
+def measure(implementation: Implementation | None, context: Context, batch_sizes: Sequence[int]) -> Figures:
+    """What a step keeps and needs.
+
+    Returns:
+        "batches", for each batch size the bytes saved and the peak; "saved", the rows of the parts at the batch size
+        "saved_batch": the lesson's, or the middle one where that isn't among them.
+    """
+    # Peaks first: what torch.compile makes, it makes in a plain step, where nobody takes notes.
+    peaks = {size: peak_bytes(implementation, context.data, size) for size in batch_sizes}
+    rows = {size: saved(implementation, context.data, size) for size in batch_sizes}
+    shown = SHOWN_BATCH_SIZE if SHOWN_BATCH_SIZE in rows else batch_sizes[len(batch_sizes) // 2]
+    return {
+        "backend": epochs.backend(implementation, context.device),
+        "saved": rows[shown],
+        "saved_batch": shown,
+        "batches": [
+            {"batch_size": size, "saved_bytes": sum(row["bytes"] for row in rows[size]), "peak_bytes": peaks[size]}
+            for size in batch_sizes
+        ],
+    }
+
+
+def _first(data: FashionMNIST, batch_size: int) -> Tensor:
+    """Indices of the first training images, (N,), on their device.
+
+    Raises:
+        ValueError: There are fewer images.
+    """
+    images = len(data.train_images)
+    if images < batch_size:
+        raise ValueError(f"{images} images are fewer than a batch of {batch_size}")
+    return torch.arange(batch_size, device=data.train_images.device)

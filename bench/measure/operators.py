@@ -1,0 +1,217 @@
+"""What runs inside the parts of a training step, by `torch.profiler`: operators, allocations, kernels, and the trace.
+
+The profiler makes every operator slower, so no time of a part comes from it; see `split.py`. What does: which operators
+run in a part, how often, how long one is compared with another, what they allocate, and in which share of the part none
+runs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any, NamedTuple
+
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from bench.measure.split import WARM_UP_STEPS
+from bench.measure.step import Steps
+from bench.record.parts import BATCH_NORM, BLOCK, Place
+from kernels import Implementation
+from models.device import synchronize
+from models.fashion_mnist import FashionMNIST
+
+STEPS = 10
+MARK = "bnbench: "
+"""Begins the names of our own events."""
+
+ENGINE = "autograd::engine::evaluate_function"
+"""Autograd's own event around each node of the backward. The marks are in it, so it belongs to no one part."""
+
+NO_OPERATORS = (ENGINE, "[")  # the profiler's notes on memory have brackets
+
+SPANS = "parts of the step"
+"""The row of our own spans in a trace."""
+
+
+def announce(place: Place | None) -> None:
+    """Leave a mark among the profiler's events; None: the step has ended."""
+    with record_function(MARK + ", ".join(place or ())):
+        pass
+
+
+def place_of(name: str) -> Place | None:
+    """The place that a mark announces."""
+    fields = name.removeprefix(MARK).split(", ")
+    return Place(*fields) if fields != [""] else None
+
+
+class Recording(NamedTuple):
+    """Steps as the profiler saw them.
+
+    Attributes:
+        events: All that the host did, marks included, in order of time.
+        step_ms: Wall time of a step.
+        on_gpu: Whether the operators launch kernels that take their time elsewhere.
+    """
+
+    events: list[Any]
+    step_ms: float
+    on_gpu: bool
+
+
+def record(implementation: Implementation | None, data: FashionMNIST, trace: Path | None) -> Recording:
+    """Record steps of training, warmed up before.
+
+    Args:
+        implementation: Fills LeNet's slots; None is LeNet without batch norm.
+        data: What it trains on.
+        trace: Where the Chrome trace goes, gzipped; None: nowhere.
+    """
+    device = data.train_images.device
+    steps = Steps(implementation, data, announce)
+    steps.subject(WARM_UP_STEPS)()
+    run = steps.subject(STEPS)
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+    synchronize(device)
+    with profile(activities=activities, profile_memory=True, acc_events=True) as profiler:
+        with record_function(MARK):  # the first event of a recording takes longer than all others
+            pass
+        start = perf_counter_ns()
+        run()
+        synchronize(device)
+        step_ms = (perf_counter_ns() - start) / 1e6 / STEPS
+        announce(None)
+    if trace:
+        write_trace(profiler, trace)
+    on_host = [event for event in profiler.events() if event.device_type == DeviceType.CPU]
+    return Recording(sorted(on_host, key=lambda event: event.time_range.start), step_ms, device.type == "cuda")
+
+
+def placed(events: Iterable[Any]) -> Iterator[tuple[Place, Any]]:
+    """Every operator, with where the step was when it began."""
+    place = None
+    for event in events:
+        if event.name.startswith(MARK):
+            place = place_of(event.name)
+        elif place and not event.name.startswith(NO_OPERATORS):
+            yield place, event
+
+
+def busy_share(recording: Recording) -> dict[Place, float]:
+    """In which share of each part, 0 to 1, the host is inside of an operator.
+
+    Of the recorded step, where the profiler's cost falls on operators and on what is between them.
+    """
+    spans: dict[Place, float] = {}
+    running: dict[Place, float] = {}
+    marks = [event for event in recording.events if event.name.startswith(MARK)]
+    for begin, end in itertools.pairwise(marks):
+        if place := place_of(begin.name):
+            spans[place] = spans.get(place, 0.0) + end.time_range.start - begin.time_range.end
+    for place, event in placed(recording.events):
+        if event.cpu_parent is None or event.cpu_parent.name.startswith(ENGINE):
+            running[place] = running.get(place, 0.0) + event.cpu_time_total
+    return {place: min(1.0, running.get(place, 0.0) / span) for place, span in spans.items() if span > 0}
+
+
+def kernel_ms(recording: Recording) -> dict[Place, float]:
+    """On a GPU, milliseconds of a step that the kernels of each part take."""
+    found: dict[Place, float] = {}
+    for place, event in placed(recording.events):
+        found[place] = found.get(place, 0.0) + sum(kernel.duration for kernel in event.kernels) / 1e3 / STEPS
+    return found
+
+
+def operators_ms(recording: Recording, parts: Mapping[Place, float]) -> dict[Place, float]:
+    """For how many of the milliseconds of each part an operator runs; on a GPU, one of its kernels."""
+    if recording.on_gpu:
+        kernels = kernel_ms(recording)
+        return {place: min(ms, kernels.get(place, 0.0)) for place, ms in parts.items()}
+    shares = busy_share(recording)
+    return {place: ms * shares.get(place, 0.0) for place, ms in parts.items()}
+
+
+def rows(recording: Recording) -> list[dict[str, Any]]:
+    """The operators of each part and pass, per step, the longest first.
+
+    Self time is what an operator takes without those that it calls, the profiler's cost included; the bytes are those
+    that it and they allocate and keep. On a GPU the kernels that it launches are named, with their time on the device.
+    """
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for place, operator in placed(recording.events):
+        key = (place.part, place.which, operator.name)
+        row = found.setdefault(key, {"calls": 0, "self_us": 0.0, "bytes": 0, "kernels": {}})
+        row["calls"] += 1
+        row["self_us"] += operator.self_cpu_time_total
+        row["bytes"] += max(0, operator.cpu_memory_usage, operator.device_memory_usage)
+        for kernel in operator.kernels:
+            launches, us = row["kernels"].get(kernel.name, (0, 0.0))
+            row["kernels"][kernel.name] = (launches + 1, us + kernel.duration)
+    ordered = sorted(found.items(), key=lambda item: -item[1]["self_us"])
+    return [
+        {
+            "part": part,
+            "which": which,
+            "operator": name,
+            "calls": row["calls"] / STEPS,
+            "self_us": row["self_us"] / STEPS,
+            "bytes": row["bytes"] / STEPS,
+            "kernels": [
+                {"name": kernel, "launches": launches / STEPS, "device_us": us / STEPS}
+                for kernel, (launches, us) in row["kernels"].items()
+            ],
+        }
+        for (part, which, name), row in ordered
+    ]
+
+
+def batch_norm_operators(operators: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """What ran where a batch norm should, as a proof of who did.
+
+    Returns:
+        "own", the operators in the batch norm's parts that no other part has; "torch", those of torch's batch norms
+        anywhere in the step.
+    """
+    elsewhere: set[str] = set()
+    here: dict[str, None] = {}
+    of_torch: dict[str, None] = {}
+    for row in operators:
+        name = row["operator"]
+        if row["part"] in (BATCH_NORM, BLOCK):
+            here[name] = None
+        else:
+            elsewhere.add(name)
+        if name.startswith("aten::") and "batch_norm" in name:
+            of_torch[name] = None
+    return {"own": [name for name in here if name not in elsewhere], "torch": list(of_torch)}
+
+
+def write_trace(profiler: profile, path: Path) -> None:
+    """The recording as a Chrome trace, with the parts of the steps as a row of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = path.with_suffix("")
+    profiler.export_chrome_trace(str(plain))
+    content = json.loads(plain.read_text(encoding="utf-8"))
+    plain.unlink()
+    events = content["traceEvents"]
+    marks = sorted(
+        (e for e in events if e.get("ph") == "X" and e["name"].startswith(MARK) and e.get("cat") == "user_annotation"),
+        key=lambda e: float(e["ts"]),
+    )
+    for begin, end in itertools.pairwise(marks):
+        if place := place_of(begin["name"]):
+            span = {
+                "ph": "X",
+                "cat": "bnbench",
+                "name": " ".join(filter(None, place)),
+                "pid": begin["pid"],
+                "tid": SPANS,
+            }
+            events.append({**span, "ts": begin["ts"], "dur": float(end["ts"]) - float(begin["ts"])})
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        json.dump(content, file)

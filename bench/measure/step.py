@@ -1,0 +1,113 @@
+"""One whole training step of LeNet, next to the baseline's: the loop's own step, on the loop's own first batches.
+
+Neighbouring epochs are seconds apart, neighbouring steps are milliseconds: so these pairs see the same machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bench.measure.context import Context
+from bench.measure.epochs import backend, page_faults
+from bench.measure.figures import Figures
+from bench.measure.latency import in_pairs
+from bench.measure.parts import Boundary, step_mark, watch
+from bench.measure.timing import Effort
+from kernels import Implementation
+from models.device import synchronize
+from models.fashion_mnist import FashionMNIST
+from models.lenet import lenet
+from models.step import Totals, take_step, unheard
+from models.training import Settings, shuffled
+
+EFFORT = Effort(seconds=3.0, most_seconds=6.0, least_rounds=16, most_rounds=300)
+QUICK_EFFORT = Effort(seconds=0.2, most_seconds=0.2, least_rounds=6, most_rounds=20)
+SETTINGS = Settings()  # the lesson's batch size and learning rate; seed 0
+EPOCH = 1
+FIRST_STEPS = 10
+
+
+class Steps:
+    """LeNet in training, stopped between two steps.
+
+    Args:
+        implementation: Fills LeNet's slots; None is LeNet without batch norm.
+        data: The images. Only whole batches are taken, in the order of the epoch, and after the last one the first
+            again: so whoever is compared goes through the same sequence.
+        boundary: Told when the parts of each step begin; None: nobody is.
+
+    Raises:
+        ValueError: There are fewer images than a batch has.
+    """
+
+    def __init__(
+        self, implementation: Implementation | None, data: FashionMNIST, boundary: Boundary | None = None
+    ) -> None:
+        self._device = data.train_images.device
+        self.model = lenet(implementation, seed=SETTINGS.seed, device=self._device)
+        if boundary:
+            watch(self.model, boundary)
+        self._mark = step_mark(boundary) if boundary else unheard
+        self._parameters = list(self.model.parameters())
+        self._data = data
+        self._totals = Totals(self._device)
+        order = shuffled(len(data.train_images), SETTINGS.seed, EPOCH).to(self._device)
+        whole = [batch for batch in order.split(SETTINGS.batch_size) if len(batch) == SETTINGS.batch_size]
+        if not whole:
+            raise ValueError(f"{len(order)} images are fewer than a batch of {SETTINGS.batch_size}")
+        self._batches = itertools.cycle(whole)
+        self._chosen: dict[int, Tensor] = {}
+
+    def subject(self, iterations: int) -> Callable[[], object]:
+        """Choose the next batches, and return what takes a step on each of them.
+
+        Their indices always lie at the same addresses: so a step that was captured as a CUDA graph takes the batches
+        that were chosen last.
+        """
+        if iterations not in self._chosen:
+            shape = (iterations, SETTINGS.batch_size)
+            self._chosen[iterations] = torch.empty(shape, dtype=torch.int64, device=self._device)
+        chosen = self._chosen[iterations].unbind()
+        for indices, batch in zip(chosen, self._batches, strict=False):  # the batches never end
+            indices.copy_(batch)
+
+        def run() -> None:
+            for indices in chosen:
+                take_step(self.model, self._parameters, self._data, indices, SETTINGS.lr, self._totals, self._mark)
+
+        return run
+
+    def first_steps(self) -> dict[str, float | None]:
+        """Take the first steps: the same for everyone, and the warm-up, torch.compile's compilation included.
+
+        Returns:
+            "first_steps_loss": the mean cross-entropy over them, for which a step must really learn;
+            "page_faults_per_step": minor page faults in their second half, None where the system doesn't count them.
+        """
+        self.subject(FIRST_STEPS // 2)()
+        second_half = self.subject(FIRST_STEPS // 2)
+        synchronize(self._device)
+        before = page_faults()
+        second_half()
+        loss, _ = self._totals.read()  # waits for the device
+        after = page_faults()
+        faults = None if before is None or after is None else (after - before) / (FIRST_STEPS // 2)
+        return {"first_steps_loss": loss, "page_faults_per_step": faults}
+
+
+def measure(implementation: Implementation | None, context: Context, effort: Effort) -> Figures:
+    """Time steps next to the baseline's: the samples, and what they mean."""
+    own, against = Steps(implementation, context.data), Steps(context.baseline, context.data)
+    first = own.first_steps()
+    against.first_steps()
+    return {
+        "backend": backend(implementation, context.device),
+        **in_pairs(own.subject, against.subject, context.device, effort),
+        **first,
+        "first_steps": FIRST_STEPS,
+        "batches": f"the whole ones of epoch {EPOCH} in order, the same for both sides of a round",
+    }

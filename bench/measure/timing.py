@@ -1,0 +1,174 @@
+"""Time a candidate and the baseline side by side: paired rounds, in random order, set-up outside the clock."""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter_ns  # bound here, before any implementation's file is loaded
+
+import torch
+
+from bench.stats.ratios import narrow_enough, paired_ratio
+from models.device import synchronize
+
+Subject = Callable[[int], Callable[[], object]]
+"""What is timed: given a number of iterations it prepares them, off the clock, and returns what runs them."""
+
+SHORTEST_SAMPLE_NS, SHORTEST_ON_CPU_NS = 1_000_000, 250_000
+"""On a CPU shorter ones: another program's time slices hit fewer of them, and they tell no less in the same time."""
+
+WARM_UP_NS = 30_000_000
+MOST_ITERATIONS = 1000
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure one cell.
+
+    Attributes:
+        seconds: Of rounds at first.
+        most_seconds: Of rounds, while the interval isn't narrow enough.
+        least_rounds: Never fewer.
+        most_rounds: Never more. Both even, since rounds come in twos.
+    """
+
+    seconds: float
+    most_seconds: float
+    least_rounds: int
+    most_rounds: int
+
+
+EFFORT = Effort(seconds=0.2, most_seconds=2.0, least_rounds=16, most_rounds=1200)
+QUICK_EFFORT = Effort(seconds=0.2, most_seconds=0.4, least_rounds=16, most_rounds=1200)
+GROWTH = 1.5
+"""Between two looks at the interval the rounds grow by this factor."""
+
+
+def effort(*, quick: bool) -> Effort:
+    """How long to measure a cell of the latency tables."""
+    return QUICK_EFFORT if quick else EFFORT
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Paired samples, in nanoseconds per round of `iterations` calls, in the order in which they were taken."""
+
+    iterations: int
+    candidate_ns: list[int]
+    baseline_ns: list[int]
+
+
+class RecompiledError(Exception):
+    """torch.compile compiled inside the timed rounds: the times are not those of the compiled code."""
+
+
+def sample_ns(subject: Subject, iterations: int, device: torch.device) -> int:
+    """Nanoseconds that `iterations` calls take, the device idle before and after."""
+    run = subject(iterations)
+    synchronize(device)
+    start = perf_counter_ns()
+    run()
+    synchronize(device)
+    return perf_counter_ns() - start
+
+
+def warm_sample_ns(subject: Subject, iterations: int, device: torch.device) -> int:
+    """`sample_ns` after one call off the clock.
+
+    Whoever ran before left its own data in the caches: without that call, a fast implementation's time would depend on
+    how much memory the other side of the pair goes through.
+    """
+    subject(1)()
+    return sample_ns(subject, iterations, device)
+
+
+def settle_iterations(subjects: tuple[Subject, ...], device: torch.device) -> tuple[int, int]:
+    """Warm up, and find the iterations that make the shortest subject's sample long enough for the clock.
+
+    The least of a few samples decides: another program's time slice must not pass for a long call.
+
+    Returns:
+        The iterations per round, the same for all, and the nanoseconds that a round of all will take.
+    """
+    iterations, long_enough = 1, SHORTEST_ON_CPU_NS if device.type == "cpu" else SHORTEST_SAMPLE_NS
+    while True:
+        samples = [min(warm_sample_ns(s, iterations, device) for _ in range(3)) for s in subjects]
+        shortest = min(samples)
+        if shortest >= 0.7 * long_enough or iterations >= MOST_ITERATIONS:
+            return iterations, int(sum(samples) * (1 + 1 / iterations))
+        wanted = math.ceil(iterations * long_enough / max(shortest, 1))
+        iterations = min(MOST_ITERATIONS, max(wanted, 2 * iterations))
+
+
+def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, effort: Effort, seed: int) -> Rounds:
+    """Time both in every round, until the interval of their ratio is narrow enough or the effort is spent.
+
+    Rounds come in twos, one in either order, and which order comes first is random: so what the first of two owes to
+    its place, it owes as often as the other. Garbage collection is off while rounds run. What settles the number of
+    iterations, and the first rounds, warm both up and are not kept.
+
+    Raises:
+        RecompiledError: See there.
+    """
+    order = random.Random(seed)
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        iterations, round_ns = settle_iterations((candidate, baseline), device)
+        for _ in range(round(WARM_UP_NS / max(round_ns, 1))):
+            for subject in (candidate, baseline):
+                sample_ns(subject, iterations, device)
+        before = compilations()
+        candidate_ns: list[int] = []
+        baseline_ns: list[int] = []
+        sides = [(candidate, candidate_ns), (baseline, baseline_ns)]
+        least = min(effort.most_rounds, max(effort.least_rounds, int(effort.seconds * 1e9 / max(round_ns, 1))))
+        start = perf_counter_ns()
+        while True:
+            while len(baseline_ns) < least:
+                order.shuffle(sides)
+                for turn in (sides, sides[::-1]):
+                    for subject, samples in turn:
+                        samples.append(warm_sample_ns(subject, iterations, device))
+            if least >= effort.most_rounds or narrow_enough(paired_ratio(candidate_ns, baseline_ns)):
+                break
+            spent_ns = perf_counter_ns() - start
+            left = int(least * (effort.most_seconds * 1e9 / spent_ns - 1))
+            if left < 2:
+                break
+            least = min(effort.most_rounds, least + left, math.ceil(GROWTH * least))
+        if compilations() != before:
+            raise RecompiledError("recompiled while timing")
+    finally:
+        if was_enabled:
+            gc.enable()
+    return Rounds(iterations, candidate_ns, baseline_ns)
+
+
+def compilations() -> int:
+    """How many graphs torch.compile has compiled in this process."""
+    if "torch._dynamo.utils" not in sys.modules:
+        return 0
+    return int(sys.modules["torch._dynamo.utils"].counters["stats"]["unique_graphs"])
+
+
+def copy_ns(bytes_moved: int, device: torch.device) -> float:
+    """Nanoseconds that a plain copy takes which reads and writes `bytes_moved` together, median of rounds."""
+    source = torch.ones(max(bytes_moved // 2, 1), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def subject(iterations: int) -> Callable[[], object]:
+        def run() -> None:
+            for _ in range(iterations):
+                target.copy_(source)
+
+        return run
+
+    iterations, round_ns = settle_iterations((subject,), device)
+    rounds = min(50, max(10, int(5e7 / max(round_ns, 1))))
+    return median(warm_sample_ns(subject, iterations, device) for _ in range(rounds)) / iterations

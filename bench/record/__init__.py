@@ -1,0 +1,1 @@
+"""What a record is, where records lie, and the names in them."""

@@ -1,0 +1,1 @@
+"""One run: who takes part, the gate, which process measures, and what an earlier run already has."""

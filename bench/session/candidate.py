@@ -1,0 +1,111 @@
+"""An implementation that takes part under a row label, or the reason why it can't."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from bench import ROOT
+from bench.measure.figures import PlainError
+from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.records import ERROR, OK, UNAVAILABLE, WRONG, digest
+from bench.session import tampering
+from kernels import BrokenImplementationError, Implementation, load
+from kernels.registry import label as label_of
+
+
+class ChildError(PlainError):
+    """A child can't do what it was asked for; the message says why, in one line."""
+
+
+class Child(Protocol):
+    """The process that measures a candidate; see `bench.session.isolation.Child`."""
+
+    verdicts: dict[Any, dict[str, Any] | None]
+
+    def ask(self, name: str, *arguments: Any) -> dict[str, Any]:
+        """The answer to a request."""
+        ...
+
+    def close(self) -> None:
+        """End the process."""
+        ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An implementation under the label that its rows have, or the reason why it can't be measured.
+
+    Attributes:
+        label: Row label.
+        found: The implementation, when it loads.
+        status: "ok", "unavailable" (not on this device), "error" (its file is broken) or "wrong" (its file replaces
+            what measurements stand on).
+        unavailable: None, or the reason in one line.
+        source: Changes when its file, or the folder of kernels, does.
+        child: The process that measures it; None for this one.
+    """
+
+    label: str
+    found: Implementation | None
+    status: str = OK
+    unavailable: str | None = None
+    source: str = ""
+    child: Child | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether nobody here wrote it, so that no conformance suite has seen it."""
+        return self.found is not None and self.found.foreign
+
+    @property
+    def implementation(self) -> Implementation:
+        """The implementation of one that can be measured."""
+        assert self.found is not None
+        return self.found
+
+
+def identical(baseline: Candidate) -> Candidate:
+    """The baseline again, to be timed against itself: what identical code shows is noise."""
+    return replace(baseline, label=AA)
+
+
+def plain() -> Candidate:
+    """LeNet without batch norm, as one more row of the training tables."""
+    return Candidate(PLAIN, None, source=_digests([]))
+
+
+def contestants(roster: list[Candidate], specs: list[str]) -> list[Candidate]:
+    """Who trains: the roster, the baseline a second time, and plain LeNet unless `--impl` names others only."""
+    baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
+    return [*roster, identical(baseline), *([plain()] if not specs or PLAIN in specs else [])]
+
+
+def local_candidate(spec: str, device: torch.device) -> Candidate:
+    """One that is loaded and measured in this process."""
+    tampering.remember()
+    try:
+        implementation = load(spec)
+    except BrokenImplementationError as error:
+        return Candidate(label_of(spec), None, ERROR, str(error))
+    if replaced := tampering.undo():
+        return Candidate(implementation.name, implementation, WRONG, replaced, _source(implementation))
+    reason = implementation.why_unavailable(device)
+    return Candidate(
+        implementation.name, implementation, UNAVAILABLE if reason else OK, reason, _source(implementation)
+    )
+
+
+def _source(implementation: Implementation) -> str:
+    own, dot_py, _ = implementation.spec.rpartition(".py")
+    file = [Path(own + dot_py)] if dot_py else []
+    return _digests(file)
+
+
+def _digests(files: list[Path]) -> str:
+    """Changes when a file changes, or anything that all implementations are built and trained with."""
+    shared = sorted([*ROOT.glob("kernels/**/*.[pcjh]*"), *ROOT.glob("models/*.py")])
+    return digest([path for path in [*files, *shared] if path.is_file()])

@@ -1,0 +1,83 @@
+"""Who may train: LeNet's own blocks, in training and in inference, against the float64 reference."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from bench.measure.cases import problem_of
+from bench.record.operations import LENET_SHAPES, Operation
+from bench.record.records import ERROR
+from bench.session import tampering
+from bench.session.candidate import Candidate, ChildError
+from kernels.agreement import DutyError, Exam, worst
+from kernels.duties import neglected
+
+SEED = 20150212
+
+
+class Gate:
+    """Asks every implementation once in a session, whatever is measured of it afterwards.
+
+    One from outside of the project is asked for all duties of a batch norm first; see `kernels/duties.py`.
+
+    Args:
+        device: Where it will train.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._answers: dict[str, str | None] = {}
+        self._neglected: dict[str, str | None] = {}
+
+    def neglected(self, candidate: Candidate) -> str | None:
+        """None, or the first duty that an implementation from outside fails.
+
+        Raises:
+            Exception: Whatever the implementation raises.
+        """
+        if not candidate.foreign:
+            return None
+        name = candidate.implementation.name
+        if name not in self._neglected:
+            reason = neglected(candidate.implementation, self._device)
+            self._neglected[name] = tampering.undo() or reason
+        return self._neglected[name]
+
+    def why_wrong(self, candidate: Candidate) -> str | None:
+        """None, or what is wrong with it; LeNet without batch norm has nothing to be asked about.
+
+        Raises:
+            Exception: Whatever the implementation raises.
+        """
+        if candidate.found is None:
+            return None
+        if candidate.child:
+            answer = candidate.child.ask("why_wrong")
+            if answer["status"] == ERROR:
+                raise ChildError(answer["reason"])
+            return str(answer["reason"]) if "reason" in answer else None
+        name = candidate.found.name  # not the label: A/A is the baseline, which need not be asked twice
+        if name not in self._answers:
+            self._answers[name] = self._ask(candidate)
+        return self._answers[name]
+
+    def _ask(self, candidate: Candidate) -> str | None:
+        if reason := self.neglected(candidate):
+            return reason
+        try:
+            bad = (worst(exam.mark(candidate.implementation)) for exam in self._exams)
+            return next((f"wrong: {deviation}" for deviation in bad if deviation), None)
+        except DutyError as error:
+            return f"wrong: {error}"
+
+    @functools.cached_property
+    def _exams(self) -> list[Exam]:
+        """Made when first needed, and kept with their solutions, which take seconds."""
+        blocks = [Operation(shape, "block") for shape in LENET_SHAPES]
+        return [
+            Exam(problem_of(block, device=self._device, seed=SEED, training=training))
+            for block in blocks
+            for training in (True, False)
+        ]

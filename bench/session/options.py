@@ -1,0 +1,66 @@
+"""The options of the main job."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import torch
+
+from bench.session import time_limit
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+QUICK_IMAGES = 5120  # twenty whole batches
+
+
+def positive(text: str) -> int:
+    """An option that counts something."""
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return number
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the main job."""
+    group = parser.getgroup("bnbench")
+    add = group.addoption
+    add("--device", default="cpu", metavar="DEVICE", help="cpu, cuda, rocm, xpu or mps (default: cpu)")
+    add(
+        "--impl",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an implementation, or FILE.py:FUNCTION; repeatable (default: all, and plain LeNet)",
+    )
+    add("--epochs", type=positive, metavar="N", help="epochs of training (default: 10; 1 with --quick)")
+    add("--seeds", type=positive, default=1, metavar="N", help="train with seeds 0 to N-1 (default: 1)")
+    add(
+        "--dtype",
+        choices=list(DTYPES),
+        default="float32",
+        help="type of the batch in latency (default: float32)",
+    )
+    add("--quick", action="store_true", help="two operations, one epoch on 5,120 images: a look, no result")
+    add("--data-dir", metavar="DIR", help="folder with Fashion-MNIST's idx files")
+    add("--results-dir", metavar="DIR", help="default: results; results/quick with --quick")
+    add("--isolate", action="store_true", help="measure every implementation in its own process, not only files")
+    add(
+        "--cell-timeout",
+        type=positive,
+        default=300,
+        metavar="SECONDS",
+        help="of a cell or an epoch of an implementation in its own process (default: 300)",
+    )
+    add(
+        "--time-limit",
+        type=time_limit.seconds,
+        metavar="SECONDS",
+        help="end in good order before the process has run so long; --resume goes on (default: no limit)",
+    )
+    add("--resume", action="store_true", help="go on with the last run in the results folder")

@@ -1,0 +1,93 @@
+"""What becomes of a measurement: its figures, or in one line the reason why there are none.
+
+`outcome_of` alone decides between unavailable, a process of its own, the gate, and measuring here; a child calls
+`measured_here` with the same measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bench.measure import environment
+from bench.measure.context import Context
+from bench.measure.figures import Figures, WrongError, one_line
+from bench.record.records import ERROR, OK, WRONG
+from bench.session import tampering
+from bench.session.candidate import Candidate
+from bench.session.gate import Gate
+from kernels.agreement import DutyError
+from models import device as devices
+
+Measurement = Callable[..., Figures]
+"""A function of a module, `(implementation, context, *arguments) -> figures`, so that a child can be sent its name."""
+
+Question = Callable[[Gate, Candidate], str | None]
+"""What the gate is asked before anything is timed."""
+
+
+def outcome_of(
+    candidate: Candidate,
+    context: Context,
+    gate: Gate,
+    measurement: Measurement,
+    *arguments: Any,
+    question: Question = Gate.why_wrong,
+) -> dict[str, Any]:
+    """The outcome for one contestant, as its record holds it: a status, and with status "ok" the figures.
+
+    Args:
+        candidate: Who is measured.
+        context: Where, and next to whom.
+        gate: What it must pass before.
+        measurement: What measures it, here or in the candidate's own process.
+        arguments: The measurement's.
+        question: What the gate is asked.
+    """
+    if reason := candidate.unavailable:
+        return {"status": candidate.status, "reason": reason}
+    if candidate.child:
+        return candidate.child.ask("measure", measurement, arguments, question)
+    return measured_here(candidate, context, gate, measurement, arguments, question)
+
+
+def measured_here(
+    candidate: Candidate,
+    context: Context,
+    gate: Gate,
+    measurement: Measurement,
+    arguments: tuple[Any, ...],
+    question: Question,
+) -> dict[str, Any]:
+    """The same, in this process."""
+    before = environment.state(context.device)
+    wrong: dict[str, Any] | None = None
+    figures: Figures = {}
+    try:
+        if reason := question(gate, candidate):
+            return {"status": WRONG, "reason": reason}
+        figures = measurement(candidate.found, context, *arguments)
+    except WrongError as error:
+        wrong = {"reason": str(error), **error.figures}
+    except DutyError as error:
+        wrong = {"reason": f"wrong: {error}"}
+    except Exception as error:
+        return failure(error, context.device)
+    if candidate.foreign and (replaced := tampering.undo()):
+        return {"status": WRONG, "reason": replaced}
+    if wrong:
+        return {"status": WRONG, **wrong}
+    return {"status": OK, **figures, "state_before": before, "state_after": environment.state(context.device)}
+
+
+def failure(error: BaseException, device: torch.device) -> dict[str, Any]:
+    """The outcome of a measurement that raised.
+
+    It is "fatal" where this process can't use the device any more: `Run.append` then ends the run, since every later
+    cell would fail for it, and `--resume` doesn't try it again.
+    """
+    if reason := devices.why_lost(device):
+        return {"status": ERROR, "reason": f"{one_line(error)}; the device is lost: {reason[:200]}", "fatal": True}
+    return {"status": ERROR, "reason": one_line(error)}

@@ -1,0 +1,30 @@
+"""What is measured first, so that a run which is cut short has the most telling figures.
+
+LeNet's blocks, batch norm alone at the shapes that are only a GPU's, a whole training step; then all other latencies,
+trainings and profiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.record.operations import GPU_SHAPES, LENET_SHAPES, Operation
+
+KINDS = {"test_step": 2, "test_latency": 3, "test_training": 4, "test_profile": 5}
+
+
+def precedence(file: str, parameters: Mapping[str, Any]) -> int:
+    """The place of a test: the lower, the earlier.
+
+    Args:
+        file: The test file's name, without its ending.
+        parameters: Of the test.
+    """
+    operation = parameters.get("operation")
+    if isinstance(operation, Operation):
+        if operation.kind == "block" and operation.shape in LENET_SHAPES:
+            return 0
+        if operation.kind == "kernel" and operation.shape in GPU_SHAPES:
+            return 1
+    return KINDS.get(file, len(KINDS) + 2)

@@ -1,0 +1,102 @@
+"""One run of the main job: what it has measured, and what an earlier run already did."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.record.records import ERROR, Journal, Record, RecordsWarning, identity, read
+from bench.session.candidate import Candidate
+
+
+class DeviceLostError(Exception):
+    """This process can't use its device any more; the message says after whose measurement, and how to go on."""
+
+
+class Run:
+    """Appends measurements to a journal, each with its conditions.
+
+    Args:
+        journal: Where the records go.
+        conditions: What holds for all of this run's measurements; see `environment.conditions`.
+        resume: Go on with the journal's last run: what it measured under the same conditions, with the same
+            code, is taken from there.
+    """
+
+    def __init__(self, journal: Journal, conditions: Mapping[str, Any], *, resume: bool) -> None:
+        self.journal = journal
+        self.conditions = dict(conditions)
+        self.resume = resume
+        last = journal.records[-1]["run"] if resume and journal.records else None
+        now = dt.datetime.now(dt.timezone.utc)
+        self.id = last or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+        self._known = {identity(record): record for record in journal.records if record["run"] == last}
+
+    def done(self, key: Mapping[str, Any], candidate: Candidate | None = None) -> Record | None:
+        """What this run already has for a key, when it still holds: same code, same versions.
+
+        What crashed is tried again, unless it took the device with it.
+        """
+        record = self._known.get(identity({"key": dict(key)}))
+        if record is None or (record["status"] == ERROR and not record.get("fatal")):
+            return None
+        same = record["source"] == (candidate.source if candidate else "") and all(
+            record["conditions"].get(name) == self.conditions.get(name)
+            for name in ("versions", "threads", "device_name", "processor", "quick", "allocator")
+        )
+        return record if same else None
+
+    def append(self, key: Mapping[str, Any], outcome: Mapping[str, Any], candidate: Candidate | None = None) -> Record:
+        """Write a finished measurement down, synced, and return its record.
+
+        Raises:
+            RecordsError: It can't be written.
+            DeviceLostError: It is written, and this process can't measure anything else.
+        """
+        record: Record = {
+            "kind": key["kind"],
+            "run": self.id,
+            "time": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+            "key": dict(key),
+            "implementation": key["implementation"],
+            **describe(candidate),
+            **outcome,
+            "conditions": self.conditions,
+        }
+        self.journal.append(record)
+        self._known[identity(record)] = record
+        if record.get("fatal") and (candidate is None or candidate.child is None):
+            name = record["implementation"]
+            raise DeviceLostError(
+                f"{name}: {record['reason']}; what was measured is safe, and --resume goes on with {name} in a process"
+                " of its own"
+            )
+        return record
+
+
+def took_the_device(path: Path) -> set[str]:
+    """The implementations after which a process of the last run could not use its device any more.
+
+    Args:
+        path: A records file; it need not be there.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordsWarning)  # the journal says so when it is opened
+        records = read(path) if path.is_file() else []
+    return {r["implementation"] for r in records if r["run"] == records[-1]["run"] and r.get("fatal")}
+
+
+def describe(candidate: Candidate | None) -> dict[str, Any]:
+    """What the tables say of an implementation, so that they need nothing but records."""
+    found = candidate.found if candidate else None
+    return {
+        "source": candidate.source if candidate else "",
+        "order": found.order if found else 1000,
+        "summary": found.summary if found else "",
+        "fused": found.fused if found else False,
+        "differences": dict(found.differences) if found else {},
+    }

@@ -1,0 +1,156 @@
+"""Train several implementations in turns: every epoch each of them once, in random order.
+
+So a machine that speeds up or slows down does so for all of them, and the epochs of one number are pairs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.measure import checkpoints, environment, epochs
+from bench.measure.epochs import Turn
+from bench.record.records import OK, WRONG, Record
+from bench.session.candidate import Candidate, ChildError
+from bench.session.gate import Gate
+from bench.session.outcomes import failure
+from bench.session.run import Run
+from models.fashion_mnist import FashionMNIST
+from models.training import Settings
+
+
+@dataclass
+class LocalTurn:
+    """One implementation in training, in this process."""
+
+    candidate: Candidate
+    turn: Turn
+
+
+@dataclass
+class RemoteTurn:
+    """One implementation in training, in a process of its own."""
+
+    candidate: Candidate
+
+
+def train_in_turns(
+    roster: list[Candidate],
+    data: FashionMNIST,
+    settings: Settings,
+    run: Run,
+    gate: Gate,
+    progress: Callable[[str], None],
+) -> dict[str, list[Record]]:
+    """Train LeNet with each candidate under the same seed, and record every epoch as it ends.
+
+    A candidate that is unavailable, fails the gate or raises costs its own rows only, which say why.
+
+    Returns:
+        The records of each candidate, an epoch each; the last one may be a failure.
+    """
+    numbers = range(1, settings.epochs + 1)
+    records: dict[str, list[Record]] = {candidate.label: [] for candidate in roster}
+    running: dict[str, LocalTurn | RemoteTurn] = {}
+
+    def note(candidate: Candidate, number: int, outcome: dict[str, Any]) -> None:
+        key = epoch_key(candidate, data, settings, number)
+        facts = {"data": data.source, "digest": data.digest}
+        records[candidate.label].append(run.append(key, {**facts, **outcome}, candidate))
+
+    for candidate in roster:
+        known = [run.done(epoch_key(candidate, data, settings, number), candidate) for number in numbers]
+        done = list(itertools.takewhile(bool, known))
+        records[candidate.label] = [record for record in done if record]
+        if len(done) == settings.epochs or any(record["status"] != OK for record in records[candidate.label]):
+            continue
+        if candidate.unavailable:
+            note(candidate, 1, {"status": candidate.status, "reason": candidate.unavailable})
+            continue
+        try:
+            if reason := gate.why_wrong(candidate):
+                note(candidate, 1, {"status": WRONG, "reason": reason})
+                continue
+            progress(f"seed {settings.seed}: warming up {candidate.label}")
+            running[candidate.label] = prepare(candidate, data, settings, run.journal.folder, len(done))
+        except Exception as error:
+            note(candidate, 1, failure(error, data.train_images.device))
+
+    order = random.Random(settings.seed)
+    for number in numbers:
+        told = []
+        for label in order.sample(sorted(running), len(running)):
+            if len(records[label]) >= number:
+                continue
+            turn = running[label]
+            try:
+                outcome = go_on(turn, data, settings, run.journal.folder)
+            except Exception as error:
+                note(turn.candidate, number, failure(error, data.train_images.device))
+                del running[label]
+                continue
+            note(turn.candidate, number, outcome)
+            if outcome["status"] != OK:
+                del running[label]
+                continue
+            told.append(f"{label} {outcome['step_seconds']:.1f} s, test acc {outcome['test_accuracy']:.3f}")
+        if told:
+            progress(f"seed {settings.seed}, epoch {number} of {settings.epochs}: " + "; ".join(sorted(told)))
+    for label in running:
+        checkpoints.forget(run.journal.folder, label, settings.seed)
+    return records
+
+
+def prepare(
+    candidate: Candidate, data: FashionMNIST, settings: Settings, folder: Path, done: int
+) -> LocalTurn | RemoteTurn:
+    """A network ready for its next epoch, in the candidate's own process if it has one.
+
+    Raises:
+        ChildError: That process can't.
+    """
+    if candidate.child is None:
+        return LocalTurn(candidate, epochs.begin(candidate.found, candidate.label, data, settings, folder, done))
+    answer = candidate.child.ask("begin", settings, folder, done)
+    if answer["status"] != OK:
+        raise ChildError(answer["reason"])
+    return RemoteTurn(candidate)
+
+
+def go_on(turn: LocalTurn | RemoteTurn, data: FashionMNIST, settings: Settings, folder: Path) -> dict[str, Any]:
+    """Train one epoch and keep the weights; the outcome for the record.
+
+    The weights first: a kill in between costs this training's time, never a record.
+    """
+    if isinstance(turn, RemoteTurn):
+        assert turn.candidate.child is not None
+        return turn.candidate.child.ask("epoch", folder, settings.seed)
+    return epoch(turn.turn, turn.candidate.label, data, settings.seed, folder)
+
+
+def epoch(turn: Turn, label: str, data: FashionMNIST, seed: int, folder: Path) -> dict[str, Any]:
+    """Train one epoch in this process, and keep the weights; the outcome for the record."""
+    before = environment.state(data.train_images.device)
+    figures = epochs.take(turn, data)
+    after = environment.state(data.train_images.device)
+    checkpoints.save(folder, label, seed, figures["number"], turn.model)
+    return {"status": OK, **figures, "state_before": before, "state_after": after}
+
+
+def epoch_key(candidate: Candidate, data: FashionMNIST, settings: Settings, number: int) -> dict[str, Any]:
+    """What identifies an epoch in the records."""
+    return {
+        "kind": "epoch",
+        "implementation": candidate.label,
+        "data": data.name,
+        "images": len(data.train_images),
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "lr": settings.lr,
+        "seed": settings.seed,
+        "epoch": number,
+    }

@@ -1,0 +1,1 @@
+"""From numbers to numbers: ratios with intervals, noise floors, verdicts, spreads over seeds."""

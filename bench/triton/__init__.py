@@ -1,0 +1,1 @@
+"""What can be known of Triton kernels without a GPU."""

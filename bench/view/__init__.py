@@ -1,0 +1,1 @@
+"""Pages, plots and the terminal's digest, from records alone."""

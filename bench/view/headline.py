@@ -1,0 +1,173 @@
+"""The short table of README.md and of the index, one row per implementation, and the answer above it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from bench.record.labels import AA, BASELINE, PLAIN, row_order
+from bench.record.operations import BOTH
+from bench.record.records import OK, Record, latest
+from bench.stats.ratios import Ratio, fastest
+from bench.view import latency_tables, step_tables, training_tables, trainings
+from bench.view.latency_tables import floors, verdict_of
+from bench.view.tables import bold, markdown, ratio_text, ratios_listed
+
+STEP_NOTE = " Step time ratio: single training steps in pairs, or whole epochs where no step was timed."
+HEADLINE = {"shape": "256x6x24x24", "operation": "block", "pass": BOTH, "dtype": "float32"}
+NONE = "–"
+
+
+class Line(NamedTuple):
+    """An implementation on a machine, or the headers, as text."""
+
+    implementation: str
+    summary: str
+    block: str
+    block_ratio: str
+    verdict: str
+    examples: str
+    step_ratio: str
+    accuracy: str
+
+
+HEADERS = Line(
+    "implementation",
+    "what it is",
+    "block, µs",
+    "ratio to builtin",
+    "verdict",
+    "training, examples/sec",
+    "step time ratio",
+    "test acc, mean of last 5",
+)
+
+
+@dataclass
+class Figures:
+    """What an implementation has to show.
+
+    Attributes:
+        record: Any of its records, for what it is.
+        block: LeNet's first block, forward + backward.
+        verdict: On that.
+        floor: Of the noise that the verdict had to exceed.
+        step: Time of a training step over that of the baseline.
+        step_floor: Of its noise.
+        done: Its complete trainings.
+    """
+
+    record: Record
+    block: Record | None = None
+    verdict: str = NONE
+    floor: float = 0.0
+    step: Ratio | None = None
+    step_floor: float = 0.0
+    done: list[trainings.Training] = field(default_factory=list)
+
+    @property
+    def block_ratio(self) -> Ratio | None:
+        """None where the block has no figure."""
+        return Ratio(*self.block["ratio"]) if self.block else None
+
+
+def figures(records: list[Record]) -> dict[str, Figures]:
+    """Of each implementation that has any, in the order of the tables."""
+    latency = latest([r for r in records if r["kind"] == "latency"])
+    identical, steps = floors(latency), step_tables.by_implementation(records)
+    configurations = trainings.configurations([r for r in records if r["kind"] == "epoch"])
+    groups: dict[str, list[trainings.Training]] = {}
+    if configurations:
+        _, longest = max(configurations, key=lambda c: (c[0]["epochs"], c[0]["images"]))
+        groups = trainings.by_implementation(trainings.trainings(longest))
+    everyone = {r["implementation"]: r for r in records if r["kind"] in ("latency", "epoch", "step")}
+    found = {name: Figures(record) for name, record in sorted(everyone.items(), key=lambda item: row_order(item[1]))}
+    for record in latency:
+        if record["status"] == OK and all(record["key"][name] == value for name, value in HEADLINE.items()):
+            one = found[record["implementation"]]
+            one.block, one.verdict = record, verdict_of(record, identical)
+            one.floor = latency_tables.floor_of(record, identical)
+    for name, one in found.items():
+        one.done = [t for t in groups.get(name, []) if t.complete]
+        if name in steps:
+            same = [
+                r for r in latest(records) if r["kind"] == "step" and r["key"]["images"] == steps[name]["key"]["images"]
+            ]
+            one.step, one.step_floor = Ratio(*steps[name]["ratio"]), step_tables.floor_of(steps[name], same)
+        elif one.done:
+            one.step, one.step_floor = trainings.speed_ratio(groups, name), trainings.speed_floor(groups)
+    return {n: f for n, f in found.items() if n != AA and (f.block or f.done or n in steps)}
+
+
+def headline(records: list[Record]) -> list[Line]:
+    """A line per implementation: LeNet's first block, training speed, accuracy. The fastest are bold."""
+    found = figures(records)
+    best_block, best_step = winners(found)
+    lines = []
+    for name, one in found.items():
+        speed = f"{trainings.examples_per_second(one.done, 'step_seconds'):,.0f}" if one.done else NONE
+        accuracy = training_tables.spread([trainings.last_mean(t) for t in one.done]) if one.done else NONE
+        lines.append(
+            Line(
+                f"`{name}`",
+                one.record["summary"] or "LeNet without batch norm",
+                f"{latency_tables.time_ns(one.block) / 1e3:,.0f}" if one.block else NONE,
+                bold(_ratio(name, one.block_ratio), name in best_block),
+                one.verdict,
+                speed,
+                bold(_ratio(name, one.step), name in best_step),
+                accuracy,
+            )
+        )
+    return lines
+
+
+def winners(found: dict[str, Figures]) -> tuple[set[str], set[str]]:
+    """Who is fastest at the block and who at a step, or not to be told from the fastest.
+
+    Only batch norms take part, and nobody wins where nobody was compared with the baseline.
+    """
+    norms = {name: one for name, one in found.items() if name != PLAIN}
+    blocks = {name: one.block_ratio for name, one in norms.items()}
+    steps = {name: one.step for name, one in norms.items()}
+    floor = max((one.floor for one in norms.values()), default=0.0)
+    step_floor = max((one.step_floor for one in norms.values()), default=0.0)
+    return fastest(blocks, floor, BASELINE), fastest(steps, step_floor, BASELINE)
+
+
+def sentence(records: list[Record]) -> str:
+    """Who wins, by how much, and how sure that is."""
+    found = figures(records)
+    ratios = (
+        {name: one.block_ratio for name, one in found.items() if name != BASELINE},
+        {name: one.step for name, one in found.items() if name != BASELINE},
+    )
+    whats = ("LeNet's first block, forward + backward", "a whole training step")
+    told = []
+    for what, best, of in zip(whats, winners(found), ratios, strict=True):
+        if best:
+            apart = ", not to be told apart" if len(best) > 1 else ""
+            told.append(f"Fastest at {what}: {ratios_listed([n for n in found if n in best], of)}{apart}.")
+    if not told:
+        return ""
+    return " ".join(told) + f" In brackets the time over that of `{BASELINE}`, with its 95 % interval."
+
+
+def _ratio(name: str, ratio: Ratio | None) -> str:
+    if name == BASELINE:
+        return "1"
+    return ratio_text(ratio) if ratio else NONE
+
+
+def table(records: list[Record]) -> str:
+    """The headline table, and what it says; empty where nobody has a figure."""
+    lines = headline(records)
+    if not lines:
+        return ""
+    data = next((r["data"] for r in reversed(records) if r["kind"] == "epoch"), NONE)
+    return (
+        markdown(HEADERS, lines, left=2)
+        + f"\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward; training: {data}."
+        " Ratios with 95 % intervals; below 1 is faster; bold: the fastest batch norm, or not to be told from it."
+        + (STEP_NOTE if step_tables.by_implementation(records) else "")
+    )

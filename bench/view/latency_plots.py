@@ -1,0 +1,89 @@
+"""The plot and the answer of `latency.md`: who is faster than `builtin`, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from bench.record.labels import AA, BASELINE, row_order
+from bench.record.operations import BOTH, LENET_SHAPES
+from bench.record.records import OK, Record
+from bench.stats.ratios import FASTER, SAME, SLOWER, Ratio
+from bench.view import latency_tables, tables
+from bench.view.latency_tables import floor_of, floors, grouped, verdict_of
+
+PLOT = "latency.svg"
+
+
+def contenders(records: list[Record]) -> dict[str, list[Record]]:
+    """What each implementation but the baseline has to show, in the tables' order."""
+    found: dict[str, list[Record]] = {}
+    for record in sorted(records, key=row_order):
+        if record["status"] == OK and record["implementation"] not in (BASELINE, AA):
+            found.setdefault(record["implementation"], []).append(record)
+    return found
+
+
+def sentence(records: list[Record]) -> str:
+    """The answer: who is fastest in how many cells, by how much at LeNet's blocks, and against the baseline."""
+    identical = floors(records)
+    told = []
+    for name, cells in contenders(records).items():
+        counts = Counter(verdict_of(record, identical) for record in cells)
+        others = len(cells) - counts[FASTER] - counts[SLOWER]
+        parts = [f"faster in {counts[FASTER]}", f"slower in {counts[SLOWER]}"]
+        parts += [f"neither in {others} ({counts[SAME]} the same)"] if others else []
+        told.append(f"`{name}` is {tables.listed(parts)} of {len(cells)} cells")
+    if not told:
+        return f"Nothing was compared with `{BASELINE}`."
+    return f"{_winners(records, identical)}\n\nAgainst `{BASELINE}`: {'; '.join(told)}."
+
+
+def _winners(records: list[Record], identical: dict[str, dict[str, Ratio]]) -> str:
+    cells: dict[str, dict[str, Record]] = {}
+    for record in records:
+        cells.setdefault(latency_tables.cell_of(record), {})[record["implementation"]] = record
+    wins = Counter(name for group in cells.values() for name in latency_tables.winners(group, identical))
+    ranked = sorted((n for n in (BASELINE, *contenders(records)) if wins[n]), key=lambda n: -wins[n])
+    shares = tables.listed([f"`{name}` in {wins[name]}" for name in ranked])
+    told = f"**Of {len(cells)} cells the fastest, or not to be told from it, is {shares}.**"
+    first = ranked[0]
+    ratios = [r["ratio"][0] for r in plotted(records) if r["implementation"] == first]
+    if ratios:
+        least, most = (tables.significant(value, 2) for value in (min(ratios), max(ratios)))
+        took = f"{least} to {most}" if len(ratios) > 1 else least
+        told += f" With `{first}` LeNet's blocks, forward + backward, take {took} times as long as with `{BASELINE}`."
+    return told
+
+
+def plotted(records: list[Record]) -> list[Record]:
+    """LeNet's blocks, forward + backward: what the plot shows."""
+    lenet = {"x".join(map(str, shape)) for shape in LENET_SHAPES}
+    return [
+        record
+        for record in records
+        if record["status"] == OK
+        and record["implementation"] != BASELINE
+        and (record["key"]["operation"], record["key"]["pass"], record["key"]["dtype"]) == ("block", BOTH, "float32")
+        and record["key"]["shape"] in lenet
+    ]
+
+
+def plot(records: list[Record]) -> str:
+    """`latency.svg`: ratios with intervals around the baseline; empty without blocks of LeNet."""
+    from bench.view import plots
+
+    shown, identical = plotted(records), floors(records)
+    rows = [
+        (f"{operation.shape_text}, {r['implementation']}", Ratio(*r["ratio"]), verdict_of(r, identical))
+        for _, operation, _, group in grouped(shown)
+        for r in sorted(group, key=row_order)
+    ]
+    if not rows:
+        return ""
+    return plots.forest(
+        "Time of LeNet's blocks over that of builtin, forward + backward",
+        rows,
+        "time / builtin's time, with 95 % intervals",
+        f"{sentence(records)} A row per block and implementation; left of 1 is faster.",
+        floor=max(floor_of(record, identical) for record in shown),
+    )

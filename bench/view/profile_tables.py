@@ -1,0 +1,249 @@
+"""`profile.md` and `profile.csv`: where a training step's time goes, from records to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from bench.record.labels import BASELINE, row_order
+from bench.record.parts import ACTIVATION, BACKWARD, BATCH_NORM, BLOCK, FORWARD, PARTS, POOLING
+from bench.record.records import OK, Record
+from bench.view import memory_tables, scaling_tables, tables
+from bench.view.tables import listed, markdown, significant
+
+SLOT = (BATCH_NORM, BLOCK, ACTIVATION, POOLING)
+"""What an implementation of batch norm answers for, fused or not."""
+
+BETWEEN = "between operators"
+LEAST_SHARE = 0.005
+"""Of a step: an operator that takes less is in the CSV only."""
+
+STEP_PLOT = "profile-step.svg"
+CSV_HEADERS = (
+    "implementation",
+    "part",
+    "pass",
+    "operator",
+    "calls_per_step",
+    "self_us",
+    "allocated_bytes",
+    "kernel",
+    "kernel_launches_per_step",
+    "kernel_device_us",
+    "run",
+)
+NOTE = """\
+A step of the training loop itself, on the full batches of its first epoch. The clock is read where a part of the step
+begins: in the forward when a module is entered, in the backward when the gradient of a module's output is complete.
+Nothing is told apart by the names of operators. **{between}** is the time of all parts in which no operator runs:
+Python, autograd's engine, launching. Means over the middle half of the steps by length, so that the column adds up.
+*watched step*: the sum of the parts. *step*: the same steps when nobody reads the clock, in turns with the watched
+ones. *recorded step*: while `torch.profiler` records it; the split doesn't come from those, but which share of a part
+its operators take does; its cost falls on both. A **fused block** is batch norm,
+activation and pooling in one.
+"""
+OPERATORS_NOTE = """\
+Operators of each part, per step, those of at least {least:.1%} of the step; all are in `profile.csv`. **self** is an
+operator's time without those that it calls, as `torch.profiler` saw it, its cost included; **keeps** is what it and
+they allocate and don't free again.
+"""
+TRACES_NOTE = """\
+## Traces
+
+The recorded steps of each implementation as a Chrome trace, in `traces/` next to the records (not under version
+control, made by `pytest bench/ --benchmark-only -k profile`): open one in [Perfetto](https://ui.perfetto.dev) or in
+`chrome://tracing`, gzipped as it is. The row *parts of the step* has the parts of the table.
+"""
+
+
+def newest(records: list[Record], of: str) -> dict[str, Record]:
+    """The profiles of one kind with the newest settings (data set, images), by implementation in the tables' order."""
+    those = [r for r in records if r["key"]["of"] == of]
+    if not those:
+        return {}
+
+    def settings(record: Record) -> dict[str, Any]:
+        return {name: value for name, value in record["key"].items() if name != "implementation"}
+
+    wanted = settings(max(reversed(those), key=lambda r: str(r["time"])))
+    return {r["implementation"]: r for r in sorted(those, key=row_order) if settings(r) == wanted}
+
+
+def done(records: dict[str, Record]) -> dict[str, Record]:
+    """Those with figures."""
+    return {name: record for name, record in records.items() if record["status"] == OK}
+
+
+def milliseconds(record: Record, parts: Iterable[str], which: str | None = None, of: str = "operators_ms") -> float:
+    """What parts take, in one pass or in all; "operators_ms" while operators run, "ms" all of it."""
+    return float(
+        sum(p[of] for p in record["parts"] if p["part"] in parts and which in (None, p["which"])),
+    )
+
+
+def between_ms(record: Record) -> float:
+    """How long no operator runs."""
+    return milliseconds(record, PARTS, of="ms") - milliseconds(record, PARTS)
+
+
+def bars(steps: dict[str, Record]) -> dict[str, dict[str, float]]:
+    """For the plot: by implementation the parts that it has, forward and backward together, in milliseconds."""
+    return {
+        name: {
+            **{part: ms for part in PARTS if (ms := milliseconds(record, [part]))},
+            BETWEEN: between_ms(record),
+        }
+        for name, record in steps.items()
+    }
+
+
+def of(kind: str, render: Callable[[dict[str, Record]], str]) -> Callable[[list[Record]], str]:
+    """A page made of the profiles of one kind that have figures; empty without any."""
+
+    def rendered(records: list[Record]) -> str:
+        good = done(newest(records, kind))
+        return render(good) if good else ""
+
+    return rendered
+
+
+def short(records: list[Record]) -> str:
+    """For a terminal: the answer and the parts."""
+    steps = done(newest(records, "step"))
+    plain = parts_table(steps, tables.plain_text).replace("*", " ")  # as wide as before
+    return f"{sentence(steps)}\n\n{plain}" if steps else ""
+
+
+def step_plot(steps: dict[str, Record]) -> str:
+    """`profile-step.svg`."""
+    from bench.view import plots
+
+    return plots.stacked_bars(
+        "Where a training step of LeNet spends its time",
+        bars(steps),
+        "ms",
+        f"{sentence(steps)} Parts of the step per implementation, stacked.",
+    )
+
+
+def sentence(steps: dict[str, Record]) -> str:
+    """The answer: what `builtin`'s step is made of, and what the fastest slot saves."""
+    told = []
+    if base := steps.get(BASELINE):
+        whole = milliseconds(base, PARTS, of="ms")
+        shares = bars({BASELINE: base})[BASELINE]
+        parts = sorted(shares.items(), key=lambda item: -item[1])[:5]
+        named = listed([f"{part} {ms / whole:.0%}" for part, ms in parts])
+        told.append(f"`builtin`'s training step takes {significant(base['step_ms'])} ms: {named}.")
+        slots = {
+            name: milliseconds(r, SLOT, of="ms") for name, r in steps.items() if milliseconds(r, (BATCH_NORM, BLOCK))
+        }
+        best = min(slots, key=lambda name: slots[name])
+        if best != BASELINE:
+            told.append(
+                f"Batch norm, activation and pooling, Python included, take {significant(slots[BASELINE])} ms of it;"
+                f" with `{best}` they take {significant(slots[best])}."
+            )
+    return " ".join(told) or "No implementation's step could be profiled beside `builtin`'s."
+
+
+def parts_table(steps: dict[str, Record], render: Callable[..., str] = markdown) -> str:
+    """A row per part and pass, a column per implementation."""
+    rows = []
+    for part in PARTS:
+        for which in (FORWARD, BACKWARD, ""):
+            found = {name: milliseconds(record, [part], which) for name, record in steps.items()}
+            if any(found.values()):
+                label = f"{part}, {which}" if which else part
+                rows.append([label, *(_cell(found[name], record) for name, record in steps.items())])
+    rows.append([f"**{BETWEEN}**", *(_cell(between_ms(record), record) for record in steps.values())])
+    rows.append(["*watched step*", *(f"{milliseconds(r, PARTS, of='ms'):.2f} (100%)" for r in steps.values())])
+    rows.append(["*step*", *(_cell(r["step_ms"], r) for r in steps.values())])
+    rows.append(["*recorded step*", *(_cell(r["profiled_ms"], r) for r in steps.values())])
+    return render(["ms (share of the watched step)", *steps], rows)
+
+
+def _cell(ms: float, record: Record) -> str:
+    return f"{ms:.2f} ({ms / milliseconds(record, PARTS, of='ms'):.0%})" if ms else "–"
+
+
+def who_ran(record: Record) -> str:
+    """One sentence: what ran as the batch norm, and whether torch's own did."""
+    found = record["batch_norm_operators"]
+    own = [f"`{name}`" for name in found["own"] if name not in found["torch"]][:6]
+    if not record["summary"]:
+        return "No batch norm" + (f", and yet {listed(found['torch'])} ran." if found["torch"] else " ran.")
+    ran = f"Only in its batch norm ran {listed(own)}. " if own else ""
+    torchs = [f"`{name}`" for name in found["torch"]]
+    return ran + (f"Torch's own batch norm ran: {listed(torchs)}." if torchs else "Torch's own batch norm did not run.")
+
+
+def operators_table(record: Record) -> str:
+    """The larger operators of a step, part by part."""
+    least = LEAST_SHARE * record["profiled_ms"] * 1e3
+    gpu = any(row["kernels"] for row in record["operators"])
+    place = {part: number for number, part in enumerate(PARTS)}
+    rows = []
+    for row in sorted(record["operators"], key=lambda r: (place[r["part"]], r["which"] == BACKWARD, -r["self_us"])):
+        device_us = sum(k["device_us"] for k in row["kernels"])
+        if max(row["self_us"], device_us) < least:
+            continue
+        cells = [f"{row['part']}, {row['which']}".rstrip(", "), f"`{row['operator']}`", significant(row["calls"], 2)]
+        cells += [f"{row['self_us']:,.0f}", f"{row['bytes'] / 1024:,.0f}"]
+        if gpu:
+            names = listed([f"`{k['name'][:60]}`" for k in row["kernels"]])
+            cells += [names or "–", significant(sum(k["launches"] for k in row["kernels"]), 2), f"{device_us:,.1f}"]
+        rows.append(cells)
+    headers = ["part", "operator", "calls", "self, µs", "keeps, KiB"]
+    return markdown(headers + (["kernels", "launches", "device, µs"] if gpu else []), rows, left=2)
+
+
+def page(records: list[Record]) -> str:
+    """`profile.md`."""
+    every, device = newest(records, "step"), records[-1]["conditions"]["device_name"]
+    steps = done(every)
+    parts = [f"# Where the time goes: {device}", sentence(steps)]
+    if steps:
+        parts += [
+            f"![Parts of a training step per implementation]({STEP_PLOT})",
+            "## The parts of a step",
+            "LeNet on {data}, batches of {key[batch_size]}.".format(**next(iter(steps.values()))),
+            parts_table(steps),
+            NOTE.format(between=BETWEEN),
+        ]
+    parts.append(failures(every))
+    parts += [memory_tables.section(newest(records, "memory")), scaling_tables.section(newest(records, "scaling"))]
+    if steps:
+        parts += ["## What runs in each part", OPERATORS_NOTE.format(least=LEAST_SHARE)]
+        for name, record in steps.items():
+            parts += [f"### `{name}`", who_ran(record), operators_table(record)]
+        parts.append(TRACES_NOTE)
+    parts.append(tables.conditions(records))
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def failures(records: dict[str, Record]) -> str:
+    """Who has no figures, and why."""
+    return "\n".join(f"- `{n}`: **{tables.reason(r)}**" for n, r in records.items() if r["status"] != OK)
+
+
+def comma_separated(records: list[Record]) -> str:
+    """`profile.csv`: the parts, and the operators and kernels in each."""
+    rows: list[list[Any]] = []
+    for name, record in done(newest(records, "step")).items():
+        for row in record["operators"]:
+            head = [name, row["part"], row["which"], row["operator"], row["calls"], row["self_us"], row["bytes"]]
+            kernels = row["kernels"] or [{"name": "", "launches": "", "device_us": ""}]
+            rows += [[*head, k["name"], k["launches"], k["device_us"], record["run"]] for k in kernels]
+    return tables.comma_separated(CSV_HEADERS, rows)
+
+
+def parts_comma_separated(records: list[Record]) -> str:
+    """`profile-parts.csv`: milliseconds of every part."""
+    headers = ("implementation", "part", "pass", "child", "ms", "operators_ms", "step_ms", "watched_ms", "run")
+    rows = [
+        [name, p["part"], p["which"], p["child"], p["ms"], p["operators_ms"], r["step_ms"], r["watched_ms"], r["run"]]
+        for name, r in done(newest(records, "step")).items()
+        for p in r["parts"]
+    ]
+    return tables.comma_separated(headers, rows)

@@ -1,0 +1,141 @@
+"""`roofline.md` and `.csv`: how near every latency comes to the time of a plain memory copy, and why not nearer."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from bench.record.labels import AA, row_order
+from bench.record.operations import BOTH, PASSES
+from bench.record.records import OK, Record
+from bench.view import tables
+from bench.view.latency_tables import grouped, time_ns
+from bench.view.tables import markdown, significant
+
+PLOT = "roofline.svg"
+CSV_HEADERS = (
+    "shape",
+    "operation",
+    "pass",
+    "dtype",
+    "implementation",
+    "time_us",
+    "bytes_minimum",
+    "bytes_of_algorithm",
+    "gb_per_s",
+    "copy_gb_per_s",
+    "share_of_copy",
+    "run",
+)
+NOTE = """\
+Batch norm does little arithmetic on each number, so memory bounds it: its roofline is the bandwidth of a plain copy
+that moves as many bytes, measured next to the cell. In each cell the first figure is **the share of that**: the copy's
+time over the cell's, for the fewest bytes that the pass can move (each tensor of the batch's size read or written
+once). The second is **what the algorithm moves in multiples of those bytes**, counted and not measured: a pass that
+reads its input for the statistics and again to normalise moves more. Where both are known, a small share with a
+multiple of 1 is time spent on something else than memory: launching, Python, arithmetic. A copy of what fits in a
+cache is fast, so small shapes have small shares.
+"""
+
+
+def page(records: list[Record]) -> str:
+    """`roofline.md`."""
+    device = records[-1]["conditions"]["device_name"]
+    parts = [f"# Roofline: {device}", sentence(records)]
+    parts += [f"![Bandwidth over bytes per implementation]({PLOT})" if plotted(records) else "", NOTE]
+    parts += [table(records), explanations(records)]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def shown(records: list[Record]) -> list[Record]:
+    """Those with a time; A/A is the baseline again."""
+    return [r for r in records if r["status"] == OK and r["implementation"] != AA]
+
+
+def share(record: Record) -> float:
+    """The copy's time over the cell's."""
+    return float(record["copy_ns"] / time_ns(record))
+
+
+def sentence(records: list[Record]) -> str:
+    """The answer: how near each comes at the largest size, forward and backward."""
+    both = [r for r in shown(records) if (r["key"]["pass"], r["key"]["operation"]) == (BOTH, "kernel")]
+    if not both:
+        return ""
+    largest = max(r["bytes_minimum"] for r in both)
+    there = sorted((r for r in both if r["bytes_minimum"] == largest), key=share, reverse=True)
+    shape = there[0]["key"]["shape"].replace("x", ", ")
+    told = tables.listed([f"`{r['implementation']}` {share(r):.0%}" for r in there])
+    return f"At ({shape}), batch norm alone, forward + backward, of the speed of a plain copy: {told}."
+
+
+def table(records: list[Record]) -> str:
+    """A row per operation and pass, a column per implementation."""
+    good = sorted(shown(records), key=row_order)
+    names = list(dict.fromkeys(r["implementation"] for r in good))
+    rows = []
+    for _, operation, dtype, group in grouped(good):
+        for which in PASSES:
+            cells = {r["implementation"]: r for r in group if r["key"]["pass"] == which}
+            if cells:
+                label = f"{operation.shape_text} {operation.kind}, {which}" + (
+                    "" if dtype == "float32" else f", {dtype}"
+                )
+                rows.append([label, *(_cell(cells.get(name)) for name in names)])
+    return markdown(["share of copy (moves)", *(f"`{name}`" for name in names)], rows)
+
+
+def _cell(record: Record | None) -> str:
+    if record is None:
+        return "–"
+    moved = record.get("bytes_of_algorithm")
+    return f"{share(record):.0%}" + (f" ({significant(moved / record['bytes_minimum'], 2)}×)" if moved else "")
+
+
+def explanations(records: list[Record]) -> str:
+    """How the bytes of each implementation were counted."""
+    found = {
+        r["implementation"]: r["bytes_explained"]
+        for r in sorted(shown(records), key=row_order)
+        if r.get("bytes_explained")
+    }
+    return "\n".join(f"- `{name}`: {text}" for name, text in found.items())
+
+
+def plot(records: list[Record]) -> str:
+    """`roofline.svg`: forward + backward of every shape."""
+    from bench.view import plots
+
+    both = plotted(records)
+    if not both:
+        return ""
+    points: dict[str, list[tuple[float, float]]] = {}
+    copies: dict[int, list[float]] = {}
+    for record in sorted(both, key=lambda r: (row_order(r), r["bytes_minimum"])):
+        moved = record["bytes_minimum"]
+        points.setdefault(record["implementation"], []).append((moved / 1e6, moved / time_ns(record)))
+        copies.setdefault(moved, []).append(moved / record["copy_ns"])
+    return plots.roofline(
+        "Bandwidth of batch norm, forward + backward, alone and in blocks",
+        points,
+        [(moved / 1e6, median(speeds)) for moved, speeds in sorted(copies.items())],
+        "fewest bytes that can move, MB",
+        "those bytes / time, GB/s",
+        "Bandwidth over bytes per implementation, below the bandwidth of a plain copy of as many bytes.",
+    )
+
+
+def plotted(records: list[Record]) -> list[Record]:
+    """What the plot shows: forward + backward in float32."""
+    return [r for r in shown(records) if (r["key"]["pass"], r["key"]["dtype"]) == (BOTH, "float32")]
+
+
+def comma_separated(records: list[Record]) -> str:
+    """`roofline.csv`: every latency."""
+    rows = []
+    for _, _, _, group in grouped(shown(records)):
+        for r in sorted(group, key=lambda r: (PASSES.index(r["key"]["pass"]), row_order(r))):
+            key, moved = r["key"], r["bytes_minimum"]
+            head = [key["shape"], key["operation"], key["pass"], key["dtype"], r["implementation"], time_ns(r) / 1e3]
+            speeds = [moved / time_ns(r), moved / r["copy_ns"], share(r)]
+            rows.append([*head, moved, r.get("bytes_of_algorithm", ""), *speeds, r["run"]])
+    return tables.comma_separated(CSV_HEADERS, rows)

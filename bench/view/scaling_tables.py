@@ -1,0 +1,93 @@
+"""The section of `profile.md` on scaling: what a call costs, and what each element adds."""
+
+from __future__ import annotations
+
+from bench.record.labels import BASELINE
+from bench.record.records import OK, Record
+from bench.view import tables
+from bench.view.charts import Chart
+from bench.view.tables import markdown, significant
+
+PLOT = "profile-scaling.svg"
+CSV_HEADERS = ("implementation", "threads", "elements", "ns", "builtin_ns", "rounds", "iterations", "run")
+NOTE = """\
+Batch norm alone, forward + backward, on batches (N, 16, 8, 8), timed in pairs with `builtin`. **per call** and **per
+element** are a straight line through the times of all sizes, by least squares of the relative error; **line off by** is
+its largest relative error: a batch that leaves a cache, or a kernel that begins to use its threads, makes no straight
+line. **largest**: the time at {elements:,} elements, and its **ratio** to `builtin`'s in the same rounds.
+"""
+
+
+def section(records: dict[str, Record]) -> str:
+    """The answer, the table and the plot; empty without records."""
+    done = {name: record for name, record in records.items() if record["status"] == OK}
+    if not done:
+        return ""
+    largest = max(point["elements"] for record in done.values() for point in record["points"])
+    parts = ["## Scaling", sentence(done), f"![Time of a call over the number of elements]({PLOT})", table(done)]
+    return "\n\n".join(part.strip() for part in [*parts, NOTE.format(elements=largest)])
+
+
+def sentence(done: dict[str, Record]) -> str:
+    """Who pays least per call, and who per element, with all threads."""
+    fits = {name: record["fits"][-1] for name, record in done.items()}
+    if BASELINE not in fits or len(fits) < 2:
+        return ""
+    cheap = min(fits, key=lambda name: fits[name]["overhead_us"])
+    steep = min(fits, key=lambda name: fits[name]["ns_per_element"])
+    told = []
+    for name, what, unit in ((cheap, "overhead_us", "µs"), (steep, "ns_per_element", "ns")):
+        beside = "" if name == BASELINE else f"; `{BASELINE}` {significant(fits[BASELINE][what])}"
+        told.append(f"`{name}` ({significant(fits[name][what])} {unit}{beside})")
+    return f"A call costs least with {told[0]}, an element with {told[1]}."
+
+
+def table(done: dict[str, Record]) -> str:
+    """A row per implementation and number of threads."""
+    rows = []
+    for name, record in done.items():
+        for fit in record["fits"]:
+            last = [point for point in record["points"] if point["threads"] == fit["threads"]][-1]
+            rows.append(
+                [
+                    f"`{name}`",
+                    str(fit["threads"]),
+                    significant(fit["overhead_us"]),
+                    significant(fit["ns_per_element"]),
+                    f"{fit['largest_error']:.0%}",
+                    significant(last["ns"] / 1e6),
+                    f"{last['ns'] / last['baseline_ns']:.2f}",
+                ]
+            )
+    headers = ["implementation", "threads", "per call, µs", "per element, ns", "line off by", "largest, ms", "ratio"]
+    return markdown(headers, rows)
+
+
+def plot(done: dict[str, Record]) -> str:
+    """`profile-scaling.svg`."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    most = max(point["threads"] for record in done.values() for point in record["points"])
+    for name, record in done.items():
+        for point in record["points"]:
+            label = name if point["threads"] == most else f"{name}, {point['threads']} thread"
+            series.setdefault(label, []).append((point["elements"], point["ns"] / 1e3))
+    return Chart(
+        "Time of batch norm over the size of the batch, forward + backward",
+        series,
+        "elements",
+        "µs",
+        "Time of a call over the number of elements, a line per implementation; with one thread dashed.",
+        log_x=True,
+        log_y=True,
+        dashed=[label for label in series if label.endswith(" thread")],
+    ).svg()
+
+
+def comma_separated(done: dict[str, Record]) -> str:
+    """`profile-scaling.csv`."""
+    rows = [
+        [name, p["threads"], p["elements"], p["ns"], p["baseline_ns"], p["rounds"], p["iterations"], record["run"]]
+        for name, record in done.items()
+        for p in record["points"]
+    ]
+    return tables.comma_separated(CSV_HEADERS, rows)

@@ -1,0 +1,70 @@
+"""Machines side by side, for the index of `results/`: a row per implementation, a column per machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bench.record.labels import row_order
+from bench.record.records import Record
+from bench.view.headline import NONE, Line, headline
+from bench.view.tables import markdown
+
+
+def _block(line: Line) -> str:
+    text = _with(line.block, line.block_ratio)
+    return f"{text}, {line.verdict}" if line.verdict not in (NONE, "baseline") else text
+
+
+FIGURES: dict[str, Callable[[Line], str]] = {
+    "LeNet's first block, forward + backward: µs (time / `builtin`'s on the same machine), verdict": _block,
+    "Training: examples/sec (time of a step / `builtin`'s on the same machine)": (
+        lambda line: _with(line.examples, line.step_ratio)
+    ),
+    "Test accuracy, mean of the last epochs over seeds": lambda line: line.accuracy,
+}
+
+
+def tables(machines: Sequence[tuple[str, list[Record]]]) -> str:
+    """A table per figure, and what differs between the machines besides themselves; empty for a single machine.
+
+    Args:
+        machines: Name and records of each, in the order of the columns.
+    """
+    found = {name: {line.implementation: line for line in headline(records)} for name, records in machines}
+    found = {name: lines for name, lines in found.items() if lines}
+    if len(found) < 2:
+        return ""
+    order = {f"`{r['implementation']}`": row_order(r) for _, records in machines for r in records if "order" in r}
+    names = sorted({name for lines in found.values() for name in lines}, key=lambda name: order[name])
+    parts = ["## Machines side by side"]
+    for title, figure in FIGURES.items():
+        rows = [[name, *(figure(lines[name]) if name in lines else NONE for lines in found.values())] for name in names]
+        if rows := [row for row in rows if set(row[1:]) != {NONE}]:
+            parts += [f"**{title}**", markdown(["implementation", *found], rows)]
+    parts.append(
+        "A ratio is to `builtin` on the same machine, where both took turns; a time says as much of the machine as of"
+        f" the code. {_conditions(machines)} `python -m bench.compare` sets two machines side by side row by row."
+    )
+    return "\n\n".join(parts)
+
+
+def _with(figure: str, ratio: str) -> str:
+    return f"{figure} ({ratio})" if ratio != NONE else figure
+
+
+def _conditions(machines: Sequence[tuple[str, list[Record]]]) -> str:
+    """Versions and data of each, where they are not the same for all."""
+    told = []
+    for what, of in (("torch", _torch), ("training data", _data)):
+        values = {name: value for name, records in machines if (value := of(records))}
+        if len(set(values.values())) > 1:
+            told.append(f"{what}: " + ", ".join(f"{value} on {name}" for name, value in values.items()))
+    return f"They differ in {'; '.join(told)}." if told else "Versions of torch and training data are the same on all."
+
+
+def _torch(records: list[Record]) -> str | None:
+    return str(records[-1]["conditions"]["versions"]["torch"])
+
+
+def _data(records: list[Record]) -> str | None:
+    return next((str(r["data"]) for r in reversed(records) if r["kind"] == "epoch"), None)

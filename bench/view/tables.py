@@ -1,0 +1,161 @@
+"""What tables share: Markdown and CSV from rows, and how a number is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean, median
+from typing import Any
+
+from tabulate import tabulate
+
+from bench.record.load import busy_others
+from bench.record.records import OK, UNAVAILABLE, Record
+from bench.stats.ratios import Ratio
+
+MOST_OTHERS = 0.2
+"""Processors that others may keep busy; those of a system at rest stay below a tenth of one."""
+
+
+def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table; the first columns, `left` of them, to the left, all others to the right. Empty without rows."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    if not escaped:
+        return ""
+    align = ["left"] * left + ["right"] * (len(headers) - left)
+    return tabulate(escaped, headers, tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def plain_text(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The same for a terminal."""
+    align = ["left"] + ["right"] * (len(headers) - 1)
+    rows = list(rows)
+    if not rows:
+        return ""
+    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def comma_separated(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """The same as CSV, numbers unrounded."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(headers)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, in plain notation."""
+    if value == 0 or value != value or abs(value) == float("inf"):
+        return f"{value:g}"
+    text = f"{value:.{digits}g}"
+    return text if "e" not in text else f"{float(text):,.0f}"
+
+
+def ratio_text(ratio: Ratio) -> str:
+    """`2.98 [2.82, 3.09]`: two decimals, one from 10 on."""
+    decimals = 2 if ratio.value < 9.95 else 1
+    if ratio.high == float("inf"):
+        return f"{ratio.value:.{decimals}f} [too few rounds]"
+    return f"{ratio.value:.{decimals}f} [{ratio.low:.{decimals}f}, {ratio.high:.{decimals}f}]"
+
+
+def ranged(middle: float, values: Sequence[float], decimals: int) -> str:
+    """`0.909 [0.907, 0.911]`: a middle, with the least and the greatest."""
+    return f"{middle:,.{decimals}f} [{min(values):,.{decimals}f}, {max(values):,.{decimals}f}]"
+
+
+def mean_text(values: Sequence[float], decimals: int = 3) -> str:
+    """The mean, with the least and the greatest."""
+    return ranged(mean(values), values, decimals)
+
+
+def bold(text: str, marked: bool) -> str:
+    """In Markdown."""
+    return f"**{text}**" if marked else text
+
+
+def starred(text: str, marked: bool) -> str:
+    """For a terminal."""
+    return f"{text} *" if marked else text
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)
+
+
+def ratios_listed(names: Iterable[str], ratios: Mapping[str, Ratio | None]) -> str:
+    """`a` (0.59 [0.59, 0.60]) and `b`: those of `names`, with the ratios that they have."""
+    return listed([f"`{name}`" + (f" ({ratio_text(ratio)})" if (ratio := ratios.get(name)) else "") for name in names])
+
+
+def counted(number: int, what: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{number} {what}" + "s" * (number != 1)
+
+
+def reason(record: Record) -> str:
+    """Why a record has no figure."""
+    return f"{record.get('reason', record['status'])}"
+
+
+def in_place_of_a_figure(record: Record) -> str:
+    """The same for a cell; what a device lacks is long, and stands under the table."""
+    return UNAVAILABLE if record["status"] == UNAVAILABLE else reason(record)
+
+
+def footnotes(records: list[Record]) -> str:
+    """What a reader must know of the rows: what each implementation is, how it differs, what failed."""
+    newest = {r["implementation"]: r for r in records}
+    lines = ["## Implementations", ""]
+    for name, record in sorted(newest.items(), key=lambda item: (item[1]["order"], item[0])):
+        if name == "A/A":
+            lines.append("- `A/A`: `builtin` against itself. What it shows is the noise of this run.")
+            continue
+        ran = [r for r in records if r["implementation"] == name and r["status"] == OK]
+        backends = sorted({r["backend"] for r in ran})
+        what = record["summary"] or "LeNet without batch norm"
+        lines.append(f"- `{name}`: {what}" + (f"; ran as {', '.join(backends)}." if backends else "."))
+        lines += [f"    - differs: {text}." for text in record["differences"].values()]
+        failures = {reason(r) for r in records if r["implementation"] == name and r["status"] != OK}
+        lines += [f"    - **{text}**" for text in sorted(failures)]
+    return "\n".join(lines) + "\n"
+
+
+def conditions(records: list[Record]) -> str:
+    """Under which conditions the rows were measured; one block per run, newest first."""
+    lines = ["## Conditions", ""]
+    runs: dict[str, list[Record]] = {}
+    for record in records:
+        runs.setdefault(record["run"], []).append(record)
+    for run, measured in sorted(runs.items(), reverse=True):
+        c = measured[-1]["conditions"]
+        states = [(r.get("state_before") or {}, r.get("state_after") or {}) for r in measured]
+        loads = [s["load_1min"] for pair in states for s in pair if s.get("load_1min") is not None]
+        others = [busy for before, after in states if (busy := busy_others(before, after)) is not None]
+        dirty = {True: ", with uncommitted changes", False: "", None: ""}[c["dirty"]]
+        names = sorted({r["implementation"] for r in measured})
+        lines += [
+            f"Run `{run}`, commit `{c['commit']}`{dirty}{', --quick: a look, no result' if c['quick'] else ''}:",
+            "",
+            (
+                f"- {c['device_name']} ({c['device']}), {c['cores']} cores, {c['threads']} threads,"
+                f" {c['cpu_capability']}, {c['memory_gib']:g} GiB, {c['system']}, governor {c['governor'] or 'unknown'}"
+            ),
+            "- " + ", ".join(f"{package} {version}" for package, version in c["versions"].items()),
+            f"- allocator: {c['allocator']}" + "".join(f", {n} {v}" for n, v in c.get("container_limits", {}).items()),
+            f"- {len(measured)} measurements of {', '.join(names)}",
+        ]
+        busy = False
+        if others:
+            lines.append(f"- other programs kept {median(others):.2f} processors busy, at most {max(others):.2f}")
+            busy = median(others) > MOST_OTHERS
+        elif loads:
+            lines.append(f"- load average while measuring: {min(loads):g} to {max(loads):g}")
+            busy = max(loads) > c["cores"] + 1
+        if busy:
+            lines.append("- **other programs were running: these times are not to be quoted**")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"

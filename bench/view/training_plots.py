@@ -1,0 +1,152 @@
+"""The plots of `training.md`: what the lesson's figure shows, for all implementations, and what it costs in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from statistics import mean
+
+from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.records import Record
+from bench.stats.ratios import fastest
+from bench.view.charts import Band, Chart, banded
+from bench.view.tables import counted, ratios_listed
+from bench.view.trainings import (
+    Training,
+    by_implementation,
+    configurations,
+    examples_per_second,
+    last_mean,
+    speed_floor,
+    speed_ratio,
+    trainings,
+)
+
+LOSS, TRAIN, TEST, TIME, SPEED = (f"training-{name}.svg" for name in ("loss", "train", "test", "time", "speed"))
+CAPTIONS = {
+    LOSS: "Train loss over epochs",
+    TRAIN: "Train accuracy over epochs",
+    TEST: "Test accuracy over epochs",
+    TIME: "Test accuracy over seconds",
+    SPEED: "Examples per second",
+}
+
+Groups = dict[str, list[Training]]
+
+
+def shown(records: list[Record]) -> Groups:
+    """The complete trainings of the longest configuration, by implementation; A/A is the baseline again."""
+    found = configurations(records)
+    if not found:
+        return {}
+    _, longest = max(found, key=lambda c: (c[0]["epochs"], c[0]["images"]))
+    groups = by_implementation([t for t in trainings(longest) if t.complete])
+    return {name: ts for name, ts in groups.items() if name != AA}
+
+
+def sentence(records: list[Record]) -> str:
+    """The answer: what batch norm buys in accuracy, and what it costs in time."""
+    groups = shown(records)
+    if BASELINE not in groups:
+        return ""
+    accuracy = {name: mean(last_mean(t) for t in ts) for name, ts in groups.items()}
+    loss = {name: mean(t.series("train_loss")[-1] for t in ts) for name, ts in groups.items()}
+    epochs = len(groups[BASELINE][0].epochs)
+    told = (
+        f"After {counted(epochs, 'epoch')} `{BASELINE}` has a train loss of {loss[BASELINE]:.3f} and a test accuracy"
+        f" (mean of the last epochs) of {accuracy[BASELINE]:.3f}"
+    )
+    if PLAIN in groups:
+        told += f"; LeNet without batch norm has {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
+    ratios = {name: speed_ratio(groups, name) for name in groups if name not in (BASELINE, PLAIN)}
+    if best := fastest(ratios, speed_floor(groups), BASELINE):
+        apart = ", which can't be told apart" if len(best) > 1 else ""
+        told += (
+            f". The fastest to train with is {ratios_listed([n for n in groups if n in best], ratios)}{apart}: time of"
+            f" the steps over that of `{BASELINE}`"
+        )
+    return told + "."
+
+
+def over_epochs(groups: Groups, name: str) -> dict[str, list[Band]]:
+    """Mean over seeds of a figure of each epoch, with the least and the greatest."""
+    return {
+        implementation: [
+            banded(number, [t.series(name)[number - 1] for t in ts]) for number in range(1, _epochs(ts) + 1)
+        ]
+        for implementation, ts in groups.items()
+    }
+
+
+def over_seconds(groups: Groups) -> dict[str, list[tuple[float, float]]]:
+    """Test accuracy against the wall time that it took, means over seeds."""
+    return {
+        implementation: [
+            (mean(elapsed), mean(t.series("test_accuracy")[number] for t in ts))
+            for number, elapsed in enumerate(zip(*(accumulate(t.series("wall_seconds")) for t in ts), strict=True))
+        ]
+        for implementation, ts in groups.items()
+    }
+
+
+def curve(name: str, title: str, label: str) -> Callable[[list[Record]], Chart | None]:
+    """A chart of one figure over epochs."""
+
+    def chart(records: list[Record]) -> Chart | None:
+        groups = shown(records)
+        if not groups or _epochs(groups[next(iter(groups))]) < 2:
+            return None
+        seeds = len(next(iter(groups.values())))
+        band = f", band over {seeds} seeds" if seeds > 1 else ""
+        return Chart(title, over_epochs(groups, name), "epoch", label, f"{sentence(records)} {title}{band}.")
+
+    return chart
+
+
+def over_time(records: list[Record]) -> Chart | None:
+    """Test accuracy over wall-clock seconds."""
+    groups = shown(records)
+    if not groups or _epochs(groups[next(iter(groups))]) < 2:
+        return None
+    title, seconds = "Test accuracy over the time that it took", "seconds, evaluation included"
+    return Chart(title, over_seconds(groups), seconds, "test accuracy", f"{title}, mean of seeds.")
+
+
+def speed_plot(records: list[Record]) -> str:
+    """Examples per second of the training steps."""
+    from bench.view import plots
+
+    groups = shown(records)
+    if not groups:
+        return ""
+    bars = {name: {"examples/sec": examples_per_second(ts, "step_seconds")} for name, ts in groups.items()}
+    return plots.stacked_bars(
+        "Training speed", bars, "examples/sec", "Examples per second in training, per implementation."
+    )
+
+
+CHARTS = {
+    LOSS: curve("train_loss", "Train loss", "cross-entropy"),
+    TRAIN: curve("train_accuracy", "Train accuracy", "accuracy"),
+    TEST: curve("test_accuracy", "Test accuracy", "accuracy"),
+    TIME: over_time,
+}
+
+
+def _svg(draw: Callable[[list[Record]], Chart | None]) -> Callable[[list[Record]], str]:
+    return lambda records: chart.svg() if (chart := draw(records)) else ""
+
+
+PLOTS = {**{name: _svg(draw) for name, draw in CHARTS.items()}, SPEED: speed_plot}
+
+
+def links(records: list[Record]) -> str:
+    """The plots that there are, for the page."""
+    groups = shown(records)
+    several = bool(groups) and _epochs(next(iter(groups.values()))) > 1
+    names = [name for name in PLOTS if groups and (several or name == SPEED)]
+    return "\n\n".join(f"![{CAPTIONS[name]}]({name})" for name in names)
+
+
+def _epochs(all_seeds: Sequence[Training]) -> int:
+    return min(len(t.epochs) for t in all_seeds)

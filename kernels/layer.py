@@ -1,0 +1,103 @@
+"""The one layer around all implementations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kernels.contract import ACTIVATIONS, POOLS, Implementation
+from kernels.registry import load
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm for 2-D to 5-D input, with the arithmetic of any implementation.
+
+    Parameters, buffers, `state_dict` keys, `momentum=None` (cumulative average), `affine`,
+    `track_running_stats` and train/eval behaviour are those of `torch.nn.BatchNorm1d/2d/3d`, of whose
+    base class this is a subclass: the layer does the bookkeeping, the implementation the arithmetic.
+
+    Args:
+        num_features: C of an input (N, C, ...).
+        implementation: An `Implementation`, or what `kernels.load` takes.
+        activation: None, "sigmoid" or "relu", applied after the normalisation.
+        pool: None, or 2 for a 2 x 2 max-pool of stride 2 after the activation; 4-D input only.
+        eps: Added to the variance.
+        momentum: Weight of the new batch in the running statistics, or None.
+        affine: Whether there are `weight` and `bias`.
+        track_running_stats: Whether there are running statistics.
+        device: Where the parameters live.
+        dtype: Their type.
+
+    Raises:
+        ValueError: `activation` or `pool` unknown; in `forward`, an input of other than 2 to 5
+            dimensions, or one value per channel in training.
+
+    Source: Ioffe & Szegedy 2015, arXiv:1502.03167; `torch.nn.BatchNorm2d`.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        implementation: Implementation | str,
+        *,
+        activation: str | None = None,
+        pool: int | None = None,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise ValueError(f'activation must be None, "sigmoid" or "relu", not {activation!r}')
+        if pool not in POOLS:
+            raise ValueError(f"pool must be None or 2, not {pool!r}")
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        if isinstance(implementation, str):
+            implementation = load(implementation)
+        self.implementation = implementation
+        self.activation = activation
+        self.pool = pool
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if not 2 <= input.dim() <= 5:
+            raise ValueError(f"expected 2D to 5D input (got {input.dim()}D input)")
+        if self.pool is not None and input.dim() != 4:
+            raise ValueError(f"pool=2 expects 4D input (got {input.dim()}D input)")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise, activate, pool: (N, C, ...) to (N, C, ...), or (N, C, H // 2, W // 2) with a pool."""
+        self._check_input_dim(input)
+        update = self.training and self.track_running_stats
+        momentum: Any = 0.0 if self.momentum is None else self.momentum
+        counter: dict[str, Any] = {}
+        if update and self.num_batches_tracked is not None:
+            if self.implementation.counts_batches:
+                counter["num_batches_tracked"] = self.num_batches_tracked
+                momentum = self.momentum
+            else:
+                self.num_batches_tracked.add_(1)
+                if self.momentum is None:
+                    momentum = 1.0 / float(self.num_batches_tracked)
+        tracked = update or not self.training
+        training = self.training or (self.running_mean is None and self.running_var is None)
+        arguments = (
+            input,
+            self.running_mean if tracked else None,
+            self.running_var if tracked else None,
+            self.weight,
+            self.bias,
+            training,
+            momentum,
+            self.eps,
+        )
+        if self.activation is None and self.pool is None:
+            return self.implementation.batch_norm(*arguments, **counter)
+        return self.implementation.block(*arguments, activation=self.activation, pool=self.pool, **counter)
+
+    def extra_repr(self) -> str:
+        """Add what the base class doesn't know."""
+        return f"{self.implementation.name}, {super().extra_repr()}, activation={self.activation}, pool={self.pool}"

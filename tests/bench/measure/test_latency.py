@@ -1,0 +1,208 @@
+"""One cell: who is refused before and after the clock, and what a record of a measured one holds."""
+
+import re
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bench.measure import latency as latencies
+from bench.measure.figures import one_line
+from bench.record.labels import AA, BASELINE
+from bench.record.operations import PASSES, Operation
+from bench.record.records import ERROR, OK, UNAVAILABLE, WRONG
+from bench.session.candidate import Candidate, identical
+from bench.session.gate import Gate
+from bench.session.latency import baseline_side, latency_key, outcome_of_cell
+from kernels import Implementation
+from tests.bench.samples import candidate, context
+from tests.kernels import dishonest
+from tests.kernels.controls import honest
+
+SMALL = Operation((16, 3), "kernel")
+
+
+@pytest.fixture
+def latency():
+    return context(), Gate(torch.device("cpu"))
+
+
+def user(batch_norm):
+    return Candidate("user.py", Implementation(name="user.py", summary="", batch_norm=batch_norm))
+
+
+def measure(latency, who, which="training both", operation=SMALL):
+    return outcome_of_cell(*latency, operation, who, which)
+
+
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("operation", [SMALL, Operation((4, 3, 6, 6), "block")], ids=lambda o: o.kind)
+def test_a_right_implementation_gets_samples_and_their_conditions(latency, operation, which):
+    outcome = measure(latency, candidate("naive"), which, operation)
+    assert outcome["status"] == OK
+    assert len(outcome["candidate_ns"]) == len(outcome["baseline_ns"]) == outcome["rounds"] == 6
+    assert min(outcome["candidate_ns"] + outcome["baseline_ns"]) > 0
+    value, low, high = outcome["ratio"]
+    assert 0 < low <= value <= high
+    assert outcome["copy_ns"] > 0
+    assert outcome["bytes_minimum"] == operation.bytes_moved(which.split()[1], 4)
+    assert (outcome["saved_bytes"] is None) == (which == "inference forward")
+    assert all(error < 1e-4 for error in outcome["errors"].values())
+    assert ("dx" in outcome["errors"]) == which.startswith("training")
+    assert outcome["backend"] == "eager"
+
+
+def zeros(input, *args, **kwargs):
+    return F.batch_norm(input, *args, **kwargs) * 0
+
+
+def test_a_wrong_implementation_gets_a_reason_and_no_time(latency):
+    outcome = measure(latency, user(zeros))
+    assert outcome["status"] == WRONG
+    assert outcome["reason"].startswith("wrong: ")
+    assert "off by" in outcome["reason"]
+    assert not {"candidate_ns", "ratio", "copy_ns"} & set(outcome)
+
+
+def test_an_implementation_that_is_wrong_in_training_only_keeps_its_inference(latency):
+    def half_right(input, running_mean, running_var, weight=None, bias=None, training=False, *args, **kwargs):
+        y = F.batch_norm(input, running_mean, running_var, weight, bias, training, *args, **kwargs)
+        return y * 2 if training else y
+
+    who = user(half_right)
+    assert [measure(latency, who, which)["status"] for which in PASSES] == [WRONG, WRONG, WRONG, OK]
+
+
+def test_an_implementation_that_turns_wrong_while_it_is_timed_is_found_out(latency):
+    calls = 0
+
+    def tiring(input, *args, **kwargs):
+        nonlocal calls
+        calls += 1
+        return F.batch_norm(input, *args, **kwargs) * (1 if calls <= 4 else 0)
+
+    outcome = measure(latency, user(tiring))
+    assert outcome["status"] == WRONG
+    assert outcome["reason"].startswith("wrong on the timed tensors: ")
+
+
+def test_an_implementation_that_is_right_on_the_timed_tensors_only_is_found_out(latency):
+    calls, timed = 0, None
+
+    def narrow(input, *args, **kwargs):
+        nonlocal calls, timed
+        calls, timed = calls + 1, timed or input.data_ptr()
+        return F.batch_norm(input, *args, **kwargs) * (1 if calls <= 4 or input.data_ptr() == timed else 0)
+
+    assert measure(latency, user(narrow))["reason"].startswith("wrong after timing: ")
+
+
+def test_an_implementation_that_plays_back_its_first_answers_is_found_out(latency):
+    kept = {}
+
+    def cached(input, running_mean, running_var, weight=None, bias=None, training=False, *args, **kwargs):
+        y = F.batch_norm(input, running_mean, running_var, weight, bias, training, *args, **kwargs)
+        return y - y.detach() + kept.setdefault((input.shape, training), y.detach().clone())
+
+    assert measure(latency, user(cached))["reason"].startswith("wrong on the timed tensors: ")
+
+
+@pytest.mark.parametrize("which", ["training both", "inference forward"])
+def test_an_implementation_that_knows_the_timed_tensors_is_found_out(latency, which):
+    seen, kept = {}, {}
+
+    def memory(input, running_mean, running_var, weight=None, bias=None, training=False, *args, **kwargs):
+        key = input.data_ptr(), input._version, None if weight is None else weight.data_ptr()
+        seen[key] = seen.get(key, 0) + 1
+        y = F.batch_norm(input, running_mean, running_var, weight, bias, training, *args, **kwargs)
+        return y - y.detach() + kept.setdefault(key, y.detach().clone()) if seen[key] > 5 else y
+
+    assert measure(latency, user(memory), which)["reason"].startswith("wrong on the timed tensors: output off by")
+
+
+def raising(*_, **__):
+    raise ZeroDivisionError("first line\nsecond line")
+
+
+def test_an_implementation_that_raises_costs_its_own_cell(latency):
+    outcome = measure(latency, user(raising))
+    assert outcome == {"status": ERROR, "reason": "ZeroDivisionError: first line"}
+    assert measure(latency, candidate("naive"))["status"] == OK
+
+
+def test_ctrl_c_inside_an_implementation_is_no_error_of_its(latency):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(latency, user(interrupted))
+
+
+def test_what_is_unavailable_is_not_called(latency):
+    missing = Candidate("x", Implementation(name="x", summary="", batch_norm=raising), UNAVAILABLE, "needs a GPU")
+    assert measure(latency, missing) == {"status": UNAVAILABLE, "reason": "needs a GPU"}
+    broken = Candidate("y.py", None, ERROR, "y.py does not import")
+    assert measure(latency, broken) == {"status": ERROR, "reason": "y.py does not import"}
+
+
+def test_the_baselines_own_row_comes_out_of_the_aa_cell(latency, session):
+    outcome = measure(latency, identical(candidate(BASELINE)))
+    key = latency_key(latency[0], SMALL, identical(candidate(BASELINE)), "training both")
+    own = baseline_side(session.run.append(key, outcome, identical(candidate(BASELINE))))
+    assert key["implementation"] == AA
+    assert own["candidate_ns"] == own["baseline_ns"] == outcome["baseline_ns"]
+    assert own["ratio"] == [1.0, 1.0, 1.0]
+    assert set(own) == set(outcome)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a\nb"), "ValueError: a"),
+        (ValueError(""), "ValueError"),
+        (RuntimeError("x" * 1000), "RuntimeError: " + "x" * 200),
+    ],
+)
+def test_errors_become_one_short_line(error, line):
+    assert one_line(error) == line
+
+
+# Who is not what it seems
+
+
+def outsider(batch_norm):
+    return Candidate("user.py", dishonest.plug_in(batch_norm))
+
+
+def test_an_outsider_that_calls_torch_is_told_to_be_that(latency):
+    def my_own(*arguments, **settings):
+        return F.batch_norm(*arguments, **settings)
+
+    record = measure(latency, outsider(my_own))
+    assert record["status"] == OK
+    assert re.fullmatch(r"delegates to aten::\w*batch_norm\w*", record["backend"])
+
+
+def test_an_outsider_that_calculates_itself_is_not(latency):
+    assert measure(latency, outsider(honest))["backend"] == "eager"
+
+
+def test_an_outsider_that_neglects_a_duty_is_not_timed(latency):
+    record = measure(latency, outsider(dishonest.reads_the_mode_off_the_gradients))
+    assert record["status"] == WRONG
+    assert "call 1 on the same tensors" in record["reason"]
+    assert "candidate_ns" not in record
+
+
+def test_what_is_faster_than_memory_is_wrong(latency, monkeypatch):
+    monkeypatch.setattr(latencies, "LEAST_OF_A_COPY", 1e6)
+    record = measure(latency, candidate("naive"))
+    assert record["status"] == WRONG
+    assert re.match(r"wrong: faster than memory allows \([\d.]+ us; a copy takes [\d.]+\)", record["reason"])
+
+
+def test_who_works_only_when_nobody_holds_a_clock_is_faster_than_memory(latency):
+    large = Operation((32, 32, 32, 32), "kernel")
+    record = measure(latency, outsider(dishonest.honest_when_nobody_holds_a_clock), "inference forward", large)
+    assert record["reason"].startswith("wrong: faster than memory allows (")
+    assert measure(latency, candidate("naive"), "inference forward", large)["status"] == OK

@@ -1,0 +1,275 @@
+"""Where a step's time goes: its parts in order, a known cost in a known part, and what the profiler says of each."""
+
+import dataclasses
+import gzip
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bench.measure import operators, profiling
+from bench.measure.operators import MARK, SPANS, Recording
+from bench.measure.split import by_the_clock
+from bench.measure.step import Steps
+from bench.record.labels import BASELINE, PLAIN
+from bench.record.parts import (
+    ACTIVATION,
+    BACKWARD,
+    BATCH_NORM,
+    BLOCK,
+    CONVOLUTION,
+    COUNTING,
+    DATA,
+    FORWARD,
+    LINEAR,
+    LOSS,
+    OPTIMIZER,
+    POOLING,
+    Place,
+)
+from models.fashion_mnist import EMBEDDED, load
+from tests.bench.samples import candidate, context
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = torch.device("cpu")
+FORWARD_SECONDS, BACKWARD_SECONDS = 0.004, 0.008
+SLOTS = 4
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load(EMBEDDED, limit=512)
+
+
+def user(batch_norm, block=None):
+    who = candidate("user.py")
+    return dataclasses.replace(who, found=dataclasses.replace(who.found, batch_norm=batch_norm, batch_norm_block=block))
+
+
+# The parts
+
+
+def places(who, data):
+    """Where the first step is, one place after the other."""
+    seen = []
+    Steps(who.found, data, seen.append).subject(1)()
+    return seen
+
+
+SLOT = (BATCH_NORM, ACTIVATION, POOLING)
+FORWARDS = {
+    "composed": [
+        (CONVOLUTION, "0"),
+        *((part, "1") for part in SLOT),
+        (CONVOLUTION, "4"),
+        *((part, "5") for part in SLOT),
+        (LINEAR, "8"),
+        (LINEAR, "9"),
+        *((part, "10") for part in SLOT[:2]),
+        (LINEAR, "12"),
+        *((part, "13") for part in SLOT[:2]),
+        (LINEAR, "15"),
+    ]
+}
+FORWARDS["plain"] = [(part, child) for part, child in FORWARDS["composed"] if part != BATCH_NORM]
+FORWARDS["fused"] = [
+    (BLOCK if part == BATCH_NORM else part, child)
+    for part, child in FORWARDS["composed"]
+    if part not in (ACTIVATION, POOLING)
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("naive", "composed"), (BASELINE, "composed"), (PLAIN, "plain")])
+def test_a_step_goes_through_its_parts_in_order_and_back(data, name, kind):
+    forward = FORWARDS[kind]
+    assert places(candidate(name), data) == [
+        Place(DATA),
+        *(Place(part, FORWARD, child) for part, child in forward),
+        Place(LOSS, FORWARD),
+        Place(LOSS, BACKWARD),
+        *(Place(part, BACKWARD, child) for part, child in reversed(forward)),
+        Place(OPTIMIZER),
+        Place(COUNTING),
+    ]
+
+
+def test_a_fused_block_is_one_part(data):
+    seen = places(user(F.batch_norm, candidate("naive").implementation.block), data)
+    assert [(p.part, p.child) for p in seen if p.which == FORWARD and p.part != LOSS] == FORWARDS["fused"]
+
+
+def test_watching_changes_nothing_of_what_is_learned(data):
+    watched, alone = Steps(candidate("naive").found, data, lambda _: None), Steps(candidate("naive").found, data)
+    for steps in (watched, alone):
+        steps.subject(3)()
+    ours, theirs = watched.model.state_dict(), alone.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+# The clock
+
+
+class Sleeps(torch.autograd.Function):
+    """Nothing, and it takes time."""
+
+    @staticmethod
+    def forward(_ctx, x):
+        time.sleep(FORWARD_SECONDS)
+        return x.clone()
+
+    @staticmethod
+    def backward(_ctx, dy):
+        time.sleep(BACKWARD_SECONDS)
+        return dy.clone()
+
+
+def tired(*args, **kwargs):
+    return Sleeps.apply(F.batch_norm(*args, **kwargs))
+
+
+def by_part(parts):
+    found = {}
+    for p in parts:
+        found[p["part"], p["which"]] = found.get((p["part"], p["which"]), 0.0) + p["ms"]
+    return found
+
+
+def test_a_known_cost_is_found_in_its_part_and_in_no_other(data):
+    found = by_the_clock(user(tired).found, data, steps=8)
+    slow, fast = by_part(found["parts"]), by_part(by_the_clock(candidate(BASELINE).found, data, steps=8)["parts"])
+    asleep = {
+        (BATCH_NORM, FORWARD): 1e3 * SLOTS * FORWARD_SECONDS,
+        (BATCH_NORM, BACKWARD): 1e3 * SLOTS * BACKWARD_SECONDS,
+    }
+    for place, ms in asleep.items():
+        assert slow[place] >= ms
+        assert fast[place] < ms
+    # Nothing else got slower by as much as a single sleep, unless the machine as a whole did.
+    machine = max(1.0, slow[CONVOLUTION, FORWARD] / fast[CONVOLUTION, FORWARD])
+    others = [place for place in slow if place not in asleep]
+    assert len(others) > 8
+    for place in others:
+        assert slow[place] < 3 * machine * fast[place] + 1e3 * FORWARD_SECONDS
+
+
+def test_the_parts_add_up_to_the_step(data):
+    found = by_the_clock(candidate(BASELINE).found, data, steps=8)
+    assert sum(p["ms"] for p in found["parts"]) == pytest.approx(found["watched_ms"], rel=0.05)
+    assert len(found["step_ns"]) == found["steps"] == 8
+    assert all(p["ms"] > 0 for p in found["parts"])
+
+
+# The profiler
+
+
+@pytest.fixture(scope="module")
+def recorded(data, tmp_path_factory):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("traces") / "naive.json.gz"
+    found = operators.record(candidate("naive").found, data, path)
+    torch.set_num_threads(before)
+    return found, path
+
+
+def test_operators_are_found_in_their_parts(recorded):
+    rows = {(row["part"], row["which"], row["operator"]): row for row in operators.rows(recorded[0])}
+    assert rows[CONVOLUTION, FORWARD, "aten::conv2d"]["calls"] == 2
+    assert rows[CONVOLUTION, BACKWARD, "aten::convolution_backward"]["calls"] == 2
+    assert rows[POOLING, FORWARD, "aten::max_pool2d_with_indices"]["calls"] == 2
+    assert rows[POOLING, BACKWARD, "aten::max_pool2d_with_indices_backward"]["calls"] == 2
+    assert rows[ACTIVATION, FORWARD, "aten::sigmoid"]["calls"] == SLOTS
+    assert rows[ACTIVATION, BACKWARD, "aten::sigmoid_backward"]["calls"] == SLOTS
+    assert rows[LINEAR, FORWARD, "aten::addmm"]["calls"] == 3
+    assert rows[LOSS, FORWARD, "aten::cross_entropy_loss"]["calls"] == 1
+    assert rows[BATCH_NORM, FORWARD, "aten::rsqrt"]["calls"] == SLOTS
+    # conv2d's outputs, float32: 256 x 6 x 24 x 24 and 256 x 16 x 8 x 8.
+    assert rows[CONVOLUTION, FORWARD, "aten::conv2d"]["bytes"] == 4 * (256 * 6 * 24 * 24 + 256 * 16 * 8 * 8)
+    for operator in ("aten::conv2d", "aten::max_pool2d", "aten::sigmoid", "aten::cross_entropy_loss"):
+        assert len({part for part, _, name in rows if name == operator}) == 1
+
+
+def test_who_ran_as_the_batch_norm_is_proved(recorded, data):
+    naive = operators.batch_norm_operators(operators.rows(recorded[0]))
+    assert "aten::rsqrt" in naive["own"]
+    assert naive["torch"] == []
+    builtin = operators.batch_norm_operators(operators.rows(operators.record(candidate(BASELINE).found, data, None)))
+    assert "aten::native_batch_norm" in builtin["torch"]
+    assert "aten::native_batch_norm_backward" in builtin["own"]
+
+
+def test_operators_run_for_a_share_of_each_part(recorded):
+    shares = operators.busy_share(recorded[0])
+    assert all(0 <= share <= 1 for share in shares.values())
+    # One long operator, and a dozen short ones between Python.
+    assert shares[Place(CONVOLUTION, BACKWARD, "4")] > 0.8
+    assert shares[Place(BATCH_NORM, FORWARD, "13")] < shares[Place(CONVOLUTION, FORWARD, "4")]
+    assert operators.operators_ms(recorded[0], {Place(CONVOLUTION, BACKWARD, "4"): 2.0, Place("other"): 1.0}) == {
+        Place(CONVOLUTION, BACKWARD, "4"): pytest.approx(2.0 * shares[Place(CONVOLUTION, BACKWARD, "4")]),
+        Place("other"): 0.0,
+    }
+
+
+class Event:
+    """As much of the profiler's event as is read."""
+
+    def __init__(self, name, start, took, kernels=(), parent=None):
+        self.name, self.cpu_time_total, self.kernels, self.cpu_parent = name, took, kernels, parent
+        self.time_range = SimpleNamespace(start=start, end=start + took)
+
+
+def test_on_a_gpu_a_part_takes_as_long_as_its_kernels():
+    kernels = [SimpleNamespace(name="gemm", duration=3000.0), SimpleNamespace(name="copy", duration=1000.0)]
+    events = [
+        Event(f"{MARK}linear, forward, 9", 0.0, 1.0),
+        Event("aten::linear", 1.0, 5.0, kernels),
+        Event(MARK, 10.0, 1.0),
+    ]
+    place = Place(LINEAR, FORWARD, "9")
+    on_gpu = Recording(events, 1.0, on_gpu=True)
+    assert operators.operators_ms(on_gpu, {place: 10.0}) == {place: 4000.0 / 1e3 / operators.STEPS}
+    assert operators.operators_ms(on_gpu, {place: 0.1}) == {place: 0.1}
+    on_cpu = Recording(events, 1.0, on_gpu=False)
+    assert operators.operators_ms(on_cpu, {place: 9.0}) == {place: pytest.approx(9.0 * 5 / 9)}
+
+
+def test_a_trace_is_in_the_format_that_viewers_read(recorded):
+    with gzip.open(recorded[1], "rt") as file:
+        content = json.load(file)
+    events = content["traceEvents"]
+    assert len(events) > 1000
+    for event in events:
+        assert {"ph", "name", "pid"} <= set(event)
+        if event["ph"] == "X":
+            assert float(event["dur"]) >= 0
+            assert float(event["ts"]) >= 0
+            assert "tid" in event
+        else:
+            assert event["ph"] in "BEbensftMCi"
+    spans = [event for event in events if event.get("tid") == SPANS]
+    assert {"batch norm forward 1", "convolution backward 0", "optimizer"} <= {span["name"] for span in spans}
+    operator = next(event for event in events if event["name"] == "aten::convolution_backward")
+    around = [s for s in spans if s["ts"] <= operator["ts"] < s["ts"] + s["dur"]]
+    assert [span["name"] for span in around] == ["convolution backward 4"]
+
+
+def test_marks_are_read_as_they_were_written():
+    for place in (Place(DATA), Place(BATCH_NORM, FORWARD, "10"), Place(LOSS, BACKWARD)):
+        assert operators.place_of(MARK + ", ".join(place)) == place
+    assert operators.place_of(MARK) is None
+
+
+# For the record
+
+
+def test_a_profile_holds_parts_and_operators(data, tmp_path):
+    trace = tmp_path / "traces" / "naive.json.gz"
+    found = profiling.measure(candidate("naive").found, context(data), 4, trace)
+    whole = sum(p["ms"] for p in found["parts"])
+    assert whole == pytest.approx(found["watched_ms"], rel=0.05)
+    assert all(0 <= p["operators_ms"] <= p["ms"] for p in found["parts"])
+    assert (tmp_path / found["trace"]).is_file()
+    assert json.loads(json.dumps(found)) == found

@@ -1,0 +1,149 @@
+"""The callables that are timed do what their names say, on shared batches and their own state."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import kernels
+from bench.measure.subjects import Workload
+from kernels import Implementation
+from kernels.agreement import make_problem
+
+SHAPE = (8, 3, 6, 6)
+BATCH_BYTES = 8 * 3 * 6 * 6 * 4
+CHANNEL_BYTES = 3 * 4
+
+
+class Spy:
+    """`F.batch_norm` that notes what it was called with, and how often its graphs ran backward."""
+
+    def __init__(self):
+        self.calls = []
+        self.backwards = 0
+        self.implementation = Implementation(name="spy", summary="", batch_norm=self)
+
+    def __call__(self, input, running_mean, running_var, weight=None, bias=None, training=False, *args, **kwargs):
+        tensors = {"input": input, "running_mean": running_mean, "running_var": running_var}
+        tensors |= {"weight": weight, "bias": bias}
+        mode = {"training": training, "graph": torch.is_grad_enabled() and input.requires_grad}
+        self.calls.append(tensors | mode | {"inference": torch.is_inference_mode_enabled()})
+        y = F.batch_norm(input, running_mean, running_var, weight, bias, training, *args, **kwargs)
+        if y.requires_grad:
+            y.register_hook(self._count)
+        return y
+
+    def _count(self, _):
+        self.backwards += 1
+
+
+@pytest.fixture
+def problem():
+    return make_problem(SHAPE)
+
+
+def run(problem, which, iterations):
+    spy = Spy()
+    prepared = Workload(spy.implementation, problem).subject(which)(iterations)
+    before = len(spy.calls)
+    prepared()
+    return spy, before
+
+
+@pytest.mark.parametrize(
+    ("which", "training", "graph", "prepared_calls", "backwards"),
+    [
+        ("training forward", True, True, 0, 0),
+        ("training backward", True, True, 5, 5),
+        ("training both", True, True, 0, 5),
+        ("inference forward", False, False, 0, 0),
+    ],
+)
+def test_each_pass_makes_one_call_per_iteration_in_its_mode(problem, which, training, graph, prepared_calls, backwards):
+    spy, before = run(problem, which, 5)
+    assert len(spy.calls) == 5
+    assert before == prepared_calls  # off the clock
+    assert spy.backwards == backwards
+    assert {(c["training"], c["graph"], c["inference"]) for c in spy.calls} == {(training, graph, not training)}
+
+
+@pytest.mark.parametrize(("which", "moves"), [("training forward", True), ("inference forward", False)])
+def test_only_training_moves_the_running_statistics(problem, which, moves):
+    spy, _ = run(problem, which, 2)
+    for name in ("running_mean", "running_var"):
+        assert torch.equal(spy.calls[0][name], getattr(problem, name)) is not moves
+
+
+def test_backward_asks_for_the_gradients_of_input_weight_and_bias(problem):
+    seen = set()
+
+    def asking(input, running_mean, running_var, weight=None, bias=None, *args, **kwargs):
+        for name, leaf in {"input": input, "weight": weight, "bias": bias}.items():
+            leaf.register_hook(lambda _, name=name: seen.add(name))
+        return F.batch_norm(input, running_mean, running_var, weight, bias, *args, **kwargs)
+
+    Workload(Implementation(name="asking", summary="", batch_norm=asking), problem).subject("training both")(1)()
+    assert seen == {"input", "weight", "bias"}
+
+
+def test_both_sides_share_the_batch_and_nothing_else(problem):
+    one, other = (run(problem, "training forward", 1)[0].calls[0] for _ in range(2))
+    assert one["input"].data_ptr() == other["input"].data_ptr() == problem.input.data_ptr()
+    for name in ("running_mean", "running_var", "weight", "bias"):
+        assert len({t.data_ptr() for t in (one[name], other[name], getattr(problem, name))}) == 3
+
+
+def test_the_problem_is_left_as_it_was(problem):
+    fresh = make_problem(SHAPE)
+    for which in ("training both", "training backward", "inference forward"):
+        run(problem, which, 2)
+    for name in ("input", "running_mean", "running_var", "weight", "bias", "grad_output"):
+        assert torch.equal(getattr(problem, name), getattr(fresh, name))
+
+
+def test_a_block_gets_activation_and_pool():
+    problem = make_problem(SHAPE, activation="sigmoid", pool=2)
+    asked = []
+
+    def block(*args, activation=None, pool=None, **kwargs):
+        asked.append((activation, pool))
+        return F.max_pool2d(torch.sigmoid(F.batch_norm(*args, **kwargs)), pool)
+
+    implementation = Implementation(name="fused", summary="", batch_norm=F.batch_norm, batch_norm_block=block)
+    workload = Workload(implementation, problem)
+    workload.subject("training both")(1)()
+    workload.subject("inference forward")(1)()
+    assert asked == [("sigmoid", 2)] * 2
+
+
+# Bytes kept for the backward
+
+
+def saved(name, **block):
+    return Workload(kernels.load(name), make_problem(SHAPE, **block)).saved_bytes()
+
+
+def test_builtin_keeps_the_batch_and_numbers_per_channel():
+    # weight, mean, 1 / std, and torch keeps hold of both running statistics
+    per_channel, rest = divmod(saved("builtin") - BATCH_BYTES, CHANNEL_BYTES)
+    assert rest == 0
+    assert 3 <= per_channel <= 5
+
+
+def test_naive_keeps_the_centred_batch_once_although_two_operations_need_it():
+    assert BATCH_BYTES < saved("naive") <= BATCH_BYTES + 8 * CHANNEL_BYTES
+
+
+def test_a_block_of_torchs_operations_keeps_the_activation_and_the_places_of_the_maxima_too():
+    places = BATCH_BYTES // 4 // 4 * 8  # a quarter of the pixels, int64
+    more = saved("builtin", activation="sigmoid", pool=2) - saved("builtin")
+    assert more == BATCH_BYTES + places
+
+
+def test_what_is_saved_twice_counts_once():
+    def wasteful(input, *_, **__):
+        x = input * 1
+        return x * x.view(-1).view(x.shape) + 0 * (x * x)
+
+    problem = make_problem(SHAPE)
+    workload = Workload(Implementation(name="wasteful", summary="", batch_norm=wasteful), problem)
+    assert workload.saved_bytes() == BATCH_BYTES

@@ -1,0 +1,111 @@
+"""Who may train: asked once, at LeNet's own shapes, in both modes."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.operations import LENET_SHAPES
+from bench.session import gate as gates
+from bench.session.candidate import Candidate
+from bench.session.gate import Gate
+from kernels import load
+from tests.bench.samples import candidate
+from tests.kernels import dishonest
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The problems that are put, without the time that solving them takes; nobody is ever wrong."""
+    problems = []
+
+    class Exam:
+        def __init__(self, problem):
+            self.problem = problem
+
+        def mark(self, implementation):
+            problems.append((implementation.name, self.problem))
+            return []
+
+    monkeypatch.setattr(gates, "Exam", Exam)
+    return problems
+
+
+def test_every_block_of_lenet_is_asked_for_in_training_and_inference(asked):
+    assert Gate(torch.device("cpu")).why_wrong(candidate("naive")) is None
+    problems = [problem for _, problem in asked]
+    assert [(tuple(p.input.shape), p.training) for p in problems] == [
+        (shape, training) for shape in LENET_SHAPES for training in (True, False)
+    ]
+    for problem in problems:
+        assert problem.activation == "sigmoid"
+        assert problem.pool == (2 if problem.input.dim() == 4 else None)
+        assert (problem.grad_output is not None) == problem.training
+
+
+def test_nobody_is_asked_twice_and_lenet_without_batch_norm_not_at_all(asked):
+    gate = Gate(torch.device("cpu"))
+    for name in ("naive", BASELINE, AA, "naive", PLAIN):
+        assert gate.why_wrong(candidate(name)) is None
+    assert [name for name, _ in asked] == ["naive"] * 8 + [BASELINE] * 8
+
+
+def user(batch_norm):
+    who = candidate("user.py")
+    return dataclasses.replace(who, found=dataclasses.replace(who.found, batch_norm=batch_norm))
+
+
+def zeros(input, *args, **kwargs):
+    return F.batch_norm(input, *args, **kwargs) * 0
+
+
+def cut_off(input, *args, **kwargs):
+    return F.batch_norm(input, *args, **kwargs).detach()
+
+
+@pytest.mark.parametrize(
+    ("batch_norm", "reason"), [(zeros, "wrong: dbias off by "), (cut_off, "wrong: the output has no gradient")]
+)
+def test_what_is_wrong_is_said_and_remembered(monkeypatch, batch_norm, reason):
+    monkeypatch.setattr(gates, "LENET_SHAPES", ((16, 3),))
+    gate, who = Gate(torch.device("cpu")), user(batch_norm)
+    assert gate.why_wrong(who).startswith(reason)
+    assert gate.why_wrong(who).startswith(reason)
+    assert gate.why_wrong(candidate("naive")) is None
+
+
+def test_what_an_implementation_raises_is_raised(monkeypatch):
+    def raising(*_, **__):
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setattr(gates, "LENET_SHAPES", ((16, 3),))
+    with pytest.raises(ZeroDivisionError, match="no such luck"):
+        Gate(torch.device("cpu")).why_wrong(user(raising))
+
+
+def test_the_gate_asks_outsiders_only_and_once():
+    calls = []
+
+    def counted(*arguments, **settings):
+        calls.append(arguments)
+        return F.batch_norm(*arguments, **settings)
+
+    gate = Gate(torch.device("cpu"))
+    outsider = Candidate("counted", dishonest.plug_in(counted))
+    assert outsider.foreign
+    assert gate.neglected(outsider) is None
+    asked = len(calls)
+    assert asked > 10
+    assert gate.neglected(outsider) is None
+    assert len(calls) == asked
+    assert not Candidate("builtin", load("builtin")).foreign
+    assert gate.neglected(Candidate("builtin", load("builtin"))) is None
+
+
+def test_a_row_of_an_outsider_that_neglects_a_duty_says_which():
+    gate = Gate(torch.device("cpu"))
+    reason = gate.why_wrong(Candidate("x", dishonest.plug_in(dishonest.reads_the_mode_off_the_gradients)))
+    assert reason is not None
+    assert reason.startswith("wrong: in call 1 on the same tensors (training, no_grad): ")

@@ -1,0 +1,79 @@
+"""Clocks and torch's own functions: replaced ones are put back, and whoever did it is told."""
+
+import time
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bench.record.records import OK, WRONG
+from bench.session import tampering
+from bench.session.candidate import Candidate
+from bench.session.gate import Gate
+from bench.session.roster import candidates
+from tests.kernels import dishonest
+
+CPU = torch.device("cpu")
+
+REPLACING = """
+{statement}
+from torch.nn import functional as F
+def batch_norm(*arguments, **settings):
+    return F.batch_norm(*arguments, **settings)
+"""
+
+
+def test_nothing_is_replaced_in_this_process():
+    assert tampering.undo() is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("import time; time.perf_counter = lambda: 0.0", "time.perf_counter"),
+        ("import time; time.perf_counter_ns = lambda: 0", "time.perf_counter_ns"),
+        ("import torch; torch.cuda.synchronize = lambda *_: None", "torch.cuda.synchronize"),
+        ("import torch; torch.cuda.Event.elapsed_time = lambda *_: 0.001", "torch.cuda.Event.elapsed_time"),
+        ("import torch.nn.functional as f; f.batch_norm = lambda x, *_, **__: x", "torch.nn.functional.batch_norm"),
+    ],
+)
+def test_a_file_that_replaces_what_measurements_stand_on_is_wrong(tmp_path, statement, told):
+    originals = time.perf_counter, time.perf_counter_ns, torch.cuda.synchronize, F.batch_norm
+    file = tmp_path / "replaces.py"
+    file.write_text(REPLACING.format(statement=statement))
+    found = {c.label: c for c in candidates([f"{file}:batch_norm", "naive"], CPU)}
+    assert (found["replaces.py:batch_norm"].status, found["replaces.py:batch_norm"].unavailable) == (
+        WRONG,
+        f"wrong: replaces {told}",
+    )
+    assert [found[name].status for name in ("naive", "builtin")] == [OK, OK]
+    assert originals == (time.perf_counter, time.perf_counter_ns, torch.cuda.synchronize, F.batch_norm)
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("torch.set_num_threads(torch.get_num_threads() + 1)", "the number of threads"),
+        ("torch.set_float32_matmul_precision('medium')", "float32 matmul precision"),
+        ("torch.backends.cudnn.benchmark = True", "cuDNN's benchmark mode"),
+        ("torch.set_grad_enabled(False)", "whether gradients are on"),
+    ],
+)
+def test_a_file_that_changes_torch_for_everybody_is_wrong(tmp_path, statement, told):
+    before = [get() for get, _ in tampering.SETTINGS.values()]
+    file = tmp_path / "sets.py"
+    file.write_text(REPLACING.format(statement=f"import torch; {statement}"))
+    found = {c.label: c for c in candidates([f"{file}:batch_norm"], CPU)}["sets.py:batch_norm"]
+    assert (found.status, found.unavailable) == (WRONG, f"wrong: changes {told}")
+    assert before == [get() for get, _ in tampering.SETTINGS.values()]
+
+
+def test_who_replaces_a_clock_in_a_call_is_wrong_too():
+    original = time.perf_counter
+
+    def patient(*arguments, **settings):
+        time.perf_counter = lambda: 0.0
+        return F.batch_norm(*arguments, **settings)
+
+    assert Gate(CPU).neglected(Candidate("x", dishonest.plug_in(patient))) == "wrong: replaces time.perf_counter"
+    assert time.perf_counter is original

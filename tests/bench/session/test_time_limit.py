@@ -1,0 +1,65 @@
+"""`--time-limit`: measuring ends before the limit, in good order."""
+
+import argparse
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from bench.session import time_limit
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.fixture
+def handler():
+    """SIGTERM raises here, as in the main job."""
+
+    def interrupt(*_):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def age():
+    return time.time() - psutil.Process().create_time()
+
+
+@pytest.mark.usefixtures("handler")
+def test_the_alarm_rings_and_then_interrupts_what_the_main_thread_waits_for():
+    rung = []
+    reader, _ = os.pipe()
+    time_limit.alarm(age() + time_limit.RESERVE_SECONDS + 0.2, lambda: rung.append(1))
+    with pytest.raises(Interrupted):
+        os.read(reader, 1)  # as a child's answer is waited for
+    assert rung == [1]
+
+
+@pytest.mark.usefixtures("handler")
+def test_a_limit_that_has_passed_rings_at_once():
+    with pytest.raises(Interrupted):  # noqa: PT012 - the alarm may ring before the sleep
+        time_limit.alarm(1, lambda: None)
+        time.sleep(30)
+
+
+@pytest.mark.usefixtures("handler")
+def test_disarmed_it_does_not_ring():
+    disarm = time_limit.alarm(age() + time_limit.RESERVE_SECONDS + 0.1, lambda: None)
+    disarm()
+    time.sleep(0.3)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "25", "1e3"])
+def test_a_limit_that_leaves_no_time_to_measure_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"must be more than the 25 seconds .*, not {text!r}"):
+        time_limit.seconds(text)
+
+
+def test_a_limit_is_a_number_of_seconds():
+    assert time_limit.seconds("560") == 560

@@ -1,0 +1,354 @@
+"""Studies: they answer from their records, are no part of the main job, and one is run when it is named."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from bench import ROOT, report
+from bench.record.labels import PLAIN
+from bench.record.records import ERROR
+from bench.studies import alike, batch_noise, faster, jumps, learning_rates
+from bench.studies.estimates import Averages, copied, estimated_anew, norms
+from bench.studies.registry import studies
+from bench.studies.study import ANEW, TEST_ACCURACY, norm, train_through
+from models.fashion_mnist import EMBEDDED, load
+from models.lenet import lenet
+from models.training import Settings, train
+from tests.bench.samples import IDLE, candidate
+
+
+def add(session, study, point, figures, **changes):
+    """A record of a study's point."""
+    key = {"kind": "study", "study": study, **point, "data": "fashion-mnist", "images": 60_000}
+    facts = {"data": "Test data", "digest": "0000", "seconds": 30.0, "state_before": IDLE, "state_after": IDLE}
+    return session.run.append(key, {"status": "ok", **facts, **figures, **changes}, candidate(point["implementation"]))
+
+
+def epochs(losses, accuracies, seconds=2.0, *, gained=0.0):
+    return [
+        {
+            "number": n,
+            "train_loss": loss,
+            "train_accuracy": 0.5,
+            TEST_ACCURACY: accuracy,
+            ANEW: accuracy + gained,
+            "wall_seconds": seconds,
+        }
+        for n, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True), start=1)
+    ]
+
+
+@pytest.mark.parametrize("study", studies(), ids=lambda s: s.name)
+def test_every_study_names_its_points_and_files(study):
+    for quick in (True, False):
+        points = study.points("cpu_fused", quick)
+        assert points
+        assert all({"implementation", "seed"} <= set(point) for point in points)
+        assert len({str(point) for point in points}) == len(points)
+    assert len({point["seed"] for point in study.points("cpu_fused", False)}) >= 3
+    assert len(study.points("cpu_fused", True)) < len(study.points("cpu_fused", False))
+    assert all(name.startswith(f"study-{study.name}") and name.endswith(".svg") for name in study.plots)
+    assert study.question.endswith("?")
+
+
+def test_names_of_studies_are_their_own():
+    assert len({study.name for study in studies()}) == len(studies())
+
+
+def test_batch_norm_is_stood_for_by_the_first_that_is_there():
+    assert norm([candidate("builtin"), candidate("naive")]).label == "builtin"
+
+
+# Faster
+
+
+def add_trainings(session, gained=0.05):
+    """Batch norm ends worse by 0.02 than without it, and better where statistics are estimated anew."""
+    for seed in range(3):
+        higher = 0.001 * seed
+        point = {"seed": seed, "epochs": 30}
+        good = epochs([0.3 + higher] * 30, [0.7] * 5 + [0.82 + higher] * 25, gained=gained)
+        add(session, "faster", {"implementation": "cpu_fused", **point}, {"epochs": good})
+        slow = epochs([0.6 + higher] * 30, [0.6] * 20 + [0.84 + higher] * 10, seconds=1.0)
+        add(session, "faster", {"implementation": PLAIN, **point}, {"epochs": slow})
+    return session
+
+
+@pytest.fixture
+def trained(session):
+    return add_trainings(session)
+
+
+def test_the_answer_takes_both_claims_apart(trained):
+    text = faster.answer(faster.STUDY.newest(trained.records))
+    assert text == (
+        "**It trains faster**: after 10 epochs the train loss is 0.301 with batch norm and 0.601 without (-0.300"
+        " [-0.302, -0.298]), the test accuracy 0.821 and 0.600. **With running statistics it ends worse**: after 30"
+        " epochs the test accuracy is 0.821 with batch norm and 0.841 without (-0.020 [-0.022, -0.018]). **With"
+        " statistics estimated anew it ends better**: over the training set, for the same weights, they give 0.871"
+        " (0.030 [0.028, 0.032])."
+    )
+    assert faster.STUDY.short(trained.records) == (
+        "It trains faster. With running statistics it ends worse. With statistics estimated anew it ends better"
+    )
+
+
+def test_a_difference_within_the_seeds_is_none(session):
+    add_trainings(session, gained=0.0195)
+    text = faster.answer(faster.STUDY.newest(session.records))
+    assert "**With statistics estimated anew no difference is shown in the end**" in text
+
+
+def test_how_long_it_takes_to_a_goal(trained):
+    good = faster.STUDY.newest(trained.records)
+    assert faster.first_to(good[0], 0.80) == (6, 12.0)
+    assert faster.first_to(good[1], 0.80) == (21, 21.0)
+    assert faster.first_to(good[1], 0.85) is None
+    row = next(line for line in faster.table(good).splitlines() if line.startswith("| to 0.80"))
+    assert [cell.strip() for cell in row.split("|")][2:4] == ["6.0 epochs, 12 s", "21.0 epochs, 21 s"]
+
+
+def test_a_study_has_a_page_with_its_command_and_its_time(trained, folder):
+    failed = {"implementation": "builtin", "seed": 0, "epochs": 30}
+    add(trained, "faster", failed, {}, status=ERROR, reason="RuntimeError: broken")
+    names = {path.name for path in report.build(folder)[0]}
+    assert "study-faster.md" in names
+    text = (folder / "study-faster.md").read_text()
+    assert text.startswith("# Does batch norm train faster, and does it only speed things up?\n\n**It trains faster**")
+    assert "-k faster`: 6 trainings on Test data, 3 minutes, 3 seeds." in text
+    assert "- `builtin`: RuntimeError: broken" in text
+    if "study-faster-loss.svg" in names:  # matplotlib is there
+        assert "](study-faster-loss.svg)" in text
+
+
+def test_records_of_another_kind_of_point_are_passed_over(trained):
+    old = {"implementation": "cpu_fused", "seed": 0, "epochs": 30, "momentum": 0.1}
+    before = faster.STUDY.newest(trained.records)
+    key = {"kind": "study", "study": "faster", **old, "data": "fashion-mnist", "images": 60_000}
+    trained.run.journal.records.insert(0, {**before[0], "key": key, "time": "2020-01-01T00:00:00+00:00"})
+    assert faster.STUDY.newest(trained.records) == before
+
+
+def test_only_the_newest_data_count(trained):
+    point = {"implementation": "cpu_fused", "seed": 0, "epochs": 2}
+    key = {"kind": "study", "study": "faster", **point, "data": "other", "images": 10}
+    outcome = {"status": "ok", "data": "Other data", "seconds": 1.0, "epochs": epochs([1.0, 0.9], [0.1, 0.2])}
+    trained.run.append(key, {**outcome, "state_before": IDLE, "state_after": IDLE}, candidate("cpu_fused"))
+    assert [r["key"]["data"] for r in faster.STUDY.newest(trained.records)] == ["other"]
+
+
+def test_a_training_is_evaluated_with_statistics_anew_and_is_the_same_training():
+    data, settings = load(EMBEDDED, limit=600), Settings(epochs=2, batch_size=100)
+    _, found = train_through(candidate("naive").found, data, settings, lambda _: None)
+    alone = list(train(lenet("naive", seed=0), data, settings))
+    assert [e["train_loss"] for e in found] == [e.train_loss for e in alone]
+    assert [e[TEST_ACCURACY] for e in found] == [e.test_accuracy for e in alone]
+    assert [e[ANEW] for e in found] != [e[TEST_ACCURACY] for e in found]
+    _, without = train_through(None, data, settings, lambda _: None)
+    assert [e[ANEW] for e in without] == [e[TEST_ACCURACY] for e in without]
+
+
+# Learning rates
+
+
+def test_rates_at_which_training_fails_are_counted(session):
+    for rate in (0.1, 1.0, 4.0):
+        for seed in range(3):
+            point = {"seed": seed, "epochs": 2, "lr": rate}
+            good = epochs([0.5, 0.4], [0.6, 0.8], gained=0.1 * (rate == 0.1))
+            add(session, "learning-rates", {"implementation": "cpu_fused", **point}, {"epochs": good})
+            lost = epochs([9.0, float("nan")], [0.3, 0.1]) if rate == 4.0 and seed == 1 else good
+            add(session, "learning-rates", {"implementation": PLAIN, **point}, {"epochs": lost})
+    good = learning_rates.STUDY.newest(session.records)
+    text = learning_rates.answer(good)
+    assert text.startswith("**It does.** After 2 epochs, with batch norm the best rate is 0.1 (test accuracy 0.800)")
+    assert (
+        "with every seed learning, at 0.1, 1 and 4; 0 of 9 trainings learned nothing. Without it the best rate" in text
+    )
+    assert "with every seed learning, at 0.1 and 1; 1 of 9 trainings learned nothing. With statistics" in text
+    assert text.endswith("batch norm's best rate is 0.1 (0.900), and it is as near to that at 0.1.")
+    row = next(line for line in learning_rates.table(good).splitlines() if line.startswith("| 4 "))
+    assert [cell.strip() for cell in row.split("|")][4:7:2] == ["0 of 3", "1 of 3"]
+
+
+# Batch noise
+
+
+def test_deviations_of_batches_are_those_of_independent_draws():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(40_000, 8, generator=generator, dtype=torch.float64) * 3 + 5
+    order = torch.randperm(len(values), generator=generator)
+    for size in (16, 256):
+        found = batch_noise.deviations(values, values.square(), order, size)
+        assert found["mean"] == pytest.approx(1 / size**0.5, rel=0.1)
+        assert found["variance"] == pytest.approx((2 / size) ** 0.5, rel=0.15)
+
+
+def test_moments_are_those_of_what_enters_the_slots():
+    data, model = load(EMBEDDED, limit=40), lenet("naive", seed=0)
+    means, squares = batch_noise.moments_of_images(model, data)["1"]
+    with torch.no_grad():
+        entered = model[0](data.train_images.float() / 255).double()
+    assert torch.allclose(means, entered.mean((2, 3)), atol=1e-6)
+    assert torch.allclose(squares, entered.square().mean((2, 3)), atol=1e-5)
+    assert batch_noise.moments_of_images(model, data)["10"][0].shape == (40, 120)
+    assert model.training
+
+
+def test_the_power_of_the_batch_size_is_found(session):
+    for size in (8, 128, 1024):
+        figures = {"epochs": epochs([0.5], [0.7]), "deviations": {}}
+        figures["deviations"] = {slot: {"mean": size**-0.5, "variance": 2 * size**-0.25} for slot in batch_noise.SLOTS}
+        add(
+            session, "batch-noise", {"implementation": "cpu_fused", "seed": 0, "epochs": 1, "batch_size": size}, figures
+        )
+    good = batch_noise.STUDY.newest(session.records)
+    assert batch_noise.exponent(good, "10", "mean") == pytest.approx(-0.5)
+    assert batch_noise.exponent(good, "1", "variance") == pytest.approx(-0.25)
+    assert batch_noise.answer(good).startswith("**They are, and as large as independent draws make them.**")
+
+
+# Jumps
+
+
+def jumping(swings):
+    """Ten epochs whose accuracy swings by so much, by kind of statistics; all others stay where they are."""
+    ways = dict.fromkeys(jumps.WAYS, 0.0) | swings
+    return [
+        {"number": n, "train_loss": 0.5, "accuracy": {way: 0.8 - by * (n % 2) for way, by in ways.items()}}
+        for n in range(1, 11)
+    ]
+
+
+def test_swings_are_counted_from_where_accuracy_has_settled():
+    accuracies = [0.1, 0.9, 0.8, 0.7, 0.8]
+    record = {"epochs": [{"accuracy": {jumps.ANEW: a}} for a in accuracies]}
+    assert jumps.swing(record, jumps.ANEW) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("anew", "rested", "verdict"),
+    [
+        (0.01, 0.01, "**Because the running statistics belong to older weights**"),
+        (0.01, 0.05, "**Because of the running statistics, which are noisy**"),
+        (0.1, 0.1, "**These trainings don't tell whether"),
+    ],
+)
+def test_the_answer_blames_whoever_swings(session, anew, rested, verdict):
+    for seed in range(3):
+        uneven = 1 + 0.1 * seed
+        swings = {jumps.OURS: 0.1, jumps.ANEW: anew * uneven, jumps.OURS_AT_REST: rested, jumps.LATEST: 0.05 * uneven}
+        point = {"implementation": "cpu_fused", "seed": seed, "epochs": 10}
+        sizes = [{"batch_size": 1, "accuracy": 0.1}, {"batch_size": 256, "accuracy": 0.8}]
+        add(session, "test-jumps", point, {"epochs": jumping(swings), "by_batch_size": sizes})
+    good = jumps.STUDY.newest(session.records)
+    text = jumps.answer(good)
+    assert text.startswith(verdict)
+    assert "moves by 0.100 with the running statistics (momentum 0.1)" in text
+    # The last batch's accuracy is lower in two of the last five epochs, by 0.05, 0.055 and 0.06.
+    assert "cost 0.022 [0.017, 0.027]" in text
+    assert text.endswith("depends on its company: 0.100 in batches of 1, 0.800 in batches of 256.")
+    rows = jumps.table(good).splitlines()
+    assert [line.split("|")[1].strip() for line in rows if line.startswith("| weights at rest")] == [
+        f"weights at rest, momentum {m}" for m in ("0.01", "0.1", "0.5", "1")
+    ]
+    assert any(line.startswith("| 1 ") for line in rows)
+
+
+def test_one_seed_blames_nobody(session):
+    figures = {"epochs": jumping({jumps.OURS: 0.1}), "by_batch_size": []}
+    add(session, "test-jumps", {"implementation": "cpu_fused", "seed": 0, "epochs": 10}, figures)
+    assert jumps.answer(jumps.STUDY.newest(session.records)) == "These trainings are too few or too short to tell."
+
+
+def test_averages_are_those_of_torch_for_every_momentum():
+    data = load(EMBEDDED, limit=600)
+    settings = Settings(epochs=1, batch_size=100)
+    taken_along = lenet("naive", seed=0)
+    averages = Averages(taken_along, (0.1, 0.5, 1.0))
+    list(train(taken_along, data, settings))
+    for momentum, statistics in averages.statistics.items():
+        model = lenet("naive", seed=0)
+        for module in norms(model):
+            module.momentum = momentum
+        list(train(model, data, settings))
+        found = copied(taken_along, "builtin", statistics)
+        assert torch.equal(found[0].weight, model[0].weight)  # the same training
+        for ours, theirs in zip(norms(found), norms(model), strict=True):
+            assert torch.allclose(ours.running_mean, theirs.running_mean, atol=1e-6)
+            assert torch.allclose(ours.running_var, theirs.running_var, rtol=1e-5)
+
+
+def test_averages_at_rest_are_of_one_and_the_same_weights():
+    data, model = load(EMBEDDED, limit=600), lenet("naive", seed=0)
+    anew = estimated_anew(model, "naive", data)
+    averages = jumps.averages_at_rest(copied(anew, "naive"), data, Settings(epochs=1, batch_size=100))
+    slow, last = (averages.statistics[m][0][0] for m in (0.01, jumps.LAST_BATCH))
+    whole = norms(anew)[0].running_mean
+    assert torch.allclose(slow, whole, atol=0.01 * float(whole.abs().max()))
+    assert 0 < float((last - whole).abs().max()) < 0.3 * float(whole.abs().max())
+
+
+def test_statistics_of_the_whole_set_are_those_of_the_weights_of_now():
+    data, model = load(EMBEDDED, limit=1000), lenet("naive", seed=0)
+    double = estimated_anew(model, "naive", data)
+    with torch.no_grad():
+        entered = model[0](data.train_images.float() / 255)
+    assert torch.allclose(double[1].running_mean, entered.mean((0, 2, 3)), atol=1e-5)
+    assert torch.equal(model[1].running_mean, torch.zeros(6))
+
+
+def test_batch_statistics_are_those_of_the_test_batch_down_to_one_image():
+    data, model = load(EMBEDDED, limit=300), lenet("naive", seed=0)
+    expected = copy.deepcopy(model).train()
+    with torch.no_grad():
+        found = expected(data.test_images.float() / 255).argmax(1)
+    wanted = float((found == data.test_labels).float().mean())
+    assert jumps.with_batch_statistics(model, data, len(data.test_images)) == pytest.approx(wanted, abs=0.01)
+    # A single image normalised by itself has nothing left after a linear layer: all get one and the same answer.
+    alone = jumps.with_batch_statistics(model, data, 1)
+    shares = torch.bincount(data.test_labels[: jumps.FEW_IMAGES], minlength=10) / len(data.test_labels)
+    assert min(abs(alone - float(share)) for share in shares) < 1e-6
+
+
+# Alike
+
+
+def test_an_implementation_next_to_itself_is_nowhere_apart_and_another_seed_is():
+    data = load(EMBEDDED, limit=600)
+    for name in ("builtin", "naive"):
+        point = {"implementation": name, "seed": 0, "steps": 5}
+        found = alike.measure(point, candidate(name).found, data, lambda _: None)["apart"]
+        assert [row["step"] for row in found] == [1, 2, 5]
+        distances = [row["weights"] for row in found]
+        assert (min(distances) > 0.1) if name == "builtin" else (max(distances) < 1e-3)
+
+
+def test_distances_are_measured_against_another_seed(session):
+    for seed in (0, 1):
+        for name, distance in (("builtin", 1.0 + seed), ("naive", 0.25), ("cpu_fused", 0.5)):
+            point = {"implementation": name, "seed": seed, "steps": 470}
+            add(session, "alike", point, {"apart": [{"step": 470, "weights": distance, "loss": distance / 10}]})
+    good = alike.STUDY.newest(session.records)
+    assert alike.answer(good).startswith("**They train alike**")
+    assert "`naive` 18.8% [12.5%, 25.0%] and `cpu_fused` 37.5% [25.0%, 50.0%], means and" in alike.answer(good)
+
+
+# The command
+
+
+def collected(*arguments):
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments]
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240).stdout
+
+
+def test_studies_are_collected_when_they_are_named_only():
+    assert "test_study[" not in collected("bench", "--impl", "naive")
+    named = collected("bench/studies", "-k", "faster", "--quick")
+    assert "test_study[faster-" in named
+    assert "test_latency" not in named

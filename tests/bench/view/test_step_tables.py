@@ -1,0 +1,218 @@
+"""`step.md` and `step.csv` out of records, and what of them is in the headline."""
+
+import csv
+import io
+
+import pytest
+
+from bench import report
+from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.records import ERROR, UNAVAILABLE, WRONG
+from bench.view import headline
+from bench.view.step_tables import CSV_HEADERS, comma_separated, page
+from tests.bench.samples import Session, row_of, table
+
+TITLE = "## 256 images of Test data fashion-mnist"
+COLD = {"iterations": 1, "candidate_ns": [8_000, 9_000, 7_000], "baseline_ns": [16_000] * 3, "ratio": [0.5, 0.4, 0.6]}
+GRAPH = {**COLD, "ratio": [0.25, 0.2, 0.3125]}
+BROKEN = {"reason": "RuntimeError: operation not permitted when stream is capturing"}
+
+
+@pytest.fixture
+def stepped(session):
+    """The usual implementations, in no particular order."""
+    session.step(PLAIN, (0.7, 0.69, 0.71))
+    session.step("naive", (1.25, 1.2, 1.3))
+    session.step("cpu_fused", (0.5, 0.48, 0.52))
+    session.step(AA, (1.01, 0.99, 1.02))
+    session.step(BASELINE, (1.0, 1.0, 1.0))
+    return session
+
+
+def csv_rows(records):
+    return {r["implementation"]: r for r in csv.DictReader(io.StringIO(comma_separated(records)), strict=True)}
+
+
+def test_rows_are_baseline_then_aa_then_implementations_then_plain_lenet(stepped):
+    names = [row[0] for row in table(page(stepped.records), TITLE)[1:]]
+    assert names == [BASELINE, AA, "naive", "cpu_fused", PLAIN]
+
+
+def test_what_the_table_says(stepped):
+    rows = table(page(stepped.records), TITLE)
+    assert row_of(rows, "cpu_fused") == {
+        "implementation": "cpu_fused",
+        "step, ms": "5",
+        "examples/sec": "51,200",
+        "ratio to builtin": "0.50 [0.48, 0.52]",
+        "verdict": "faster",
+        "loss": "1.7353",
+        "page faults per step": "0.25",
+        "rounds × iterations": "20 × 1",
+        "ran as": "native",
+    }
+    assert row_of(rows, "naive")["verdict"] == "slower"
+    assert row_of(rows, AA)["verdict"] == "same"
+    assert (row_of(rows, BASELINE)["verdict"], row_of(rows, BASELINE)["ratio to builtin"]) == ("baseline", "1")
+
+
+def test_several_steps_a_round_are_divided(session):
+    session.step("naive", (2.0, 1.9, 2.1), iterations=4)
+    assert row_of(table(page(session.records), TITLE), "naive")["step, ms"] == "5"
+    assert float(csv_rows(session.records)["naive"]["builtin_step_ms"]) == 2.5
+
+
+def test_what_no_system_counts_is_a_dash(session):
+    session.step("naive", page_faults_per_step=None)
+    assert row_of(table(page(session.records), TITLE), "naive")["page faults per step"] == "–"
+
+
+# The answer
+
+
+def test_the_fastest_step_with_batch_norm_is_named_on_top(stepped):
+    text = page(stepped.records)
+    answer = (
+        "The fastest training step is that of `cpu_fused`: 5 ms where `builtin` takes 10 ms, 2.00 [1.92, 2.08] times"
+    )
+    assert answer in text
+    assert text.index(answer) < text.index("| implementation")
+    assert "CUDA graph" not in text.split("| implementation")[0]
+
+
+@pytest.mark.parametrize(("aa", "says"), [((1.0, 0.99, 1.01), "3.0%"), ((1.2, 1.19, 1.21), "42.9%")])
+def test_nobody_is_faster_within_the_noise_or_without_the_whole_interval(session, aa, says):
+    session.step(BASELINE, (1.0, 1.0, 1.0))
+    session.step(AA, aa)
+    session.step("naive", (0.9, 0.85, 1.0))
+    assert f"No training step is faster than `builtin`'s beyond the noise ({says} here)." in page(session.records)
+
+
+def test_plain_lenet_and_aa_win_nothing(session):
+    session.step(PLAIN, (0.5, 0.48, 0.52))
+    session.step(AA, (0.5, 0.48, 0.52))
+    session.step(BASELINE)
+    assert "No implementation's step was compared with `builtin`'s." in page(session.records)
+
+
+def test_the_noise_of_another_run_does_not_count(folder, session):
+    session.step(AA, (1.5, 1.4, 1.6))
+    second = Session(folder, "20260102T000000Z-0000")
+    second.step("naive", (0.9, 0.89, 0.91))
+    assert csv_rows(second.records)["naive"]["verdict"] == "faster"
+    assert csv_rows(second.records)["naive"]["noise_floor"] == "0.03"
+    assert csv_rows(second.records)[AA]["verdict"] == "slower"  # not held to itself
+
+
+# What is not there
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "shown"),
+    [
+        (WRONG, "wrong: output off by 3e-02 (may be 2e-06)", "wrong: output off by 3e-02 (may be 2e-06)"),
+        (ERROR, "RuntimeError: a | b", "RuntimeError: a | b"),
+        (UNAVAILABLE, "needs an NVIDIA GPU", "unavailable"),
+    ],
+)
+def test_a_step_that_was_not_timed_says_why(stepped, status, reason, shown):
+    stepped.failed_step("my_bn.py", status, reason)
+    row = row_of(table(page(stepped.records), TITLE), "my_bn.py")
+    assert row["step, ms"] == shown
+    assert set(list(row.values())[2:]) == {"–"}
+    assert f"**{reason}**" in page(stepped.records)
+    in_csv = csv_rows(stepped.records)["my_bn.py"]
+    assert (in_csv["status"], in_csv["reason"], in_csv["step_ms"]) == (status, reason, "")
+    assert in_csv["run"] == stepped.run.id
+
+
+def test_a_page_of_failures_alone_explains_no_figures(session):
+    session.failed_step("my_bn.py", ERROR, "RuntimeError: broken")
+    text = page(session.records)
+    assert "RuntimeError: broken" in text
+    assert "No implementation's step was compared with `builtin`'s." in text
+    assert "**verdict**" not in text
+
+
+# On a GPU
+
+
+def test_both_clocks_of_a_gpu_are_in_page_and_csv(session):
+    session.step(BASELINE, (1.0, 1.0, 1.0), device_time={"cold": COLD, "graph": GRAPH})
+    session.step("naive", device_time={"cold": COLD, "graph": BROKEN})
+    session.step("triton_fused", device_time={"cold": COLD, "graph": GRAPH})
+    text = page(session.records)
+    _, _, below = text.partition("half of these steps.")
+    rows = table("## GPU\n" + below, "## GPU")
+    assert list(row_of(rows, "triton_fused").values())[1:] == ["8", "0.50 [0.40, 0.60]", "8", "0.25 [0.20, 0.31]"]
+    assert list(row_of(rows, "naive").values())[1:] == ["8", "0.50 [0.40, 0.60]", BROKEN["reason"], "–"]
+    assert row_of(rows, BASELINE)["graph, ratio"] == "1"
+    graph = "As a replayed CUDA graph, that of `triton_fused` is the fastest: 4.00 [3.20, 5.00] times as fast"
+    assert graph in text.split("| implementation")[0]
+    assert float(csv_rows(session.records)["triton_fused"]["device_graph_us"]) == 8.0
+    assert csv_rows(session.records)["naive"]["device_graph_us"] == ""
+
+
+def test_without_a_gpu_the_page_does_not_speak_of_it(stepped):
+    assert "On the device" not in page(stepped.records)
+
+
+# CSV
+
+
+def test_csv_has_unrounded_rows_with_the_same_columns(stepped):
+    stepped.step("tutorial", (1 / 3, 0.3, 0.4))
+    stepped.failed_step("my_bn.py", ERROR, 'with "quotes", and | bars')
+    rows = list(csv.reader(io.StringIO(comma_separated(stepped.records)), strict=True))
+    assert {len(row) for row in rows} == {len(CSV_HEADERS)} == {len(set(CSV_HEADERS))}
+    assert len(rows) == 1 + 5 + 2
+    row = csv_rows(stepped.records)["tutorial"]
+    assert float(row["ratio_to_builtin"]) == 1 / 3
+    assert float(row["step_ms"]) == 3.333333
+    assert float(row["examples_per_s"]) == 256 / 0.003333333
+    assert (row["images"], row["batch_size"], row["dtype"]) == ("60000", "256", "float32")
+
+
+# Other pages
+
+
+def test_other_data_have_a_table_of_their_own(stepped):
+    stepped.step(BASELINE, images=5120, data="other")
+    text = page(stepped.records)
+    assert [row[0] for row in table(text, "## 256 images of Test data other")[1:]] == [BASELINE]
+    assert len(table(text, TITLE)) == 6
+
+
+def headline_row(records, name):
+    return next(line for line in headline.headline(records) if line.implementation == f"`{name}`")
+
+
+def test_the_headline_takes_the_step_in_pairs_where_there_is_one(session):
+    for name, pace in ((BASELINE, 1.0), ("naive", 2.0), ("tutorial", 3.0)):
+        session.training(name, [pace] * 7)
+    assert "single training steps" not in headline.table(session.records)
+    session.step("naive", (2.5, 2.4, 2.6))
+    session.step("naive", (9.0, 9.0, 9.0), images=5120)
+    session.failed_step("tutorial", ERROR, "RuntimeError: broken")
+    session.step("cpu_fused", (0.5, 0.48, 0.52))
+    assert headline_row(session.records, "naive").step_ratio == "2.50 [2.40, 2.60]"
+    assert headline_row(session.records, "tutorial").step_ratio == "3.00 [3.00, 3.00]"
+    fused = headline_row(session.records, "cpu_fused")
+    assert (fused.step_ratio, fused.examples) == ("**0.50 [0.48, 0.52]**", "–")
+    assert "Step time ratio: single training steps in pairs, or whole epochs" in headline.table(session.records)
+
+
+def test_pages_and_the_terminal_get_their_part(stepped):
+    written, digest = report.build(stepped.folder)
+    assert [path.name for path in written] == ["records.jsonl", "step.md", "step.csv", "report.html"]
+    assert "The fastest training step is that of `cpu_fused`" in digest
+    assert "0.50 [0.48, 0.52]" in digest
+
+
+def test_nobody_is_fastest_by_less_than_identical_code_differs(session):
+    session.step(BASELINE)
+    session.step("naive", (0.92, 0.91, 0.93))
+    assert headline_row(session.records, "naive").step_ratio == "**0.92 [0.91, 0.93]**"
+    assert headline_row(session.records, BASELINE).step_ratio == "1"
+    session.step(AA, (1.2, 1.19, 1.21))
+    assert headline_row(session.records, BASELINE).step_ratio == "**1**"
