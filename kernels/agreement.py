@@ -40,6 +40,10 @@ class Deviation:
         return f"{self.quantity} off by {self.error:.0e} (may be {self.tolerance:.0e})"
 
 
+class ExamError(Exception):
+    """The reference side of an exam is no measure: nothing can be judged by it, neither right nor wrong."""
+
+
 class DutyError(Exception):
     """Something other than a number is wrong: shape, type, a changed input, no gradient."""
 
@@ -165,14 +169,19 @@ class Exam:
 
     Args:
         problem: What to solve.
+
+    Raises:
+        ExamError: The reference solution, or ATen's error against it, is no measure of anything.
     """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.solution = reference.solve(problem)
+        self._check_solution()
         # Kept as long as the exam: else a candidate could find the right numbers in memory that was just freed.
         self._answers = attempt(BUILTIN, problem)
         aten = self._errors(self._answers, self.solution.values)
+        self._check_aten(aten)
         self._aten = {quantity: ATEN_MULTIPLE * error for quantity, error in aten.items()}
 
     def mark(self, implementation: Implementation) -> list[Deviation]:
@@ -194,6 +203,34 @@ class Exam:
         floors = self._floors("half" in implementation.differences)
         return [Deviation(q, errors[q], max(floors[q], self._aten[q])) for q in exact]
 
+    def _check_solution(self) -> None:
+        """A problem that is finite has a solution that is, in the types that will hold it."""
+        operands = (value for value in vars(self.problem).values() if isinstance(value, Tensor))
+        finite_operands = all(bool(operand.isfinite().all()) for operand in operands)
+        for quantity, dtype in self._stored().items():
+            exact = self.solution.values[quantity]
+            if finite_operands and not exact.isfinite().all():
+                raise ExamError(f"{quantity} is not finite in float64: nothing can be judged by this problem")
+            if (exact.isfinite() & exact.to(dtype).isinf()).any():
+                raise ExamError(f"{quantity} is too large for {dtype}: nothing can be judged by this problem")
+
+    def _check_aten(self, errors: dict[str, float]) -> None:
+        """Four times ATen's error must be less than the error of zeros, unless roundings alone explain it."""
+        floors = self._floors()
+        for quantity, error in errors.items():
+            if not error <= max(1 / ATEN_MULTIPLE, floors[quantity]):
+                raise ExamError(f"{quantity} of ATen is off by {error:.0e}: nothing can be judged by this problem")
+
+    def _stored(self) -> dict[str, torch.dtype]:
+        """The type that each quantity is stored in."""
+        problem = self.problem
+        like = {"dweight": problem.weight, "dbias": problem.bias}
+        like |= {"running_mean": problem.running_mean, "running_var": problem.running_var}
+        return {
+            quantity: (tensor if (tensor := like.get(quantity)) is not None else problem.input).dtype
+            for quantity in self.solution.values
+        }
+
     def _floors(self, half_statistics: bool = False) -> dict[str, float]:
         x = self.problem.input
         wide = x.dtype
@@ -203,13 +240,10 @@ class Exam:
         # and a kernel may do just that for the two gradients that are sums.
         chain = (x.numel() / x.shape[1]) ** 0.5
         roundings = {"dweight": ROUNDINGS + chain, "dbias": ROUNDINGS + chain}
-        problem = self.problem
-        stored = {"dweight": problem.weight, "dbias": problem.bias}
-        stored |= {"running_mean": problem.running_mean, "running_var": problem.running_var}
         return {
             quantity: roundings.get(quantity, ROUNDINGS) * torch.finfo(wide).eps * self.solution.condition
-            + 2 * torch.finfo((like if (like := stored.get(quantity)) is not None else x).dtype).eps
-            for quantity in self.solution.values
+            + 2 * torch.finfo(dtype).eps
+            for quantity, dtype in self._stored().items()
         }
 
     def _errors(self, found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
@@ -247,4 +281,4 @@ def worst(deviations: list[Deviation]) -> Deviation | None:
     return max(bad, key=lambda d: d.error / max(d.tolerance, 1e-300)) if bad else None
 
 
-__all__ = ["Deviation", "DutyError", "Exam", "Problem", "Solution", "attempt", "make_problem", "worst"]
+__all__ = ["Deviation", "DutyError", "Exam", "ExamError", "Problem", "Solution", "attempt", "make_problem", "worst"]

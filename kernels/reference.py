@@ -172,4 +172,5 @@ def _unpool(a: Tensor, dy: Tensor) -> Tensor:
 
 
 def _largest(x: Tensor) -> float:
-    return float(x.abs().max()) if x.numel() else 0.0
+    """Of the finite values: against a scale of infinity every error would be nothing."""
+    return float(x.abs().nan_to_num(nan=0.0, posinf=0.0).max()) if x.numel() else 0.0

@@ -15,7 +15,7 @@ from bench.record.records import ERROR, OK, WRONG, Record
 from bench.session.candidate import Candidate
 from bench.session.gate import Gate
 from bench.session.messages import packed, unpacked
-from bench.session.outcomes import outcome_of
+from bench.session.outcomes import failure, outcome_of
 from kernels import Implementation
 from kernels.agreement import Exam, worst
 
@@ -54,7 +54,10 @@ def outcome_of_cell(
     verdicts, asked = candidate.child.verdicts, (operation, training)
     if asked not in verdicts:
         seed = secrets.randbits(31)
-        exam = Exam(problem_of(operation, dtype=context.dtype, device=context.device, seed=seed, training=training))
+        try:
+            exam = Exam(problem_of(operation, dtype=context.dtype, device=context.device, seed=seed, training=training))
+        except Exception as error:
+            return failure(error, context.device)
         verdicts[asked] = _verdict_on(candidate.child.ask("solve", packed(exam.problem)), exam, candidate, context)
     return verdicts[asked] or outcome
 

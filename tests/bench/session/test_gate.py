@@ -1,18 +1,25 @@
 """Who may train: asked once, at LeNet's own shapes, in both modes."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from bench.measure import latency as latencies
 from bench.record.labels import AA, BASELINE, PLAIN
-from bench.record.operations import LENET_SHAPES
+from bench.record.operations import LENET_SHAPES, Operation
+from bench.record.records import ERROR, OK
 from bench.session import gate as gates
+from bench.session import latency as cells
 from bench.session.candidate import Candidate
 from bench.session.gate import Gate
-from kernels import load
-from tests.bench.samples import candidate
+from bench.session.latency import outcome_of_cell
+from bench.session.outcomes import outcome_of
+from kernels import duties, load
+from kernels.agreement import ExamError
+from tests.bench.samples import candidate, context
 from tests.kernels import dishonest
 
 
@@ -83,6 +90,33 @@ def test_what_an_implementation_raises_is_raised(monkeypatch):
     monkeypatch.setattr(gates, "LENET_SHAPES", ((16, 3),))
     with pytest.raises(ZeroDivisionError, match="no such luck"):
         Gate(torch.device("cpu")).why_wrong(user(raising))
+
+
+def test_an_exam_that_measures_nothing_is_an_error_and_no_pass(monkeypatch, gate):
+    def refuses(_problem):
+        raise ExamError("dx of ATen is off by inf: nothing can be judged by this problem")
+
+    for module in (gates, latencies, duties):
+        monkeypatch.setattr(module, "Exam", refuses)
+    reason = "ExamError: dx of ATen is off by inf: nothing can be judged by this problem"
+    refused = {"status": ERROR, "reason": reason}
+    for who in (candidate("naive"), Candidate("x", dishonest.plug_in(F.batch_norm))):
+        assert outcome_of(who, context(), gate, dict) == refused
+        operation = Operation((16, 3), "kernel")
+        assert outcome_of_cell(context(), gate, operation, who, "training both") == refused
+
+
+def test_an_exam_of_the_parents_that_measures_nothing_is_an_error(monkeypatch, gate):
+    def refuses(_problem):
+        raise ExamError("nothing can be judged by this problem")
+
+    def ask(*_):
+        return {"status": OK, "candidate_ns": [1], "baseline_ns": [1], "child_seconds": 1.0}
+
+    monkeypatch.setattr(cells, "Exam", refuses)
+    who = dataclasses.replace(candidate("naive"), child=SimpleNamespace(ask=ask, verdicts={}))
+    outcome = outcome_of_cell(context(), gate, Operation((16, 3), "kernel"), who, "training both")
+    assert outcome == {"status": ERROR, "reason": "ExamError: nothing can be judged by this problem"}
 
 
 def test_the_gate_asks_outsiders_only_and_once():
