@@ -27,6 +27,7 @@ ODD_SHAPES = ((16, 5, 1, 1), (3, 7, 5, 9), (6, 33, 8, 8), (64, 37))
 """One pixel, odd sizes, channels that are no multiple of a vector, a matrix."""
 
 SHAPE = (4, 10, 6, 6)
+OPERANDS = ("input", "running_mean", "running_var", "weight", "bias")
 
 
 def neglected(implementation: Implementation, device: torch.device, dtype: torch.dtype = torch.float32) -> str | None:
@@ -82,6 +83,13 @@ def _unseen(
     yield "mean 1e4 and std 1", make((32, 6, 8, 8), mean=1e4, std=1.0)
 
 
+def _hold_up(device: torch.device) -> None:
+    """Let the queue of the device wait: another stream, if it doesn't wait for ours, sees what was there before."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda._sleep(SLEEP_CYCLES)
+
+
 def _on_the_same_tensors(
     implementation: Implementation, device: torch.device, dtype: torch.dtype, training: bool, gradients: bool
 ) -> str | None:
@@ -96,16 +104,17 @@ def _on_the_same_tensors(
     for call in range(1, CALLS + 1):
         seed = SEED + call
         problem = make_problem(SHAPE, device=device, dtype=dtype, seed=seed, training=training, backward=gradients)
-        if device.type == "cuda":  # so that another stream, if it doesn't wait for ours, sees the old content
-            torch.cuda._sleep(SLEEP_CYCLES)
-        for name in ("input", "running_mean", "running_var", "weight", "bias"):
-            fresh = getattr(problem, name)
-            if name not in held:
-                held[name] = fresh.clone().requires_grad_(gradients and not name.startswith("running"))
-            elif not (training and name.startswith("running")):
-                held[name].data.copy_(fresh)
-        mean, var = held["running_mean"].clone(), held["running_var"].clone()
-        exam = Exam(replace(problem, running_mean=mean, running_var=var))
+        if training and held:
+            mean, var = held["running_mean"].clone(), held["running_var"].clone()
+            problem = replace(problem, running_mean=mean, running_var=var)
+        exam = Exam(problem)  # before the device is held up: it waits for it
+        fresh: dict[str, Tensor] = {name: getattr(problem, name) for name in OPERANDS}
+        if not held:
+            for name, tensor in fresh.items():
+                held[name] = torch.zeros_like(tensor).requires_grad_(gradients and not name.startswith("running"))
+        _hold_up(device)
+        for name, tensor in fresh.items():
+            held[name].data.copy_(tensor)
         with torch.set_grad_enabled(gradients):
             y = function(*held.values(), training, problem.momentum, problem.eps)
         at_once = y.detach().clone()

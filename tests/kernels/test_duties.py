@@ -1,12 +1,14 @@
 """Who must be caught although the timed problem's answers are right, and who must not."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from kernels import load, names
+from kernels import duties, load, names
 from kernels.agreement import DutyError, Exam, attempt, make_problem, worst
 from kernels.contract import compose
 from kernels.duties import neglected
@@ -56,6 +58,45 @@ def assert_nothing_neglected(implementation):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_work_on_another_stream_is_caught():
     assert neglected(dishonest.plug_in(dishonest.works_on_another_stream), torch.device("cuda"))
+
+
+class Operators(TorchDispatchMode):
+    """Notes every operator that runs."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_between_the_sleep_and_the_call_nothing_waits_for_the_device(monkeypatch, training, gradients):
+    seen, fresh = [], []
+
+    def hold_up(_device):
+        seen.append("hold up")
+
+    def batch_norm(x, *rest):
+        if seen:
+            fresh.append(x.detach().clone())
+        seen.append("call")
+        return honest(x, *rest)
+
+    monkeypatch.setattr(duties, "_hold_up", hold_up)
+    with Operators(seen):
+        implementation = dishonest.plug_in(batch_norm)
+        assert duties._on_the_same_tensors(implementation, CPU, torch.float32, training, gradients) is None
+    starts, calls = ([n for n, what in enumerate(seen) if what == name] for name in ("hold up", "call"))
+    assert len(starts) == len(calls) == duties.CALLS
+    for start, call in zip(starts, calls, strict=True):
+        between = seen[start + 1 : call]
+        assert between.count("aten.copy_.default") == len(duties.OPERANDS)
+        assert set(between) <= {"aten.copy_.default", "aten.detach.default", "aten.clone.default"}
+    assert not any(torch.equal(before, after) for before, after in itertools.pairwise(fresh))
 
 
 def test_a_view_of_the_input_is_no_output_even_where_its_numbers_are_right():
