@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter_ns
@@ -33,6 +34,13 @@ ENGINE = "autograd::engine::evaluate_function"
 """Autograd's own event around each node of the backward. The marks are in it, so it belongs to no one part."""
 
 NO_OPERATORS = (ENGINE, "[")  # the profiler's notes on memory have brackets
+
+RUNTIME = re.compile(
+    r"(cuda|cu|hip)[A-Z]\w*$|Driver Compiler|Buffer Flush|Instrumentation|Resource$|Runtime Triggered Module Loading"
+    r"|Lazy Function Loading|Command Buffer Full|Activity Buffer Request|UVM Activity Init"
+)
+"""What CUDA, HIP and CUPTI do for an operator. Their time is the operator's. So are the kernels, which torch has noted
+there already; torch 2.11 notes some a second time here, by an id that happens to be the same."""
 
 SPANS = "parts of the step"
 """The row of our own spans in a trace."""
@@ -98,7 +106,7 @@ def placed(events: Iterable[Any]) -> Iterator[tuple[Place, Any]]:
     for event in events:
         if event.name.startswith(MARK):
             place = place_of(event.name)
-        elif place and not event.name.startswith(NO_OPERATORS):
+        elif place and not event.name.startswith(NO_OPERATORS) and not RUNTIME.match(event.name):
             yield place, event
 
 
@@ -148,6 +156,7 @@ def rows(recording: Recording) -> list[dict[str, Any]]:
         row = found.setdefault(key, {"calls": 0, "self_us": 0.0, "bytes": 0, "kernels": {}})
         row["calls"] += 1
         row["self_us"] += operator.self_cpu_time_total
+        row["self_us"] += sum(call.cpu_time_total for call in operator.cpu_children if RUNTIME.match(call.name))
         row["bytes"] += max(0, operator.cpu_memory_usage, operator.device_memory_usage)
         for kernel in operator.kernels:
             launches, us = row["kernels"].get(kernel.name, (0, 0.0))

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import EventList, FunctionEvent
 from torch.nn import functional as F
 
 from bench.measure import operators, profiling
@@ -234,6 +236,43 @@ def test_on_a_gpu_a_part_takes_as_long_as_its_kernels():
     assert operators.operators_ms(on_gpu, {place: 0.1}) == {place: 0.1}
     on_cpu = Recording(events, 1.0, on_gpu=False)
     assert operators.operators_ms(on_cpu, {place: 9.0}) == {place: pytest.approx(9.0 * 5 / 9)}
+
+
+def parsed(launched, legacy=False):
+    """An operator that launches a kernel, as torch makes events of what Kineto saw on a GPU, and places it."""
+
+    def event(number, name, start, end, *, device_type=DeviceType.CPU, thread=1):
+        return FunctionEvent(number, name, thread, start, end, device_type=device_type, use_device="cuda")
+
+    # A call to the driver that no operator made has an id that is an operator's too: torch 2.11 adds its kernels.
+    mark, end = event(1, f"{MARK}batch norm, forward, 1", 0, 1), event(2, MARK, 100, 101)
+    outer, operator = event(3, "MyBatchNorm", 5, 60), event(4, "aten::mul", 10, 50)
+    calls = [event(5 + n, name, 20 + n, 21 + n) for n, name in enumerate(launched)]
+    alone = event(4, "cudaDeviceSynchronize", 70, 80)
+    overhead = event(9, "Activity Buffer Request", 62, 90, thread=0)
+    for who in (operator, *([alone] if legacy else [])):
+        who.append_kernel("vectorized_mul", 0, 3000.0)
+    events = EventList([mark, outer, operator, *calls, overhead, alone, end], use_device="cuda")
+    events._build_tree()
+    assert all(call.cpu_parent is operator for call in calls)
+    return Recording(sorted(events, key=lambda e: e.time_range.start), 1.0, on_gpu=True)
+
+
+LAUNCHES = ["cudaLaunchKernel", "cuLaunchKernelEx", "hipLaunchKernel", "cudaMemcpyAsync", "Lazy Function Loading"]
+
+
+@pytest.mark.parametrize("legacy", [True, False], ids=["torch 2.11", "torch 2.15"])
+def test_calls_of_the_runtime_are_no_operators_and_their_time_is_their_operators(legacy):
+    place, recording = Place(BATCH_NORM, FORWARD, "1"), parsed(LAUNCHES, legacy)
+    rows = {row["operator"]: row for row in operators.rows(recording)}
+    assert set(rows) == {"MyBatchNorm", "aten::mul"}
+    assert rows["aten::mul"]["self_us"] * operators.STEPS == 40
+    assert rows["MyBatchNorm"]["self_us"] * operators.STEPS == 55 - 40
+    kernels = [kernel for row in rows.values() for kernel in row["kernels"]]
+    assert kernels == [{"name": "vectorized_mul", "launches": 1 / operators.STEPS, "device_us": 3000 / operators.STEPS}]
+    assert operators.kernel_ms(recording) == {place: 3.0 / operators.STEPS}
+    assert operators.busy_share(recording) == {place: pytest.approx(55 / 99)}
+    assert operators.batch_norm_operators(rows.values())["own"] == ["aten::mul", "MyBatchNorm"]
 
 
 def test_a_trace_is_in_the_format_that_viewers_read(recorded):
