@@ -54,16 +54,15 @@ def measure(
     clocks: dict[str, Callable[[Subject, torch.device], Callable[[], float]]]
     clocks = {"cold": functools.partial(_cold, sleep_cycles=sleep)} | ({"graph": replay} if captured else {})
     outcome: dict[str, Any] = {}
-    with torch.cuda.device(device):
-        for name, clock in clocks.items():
-            try:
-                rounds = _in_pairs([clock(side, device) for side in (candidate, baseline)], seed)
-            except Exception as error:  # the wall time of this cell is good all the same
-                torch.cuda.synchronize(device)
-                outcome[name] = {"reason": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"}
-                continue
-            ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
-            outcome[name] = {**asdict(rounds), "ratio": [ratio.value, ratio.low, ratio.high]}
+    for name, clock in clocks.items():
+        try:
+            rounds = _in_pairs([clock(side, device) for side in (candidate, baseline)], seed)
+        except Exception as error:  # the wall time of this cell is good all the same
+            torch.cuda.synchronize(device)
+            outcome[name] = {"reason": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"}
+            continue
+        ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
+        outcome[name] = {**asdict(rounds), "ratio": [ratio.value, ratio.low, ratio.high]}
     return outcome
 
 
@@ -102,10 +101,11 @@ def _cold(subject: Subject, device: torch.device, sleep_cycles: int) -> Callable
 
     def sample() -> float:
         run = subject(1)
-        torch.cuda.synchronize(device)
-        torch.cuda._sleep(sleep_cycles)
-        sweep.zero_()
-        return _between_events(run)
+        with torch.cuda.device(device):  # where events are recorded and the sleep is queued
+            torch.cuda.synchronize(device)
+            torch.cuda._sleep(sleep_cycles)
+            sweep.zero_()
+            return _between_events(run)
 
     return sample
 
@@ -116,15 +116,16 @@ def replay(subject: Subject, device: torch.device) -> Callable[[], float]:
     The subject prepares each sample anew, off the clock: what it writes into the tensors that were captured is what
     the replays read.
     """
-    beside = torch.cuda.Stream(device)
+    beside, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
     beside.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(beside):
+    with torch.cuda.device(device), torch.cuda.stream(beside):
         for _ in range(WARM_UP):
             subject(1)()
     torch.cuda.current_stream(device).wait_stream(beside)
     run = subject(1)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Around the graph's own stream: where a capture fails, torch 2.11 doesn't put back the stream that was current. And
+    # its default one belongs to the device of the first capture.
+    with torch.cuda.device(device), torch.cuda.stream(beside), torch.cuda.graph(graph, stream=beside):
         run()
 
     def sample() -> float:
@@ -133,9 +134,10 @@ def replay(subject: Subject, device: torch.device) -> Callable[[], float]:
                 graph.replay()
 
         subject(1)
-        torch.cuda.synchronize(device)
-        torch.cuda._sleep(SLEEP_CYCLES)
-        return _between_events(replays) / REPLAYS
+        with torch.cuda.device(device):
+            torch.cuda.synchronize(device)
+            torch.cuda._sleep(SLEEP_CYCLES)
+            return _between_events(replays) / REPLAYS
 
     return sample
 

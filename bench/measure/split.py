@@ -27,7 +27,7 @@ class Clock:
     """Notes when each part of a step begins: by the host's clock, on a GPU by events in its stream."""
 
     def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
+        self._device, self._on_gpu = device, device.type == "cuda"
         self._seen: list[tuple[Place | None, Any]] = []
 
     def __call__(self, place: Place | None) -> None:
@@ -35,7 +35,7 @@ class Clock:
         moment: Any = perf_counter_ns()
         if self._on_gpu:
             moment = torch.cuda.Event(enable_timing=True)
-            moment.record()
+            moment.record(torch.cuda.current_stream(self._device))
         self._seen.append((place, moment))
 
     def milliseconds(self) -> dict[Place, float]:
