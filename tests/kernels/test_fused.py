@@ -36,6 +36,11 @@ class Fused:
         """The largest error of any quantity, relative to the scale of its reference."""
         return max(deviation.error for deviation in Exam(problem).mark(self.implementation))
 
+    @property
+    def rounding(self) -> float:
+        """What `worst_error` may be: on a GPU the division, the root and exp are off by two units each."""
+        return 1e-6 if self.device.type == "cpu" else 16 * torch.finfo(torch.float32).eps
+
 
 @pytest.fixture(params=["triton_fused", "cpu_fused"])
 def fused(request):
@@ -82,7 +87,7 @@ each_layout = pytest.mark.parametrize("layout", [lambda p: p, channels_last], id
 @each_block
 @pytest.mark.parametrize("shape", [(2, 3, 12, 10), SPLIT], ids=["small", "split"])
 def test_digits_are_kept_however_far_the_mean_is(fused, shape, block, mean, std):
-    assert fused.worst_error(fused.problem(shape, mean=mean, std=std, **block)) <= 1e-6
+    assert fused.worst_error(fused.problem(shape, mean=mean, std=std, **block)) <= fused.rounding
 
 
 @pytest.mark.usefixtures("divided")
@@ -90,7 +95,7 @@ def test_digits_are_kept_however_far_the_mean_is(fused, shape, block, mean, std)
 @pytest.mark.parametrize("block", [{}, SIGMOID], ids=["batch norm", "block"])
 @pytest.mark.parametrize("shape", [(64, 21), (300, 40)], ids=["small", "split"])
 def test_digits_are_kept_in_a_matrix(fused, shape, block, mean, std):
-    assert fused.worst_error(fused.problem(shape, mean=mean, std=std, **block)) <= 1e-6
+    assert fused.worst_error(fused.problem(shape, mean=mean, std=std, **block)) <= fused.rounding
 
 
 @pytest.mark.usefixtures("divided")
@@ -99,7 +104,7 @@ def test_an_outlier_in_the_first_tile_costs_no_digits(fused, layout):
     problem = layout(fused.problem(SPLIT, std=1.0))
     x = problem.input.clone()
     x[0, :, 0, 0] = 1e4
-    assert fused.worst_error(replace(problem, input=x)) <= 1e-6
+    assert fused.worst_error(replace(problem, input=x)) <= fused.rounding
 
 
 @pytest.mark.usefixtures("divided")
