@@ -43,6 +43,9 @@ OPERATIONS = [Operation(shape, "kernel") for shape in LENET_SHAPES]
 TRUTHS = {"idle": (1.02, 1.05), "one core busy": (1.10,)}
 """Really slower by these factors, on each condition of the machine."""
 
+COMPARISONS = GROUPS * sum(AA_IN_A_GROUP + OTHERS_IN_A_GROUP * len(factors) for factors in TRUTHS.values())
+"""Of a whole calibration."""
+
 SEED = 20150215
 BUSY = "while True: pass"
 
@@ -147,7 +150,6 @@ def main(arguments: list[str] | None = None) -> int:
             run = Run(Journal(folder), environment.conditions(device) | {"quick": False}, resume=False)
             calibrate(run, options.groups, lambda line: print(line, file=sys.stderr))
             report.build(folder)
-            report.build_index(folder.parent)
         finally:
             lock.release()
     except RecordsError as error:

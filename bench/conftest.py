@@ -50,6 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.help:
         return
+    # Its table has a screen for every few rows of ours; who wants it says --benchmark-verbose.
+    option.benchmark_quiet = not option.benchmark_verbose
     if interpreted():
         raise pytest.UsageError("TRITON_INTERPRET is set: Triton's interpreter is for correctness, unset it to measure")
     try:
@@ -235,13 +237,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecordsWarning)  # said when the folder was opened
         try:
-            written, digest = report.build(folder)
-            written += [report.build_index(folder.parent)]
+            written, digest = report.build(folder, config.stash[RUN].id)
         except RecordsError as error:
             terminalreporter.write_line(f"{error}; `python -m bench.report` makes the tables once it can")
             return
     terminalreporter.section("bnbench")
     terminalreporter.write_line(digest)
     terminalreporter.write_line("")
-    for path in written:
-        terminalreporter.write_line(f"wrote {os.path.relpath(path)}")
+    terminalreporter.write_line(f"{os.path.relpath(folder)}: {tables.counted(len(written) - 1, 'page')} and {FILE}")

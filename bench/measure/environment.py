@@ -43,13 +43,38 @@ def cores() -> int:
 
 
 def machine(device: torch.device) -> str:
-    """The name of the results folder: `cpu-amd-epyc-7b13-2c`, `cuda-nvidia-h200`."""
+    """The name of the results folder: `cpu-amd-epyc-7b13-2c`, `cpu-amd-zen3-2c`, `cuda-nvidia-h200`."""
     kind = "rocm" if device.type == "cuda" and torch.version.hip else device.type
-    name = device_name(device)
+    return machine_name(kind, device_name(device), processor(), cores())
+
+
+def machine_name(kind: str, name: str, model: str, cores: int) -> str:
+    """The same out of a record's conditions: device, device_name, processor and cores.
+
+    A brand without a number ("AMD EPYC", as virtual machines have it) stands for many processors: it gets its
+    microarchitecture, or else family and model.
+    """
     if kind == "cpu":
         name = re.sub(r"\(r\)|\(tm\)|\bcpu\b|\b\d+-core\b|\bprocessor\b|@.*", " ", name, flags=re.I)
-        name += f" {cores()}c"
+        if not re.search(r"\d", name) and len(numbers := model.split()) >= 2:
+            family, number = int(numbers[0]), int(numbers[1])
+            zen = zen_generation(family, number) if "amd" in name.lower() else None
+            name = f"amd zen{zen}" if zen else f"{name} f{family}m{number}"
+        name += f" {cores}c"
     return re.sub(r"[^a-z0-9]+", "-", f"{kind} {name}".lower()).strip("-")
+
+
+def zen_generation(family: int, model: int) -> int | None:
+    """AMD's Zen 1 to 5 by family and model, as Linux tells them apart (arch/x86/kernel/cpu/amd.c)."""
+    generations = {
+        0x17: (((0x00, 0x2F), (0x50, 0x5F)), 1, 2),
+        0x19: (((0x00, 0x0F), (0x20, 0x5F)), 3, 4),
+        0x1A: (((0x00, 0x2F), (0x40, 0x4F), (0x60, 0x7F)), 5, None),
+    }
+    if family not in generations:
+        return None
+    ranges, inside, outside = generations[family]
+    return inside if any(low <= model <= high for low, high in ranges) else outside
 
 
 @functools.cache

@@ -172,4 +172,5 @@ def fastest(ratios: Mapping[str, Ratio | None], floor: float, baseline: str) -> 
         return set()
     known[baseline] = Ratio(1.0, 1.0, 1.0)
     least = min(known.values(), key=lambda ratio: ratio.value)
-    return {name for name, ratio in known.items() if ratio.low * (1 - floor) <= least.high}
+    slower = {name for name, ratio in known.items() if verdict(ratio, floor) == SLOWER}
+    return {name for name, ratio in known.items() if ratio.low * (1 - floor) <= least.high} - slower

@@ -12,6 +12,7 @@ from torch import nn
 from bench.measure.figures import Figures
 from bench.record.labels import PLAIN
 from bench.record.records import OK, Record
+from bench.record.runs import of_one_run
 from bench.session.candidate import Candidate
 from bench.studies.estimates import estimated_anew, norms
 from bench.view import tables
@@ -61,17 +62,14 @@ class Study:
         return f"study-{self.name}.md"
 
     def newest(self, records: list[Record]) -> list[Record]:
-        """Its good records of the newest one's data and kind of point, in the order of their keys' first appearance."""
-        own = [r for r in records if r["key"]["study"] == self.name and r["status"] == OK]
-        if not own:
-            return []
-        last = max(reversed(own), key=lambda r: str(r["time"]))
-        names = ("data", "images")
-        return [
-            r
-            for r in own
-            if r["key"].keys() == last["key"].keys() and all(r["key"][name] == last["key"][name] for name in names)
-        ]
+        """Its good records of the newest run that has any, in the order of their keys' first appearance."""
+        own = self.run(records)
+        return [r for r in own if r["status"] == OK and r["key"].keys() == own[-1]["key"].keys()]
+
+    def run(self, records: list[Record]) -> list[Record]:
+        """All records of its newest run, on one data set."""
+        own = [r for r in records if r["kind"] == "study" and r["key"]["study"] == self.name]
+        return of_one_run(own, ("data", "images"))
 
     def short(self, records: list[Record]) -> str:
         """What is bold in the answer; empty without records."""

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from bench.record.labels import AA, BASELINE, PLAIN, row_order
 from bench.record.operations import BOTH
-from bench.record.records import OK, Record, latest
+from bench.record.records import OK, Record
+from bench.record.runs import main_run
 from bench.stats.ratios import Ratio, fastest
 from bench.view import latency_tables, step_tables, training_tables, trainings
 from bench.view.latency_tables import floors, verdict_of
@@ -73,14 +74,11 @@ class Figures:
 
 def figures(records: list[Record]) -> dict[str, Figures]:
     """Of each implementation that has any, in the order of the tables."""
-    latency = latest([r for r in records if r["kind"] == "latency"])
-    identical, steps = floors(latency), step_tables.by_implementation(records)
-    configurations = trainings.configurations([r for r in records if r["kind"] == "epoch"])
-    groups: dict[str, list[trainings.Training]] = {}
-    if configurations:
-        _, longest = max(configurations, key=lambda c: (c[0]["epochs"], c[0]["images"]))
-        groups = trainings.by_implementation(trainings.trainings(longest))
-    everyone = {r["implementation"]: r for r in records if r["kind"] in ("latency", "epoch", "step")}
+    run = main_run(records)
+    latency, epochs, steps_taken = (run.get(kind, []) for kind in ("latency", "epoch", "step"))
+    identical, steps = floors(latency), step_tables.by_implementation(steps_taken)
+    groups = trainings.by_implementation(trainings.trainings(epochs)) if epochs else {}
+    everyone = {r["implementation"]: r for r in [*latency, *epochs, *steps_taken]}
     found = {name: Figures(record) for name, record in sorted(everyone.items(), key=lambda item: row_order(item[1]))}
     for record in latency:
         if record["status"] == OK and all(record["key"][name] == value for name, value in HEADLINE.items()):
@@ -90,10 +88,7 @@ def figures(records: list[Record]) -> dict[str, Figures]:
     for name, one in found.items():
         one.done = [t for t in groups.get(name, []) if t.complete]
         if name in steps:
-            same = [
-                r for r in latest(records) if r["kind"] == "step" and r["key"]["images"] == steps[name]["key"]["images"]
-            ]
-            one.step, one.step_floor = Ratio(*steps[name]["ratio"]), step_tables.floor_of(steps[name], same)
+            one.step, one.step_floor = Ratio(*steps[name]["ratio"]), step_tables.floor_of(steps[name], steps_taken)
         elif one.done:
             one.step, one.step_floor = trainings.speed_ratio(groups, name), trainings.speed_floor(groups)
     return {n: f for n, f in found.items() if n != AA and (f.block or f.done or n in steps)}
@@ -123,7 +118,7 @@ def headline(records: list[Record]) -> list[Line]:
 
 
 def winners(found: dict[str, Figures]) -> tuple[set[str], set[str]]:
-    """Who is fastest at the block and who at a step, or not to be told from the fastest.
+    """Who is fastest at the block and who at a step, or statistically tied with the fastest.
 
     Only batch norms take part, and nobody wins where nobody was compared with the baseline.
     """
@@ -146,7 +141,7 @@ def sentence(records: list[Record]) -> str:
     told = []
     for what, best, of in zip(whats, winners(found), ratios, strict=True):
         if best:
-            apart = ", not to be told apart" if len(best) > 1 else ""
+            apart = " (statistically tied)" if len(best) > 1 else ""
             told.append(f"Fastest at {what}: {ratios_listed([n for n in found if n in best], of)}{apart}.")
     if not told:
         return ""
@@ -164,10 +159,11 @@ def table(records: list[Record]) -> str:
     lines = headline(records)
     if not lines:
         return ""
-    data = next((r["data"] for r in reversed(records) if r["kind"] == "epoch"), NONE)
+    run = main_run(records)
+    trained = f"; training: {run['epoch'][-1]['data']}" if "epoch" in run else ""
     return (
         markdown(HEADERS, lines, left=2)
-        + f"\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward; training: {data}."
-        " Ratios with 95 % intervals; below 1 is faster; bold: the fastest batch norm, or not to be told from it."
-        + (STEP_NOTE if step_tables.by_implementation(records) else "")
+        + f"\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward{trained}."
+        " Ratios with 95 % intervals; below 1 is faster; **bold**: fastest batch norm, or statistically tied with it."
+        + (STEP_NOTE if "step" in run else "")
     )

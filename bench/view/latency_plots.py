@@ -35,7 +35,7 @@ def sentence(records: list[Record]) -> str:
         told.append(f"`{name}` is {tables.listed(parts)} of {len(cells)} cells")
     if not told:
         return f"Nothing was compared with `{BASELINE}`."
-    return f"{_winners(records, identical)}\n\nAgainst `{BASELINE}`: {'; '.join(told)}."
+    return "\n\n".join(filter(None, [_winners(records, identical), f"Against `{BASELINE}`: {'; '.join(told)}."]))
 
 
 def _winners(records: list[Record], identical: dict[str, dict[str, Ratio]]) -> str:
@@ -44,9 +44,11 @@ def _winners(records: list[Record], identical: dict[str, dict[str, Ratio]]) -> s
         cells.setdefault(latency_tables.cell_of(record), {})[record["implementation"]] = record
     wins = Counter(name for group in cells.values() for name in latency_tables.winners(group, identical))
     ranked = sorted((n for n in (BASELINE, *contenders(records)) if wins[n]), key=lambda n: -wins[n])
-    shares = tables.listed([f"`{name}` in {wins[name]}" for name in ranked])
-    told = f"**Of {len(cells)} cells the fastest, or not to be told from it, is {shares}.**"
-    first = ranked[0]
+    if not ranked:
+        return ""
+    first, *others = ranked
+    told = f"**`{first}` is fastest or tied in {wins[first]} of {len(cells)} cells**"
+    told += f", {tables.listed([f'`{name}` in {wins[name]}' for name in others])}." if others else "."
     ratios = [r["ratio"][0] for r in plotted(records) if r["implementation"] == first]
     if ratios:
         least, most = (tables.significant(value, 2) for value in (min(ratios), max(ratios)))

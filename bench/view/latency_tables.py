@@ -88,7 +88,7 @@ def verdict_of(record: Record, identical: dict[str, dict[str, Ratio]]) -> str:
 
 
 def winners(cells: dict[str, Record], identical: dict[str, dict[str, Ratio]]) -> set[str]:
-    """Who is fastest at an operation and pass, or not to be told from the fastest.
+    """Who is fastest at an operation and pass, or statistically tied with the fastest.
 
     Args:
         cells: By implementation.
@@ -114,7 +114,7 @@ def page(records: list[Record], answer: str = "") -> str:
             narrow=NARROW,
         ),
         "## Ratios at a glance",
-        "Time / `builtin`'s time and the verdict; bold: the fastest of a row, or not to be told from it.",
+        "Time / `builtin`'s time and the verdict; bold: fastest of a row, or statistically tied with it.",
         summary(records, identical),
         "## Every cell",
     ]
@@ -165,7 +165,7 @@ def summary(records: list[Record], identical: dict[str, dict[str, Ratio]], *, te
             label = f"{operation.shape_text} {operation.kind}, {which}"
             best = winners(cells, identical)
             row = {BASELINE: _time(cells.get(BASELINE)), **{name: _ratio(cells.get(name), identical) for name in names}}
-            marked = [mark(text, name in best) for name, text in row.items()]
+            marked = [mark(text, name in best and name in cells) for name, text in row.items()]
             rows.append([label if dtype == "float32" else f"{label}, {dtype}", *marked])
     headers = ["operation", "builtin, µs", *names]
     return tables.plain_text(headers, rows) if terminal else markdown(headers, rows)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from bench.record.labels import BASELINE, row_order
 from bench.record.operations import BOTH
-from bench.record.records import FILE, OK, Record, latest
+from bench.record.records import FILE, OK, Record
+from bench.record.runs import newest
 from bench.view import latency_plots, profile_tables, roofline_tables, step_tables, tables, training_plots
 from bench.view import report_charts as charts
 from bench.view.charts import Chart
@@ -74,33 +75,31 @@ class Study(NamedTuple):
     charts: Mapping[str, Chart]
 
 
-def page(records: list[Record], studies: Iterable[Study] = ()) -> str:
+def page(kinds: Mapping[str, list[Record]], studies: Iterable[Study] = ()) -> str:
     """The whole file; empty without records that it could show.
 
     Args:
-        records: All of a machine's folder.
+        kinds: By kind, records that may share a table.
         studies: Those that have an answer.
     """
     from bokeh.embed import file_html
     from bokeh.resources import INLINE
     from jinja2 import Template
 
-    newest = latest(records)
-    kinds = {kind: [r for r in newest if r["kind"] == kind] for kind in ("latency", "step", "profile", "study")}
-    epochs = [r for r in records if r["kind"] == "epoch"]
+    latency, steps, epochs, profiles = (kinds.get(kind, []) for kind in ("latency", "step", "epoch", "profile"))
     sections = [
-        *_latency(kinds["latency"]),
-        *_steps(kinds["step"]),
+        *_latency(latency),
+        *_steps(steps),
         *_training(epochs),
-        *_profile(kinds["profile"]),
-        *_roofline(kinds["latency"]),
+        *_profile(profiles),
+        *_roofline(latency),
         *(Section(s.question, s.answer, [charts.lines(*chart) for chart in s.charts.items()]) for s in studies),
     ]
     models = [model for section in sections for model in section.models]
     if not models:
         return ""
-    last = records[-1]
-    shown = [r for those in kinds.values() for r in those] + epochs
+    shown = [*latency, *steps, *epochs, *profiles, *kinds.get("study", [])]
+    last = newest(shown)
     pages = [
         f"[{name}]({name})" for name in ("latency.md", "step.md", "training.md", "profile.md", "roofline.md", FILE)
     ]

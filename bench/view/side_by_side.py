@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from bench.record.labels import row_order
 from bench.record.records import Record
+from bench.record.runs import main_run, newest
 from bench.view.headline import NONE, Line, headline
 from bench.view.tables import markdown
 
@@ -63,8 +64,9 @@ def _conditions(machines: Sequence[tuple[str, list[Record]]]) -> str:
 
 
 def _torch(records: list[Record]) -> str | None:
-    return str(records[-1]["conditions"]["versions"]["torch"])
+    return str(newest(records)["conditions"]["versions"]["torch"])
 
 
 def _data(records: list[Record]) -> str | None:
-    return next((str(r["data"]) for r in reversed(records) if r["kind"] == "epoch"), None)
+    epochs = main_run(records).get("epoch")
+    return str(epochs[-1]["data"]) if epochs else None

@@ -8,7 +8,7 @@ import pytest
 
 from bench import ROOT, report
 from bench.record.records import FILE, RecordsWarning
-from bench.report import MARKERS, build, build_index, build_readme
+from bench.report import MARKERS, PUBLISHED, build, build_index, build_readme
 from bench.view.headline import headline, sentence, table
 from tests.bench.samples import Session
 from tests.bench.studies.test_studies import add_trainings
@@ -42,11 +42,21 @@ def set_time(folder, time):
 
 def test_all_tables_are_written_and_named(folder, session):
     fill(session)
-    written, digest = build(folder)
+    written, digest = build(folder, session.run.id)
     assert [path.name for path in written] == NAMES
     assert all(path.stat().st_size for path in written)
     assert "Latency: time of builtin" in digest
     assert "Training LeNet, 7 epochs on Test data fashion-mnist" in digest
+
+
+def test_the_digest_has_the_figures_of_that_run_only(folder, session):
+    fill(session)
+    later = Session(folder, "20260102T000000Z-0000")
+    later.cell("naive", (7.0, 6.9, 7.1))
+    digest = build(folder, later.run.id)[1]
+    assert "7.00" in digest
+    assert "Training LeNet" not in digest
+    assert build(folder)[1] == ""
 
 
 def test_only_what_was_measured_gets_a_page(folder, session):
@@ -99,7 +109,7 @@ def test_damaged_lines_cost_only_themselves(folder, session):
 
 def test_the_index_lists_machines_newest_first(tmp_path):
     for name, time in (("cpu-b", "2026-01-02"), ("cpu-a", "2026-01-01"), ("cuda-c", "2026-01-03")):
-        folder = tmp_path / name
+        folder = tmp_path / PUBLISHED / name
         fill(Session(folder, device_name=f"Device {name}"))
         set_time(folder, f"{time}T00:00:00+00:00")
         build(folder)
@@ -108,21 +118,21 @@ def test_the_index_lists_machines_newest_first(tmp_path):
     assert headings == ["## Machines side by side", "## Device cuda-c", "## Device cpu-b", "## Device cpu-a"]
     assert "last measured 2026-01-03" in text
     for page in ("records.jsonl", "latency.md", "roofline.md", "training.md"):
-        assert f"[{page}](cpu-b/{page})" in text
+        assert f"[{page}]({PUBLISHED}/cpu-b/{page})" in text
     assert ".svg" not in text
 
 
 def test_the_index_says_what_the_studies_found(tmp_path):
-    session = add_trainings(fill(Session(tmp_path / "cpu-a")))
+    session = add_trainings(fill(Session(tmp_path / PUBLISHED / "cpu-a")))
     build(session.folder)
     text = build_index(tmp_path).read_text(encoding="utf-8")
-    question = "- [Does batch norm train faster, and does it only speed things up?](cpu-a/study-faster.md)"
+    question = f"- [Does batch norm train faster, and does it only speed things up?]({PUBLISHED}/cpu-a/study-faster.md)"
     assert f"{question} It trains faster. With running statistics it ends worse. With" in text
     assert "larger learning rates?" not in text
 
 
 def test_the_index_links_only_to_pages_that_exist(tmp_path):
-    folder = tmp_path / "cpu-a"
+    folder = tmp_path / PUBLISHED / "cpu-a"
     Session(folder).cell("builtin")
     build(folder)
     text = build_index(tmp_path).read_text(encoding="utf-8")
@@ -149,7 +159,7 @@ def test_the_fastest_batch_norm_is_bold_and_named(session):
     assert ratios["`compiled`"] == "**0.60 [0.53, 0.65]**"
     assert sentence(session.records) == (
         "Fastest at LeNet's first block, forward + backward: `compiled` (0.60 [0.53, 0.65]) and `cpu_fused` (0.50"
-        " [0.45, 0.55]), not to be told apart. Fastest at a whole training step: `builtin`. In brackets the time over"
+        " [0.45, 0.55]) (statistically tied). Fastest at a whole training step: `builtin`. In brackets the time over"
         " that of `builtin`, with its 95 % interval."
     )
 
@@ -171,14 +181,16 @@ def test_nobody_wins_against_nobody(session):
 
 
 def test_one_machine_stands_alone(tmp_path):
-    build(fill(Session(tmp_path / "cpu-a")).folder)
+    build(fill(Session(tmp_path / PUBLISHED / "cpu-a")).folder)
     assert "side by side" not in build_index(tmp_path).read_text(encoding="utf-8")
 
 
 def test_two_machines_stand_side_by_side(tmp_path):
     for name, day in (("cpu-a", 1), ("cuda-b", 2)):
-        set_time(fill(Session(tmp_path / name)).folder, f"2026-01-0{day}T00:00:00+00:00")
-    Session(tmp_path / "cuda-b").cell("triton_fused", (0.5, 0.45, 0.55), shape="256x6x24x24", operation="block")
+        session = fill(Session(tmp_path / PUBLISHED / name))
+        if name == "cuda-b":
+            session.cell("triton_fused", (0.5, 0.45, 0.55), shape="256x6x24x24", operation="block")
+        set_time(session.folder, f"2026-01-0{day}T00:00:00+00:00")
     text = build_index(tmp_path).read_text(encoding="utf-8")
     _, _, after = text.partition("## Machines side by side\n")
     part, _, _ = after.partition("\n## ")
@@ -198,7 +210,7 @@ def test_two_machines_stand_side_by_side(tmp_path):
 
 def test_what_differs_between_machines_is_named(tmp_path):
     for name, torch in (("cpu-a", "2.11.0"), ("cuda-b", "2.12.0")):
-        session = fill(Session(tmp_path / name, versions={"python": "3.12.0", "torch": torch}))
+        session = fill(Session(tmp_path / PUBLISHED / name, versions={"python": "3.12.0", "torch": torch}))
         set_time(session.folder, f"2026-01-0{2 - (name == 'cuda-b')}T00:00:00+00:00")
     text = build_index(tmp_path).read_text(encoding="utf-8")
     assert "They differ in torch: 2.11.0 on cpu-a, 2.12.0 on cuda-b." in text
@@ -209,8 +221,9 @@ def test_what_differs_between_machines_is_named(tmp_path):
 
 def test_readme_gets_the_newest_machines_table_and_keeps_the_rest(tmp_path):
     for name, time in (("cpu-a", "2026-01-02"), ("cpu-b", "2026-01-01")):
-        fill(Session(tmp_path / "results" / name, device_name=f"Device {name}"))
-        set_time(tmp_path / "results" / name, f"{time}T00:00:00+00:00")
+        folder = tmp_path / "results" / PUBLISHED / name
+        fill(Session(folder, device_name=f"Device {name}"))
+        set_time(folder, f"{time}T00:00:00+00:00")
     readme = tmp_path / "README.md"
     before, after = "# Title\n\nText µ\n\n", "\n\n## More\n| a | table |\n"
     readme.write_text(f"{before}{MARKERS[0]}\nof before\n{MARKERS[1]}{after}", encoding="utf-8")
@@ -218,7 +231,7 @@ def test_readme_gets_the_newest_machines_table_and_keeps_the_rest(tmp_path):
     once = readme.read_text(encoding="utf-8")
     assert once.startswith(before + MARKERS[0])
     assert once.endswith(MARKERS[1] + after)
-    assert "On Device cpu-a, 2 cores ([all tables](results/cpu-a/))" in once
+    assert "On Device cpu-a, 2 cores ([all tables](results/published/cpu-a/))" in once
     assert "| `naive`" in once
     assert "of before" not in once
     build_readme(readme, tmp_path / "results")
@@ -227,7 +240,7 @@ def test_readme_gets_the_newest_machines_table_and_keeps_the_rest(tmp_path):
 
 @pytest.mark.parametrize("text", ["no markers", MARKERS[0] + " only one"])
 def test_readme_without_both_markers_is_left_alone(tmp_path, text):
-    fill(Session(tmp_path / "results" / "cpu-a"))
+    fill(Session(tmp_path / "results" / PUBLISHED / "cpu-a"))
     readme = tmp_path / "README.md"
     readme.write_text(text)
     build_readme(readme, tmp_path / "results")
@@ -245,12 +258,13 @@ def test_readme_without_results_is_left_alone(tmp_path):
 # The command
 
 
-def test_the_command_rebuilds_one_machine_and_the_index(folder, session, capsys):
+def test_the_command_rebuilds_one_machine_and_nothing_else(folder, session, capsys):
     fill(session)
     assert report.main([str(folder)]) == 0
     assert {path.name for path in folder.iterdir()} == set(NAMES)
-    assert (folder.parent / "README.md").is_file()
-    assert capsys.readouterr().out.count("wrote ") == len(NAMES)  # four tables and the index
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith(f"{folder.name}: {len(NAMES) - 1} pages")
 
 
 @pytest.mark.parametrize("foreign", [None, "empty", "records.txt"])
@@ -305,17 +319,16 @@ def test_the_same_records_make_the_same_bytes(folder, session):
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert report.main([str(folder)]) == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
-    assert {path.name for path in folder.parent.iterdir()} == {folder.name, "README.md"}
 
 
 def test_without_a_folder_all_machines_are_rebuilt(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "ROOT", tmp_path)
     (tmp_path / "README.md").write_text(f"{MARKERS[0]}{MARKERS[1]}", encoding="utf-8")
     for name in ("cpu-a", "cpu-b"):
-        fill(Session(tmp_path / "results" / name))
+        fill(Session(tmp_path / "results" / PUBLISHED / name))
     assert report.main([]) == 0
     for name in ("cpu-a", "cpu-b"):
-        assert {path.name for path in (tmp_path / "results" / name).iterdir()} == set(NAMES)
+        assert {path.name for path in (tmp_path / "results" / PUBLISHED / name).iterdir()} == set(NAMES)
     assert "cpu-b/latency.md" in (tmp_path / "results" / "README.md").read_text(encoding="utf-8")
     assert "`naive`" in (tmp_path / "README.md").read_text(encoding="utf-8")
 

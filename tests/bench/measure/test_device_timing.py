@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 from functools import partial
 from types import SimpleNamespace
 
@@ -9,15 +10,15 @@ import pytest
 import torch
 
 from bench.measure import device_timing
-from bench.measure.latency import Latency
 from bench.measure.split import Clock
-from bench.measure.timing import Effort
 from bench.record.labels import AA, BASELINE
 from bench.record.operations import Operation
 from bench.session.candidate import identical
 from bench.session.gate import Gate
+from bench.session.latency import outcome_of_cell
 from bench.session.roster import candidates
 from bench.view import latency_tables
+from tests.bench.samples import context
 
 COLD = {"iterations": 1, "candidate_ns": [8_000, 9_000, 7_000], "baseline_ns": [16_000] * 3, "ratio": [0.5, 0.4, 0.6]}
 BROKEN = {"reason": "RuntimeError: operation not permitted when stream is capturing"}
@@ -206,9 +207,9 @@ def test_the_parts_of_a_step_are_timed_on_its_device(monkeypatch):
 def test_a_gpu_is_timed_by_both_clocks(which):
     device = torch.device("cuda")
     roster = {c.label: c for c in candidates(["naive"], device)}
-    latency = Latency(device, torch.float32, Effort(0.01, 0.01, 4, 6), Gate(device))
+    here = dataclasses.replace(context(), device=device)
     for candidate in (roster["naive"], identical(roster[BASELINE])):
-        outcome = latency.measure(Operation((16, 6, 24, 24), "block"), candidate, roster[BASELINE], which)
+        outcome = outcome_of_cell(here, Gate(device), Operation((16, 6, 24, 24), "block"), candidate, which)
         assert outcome["status"] == "ok", outcome
         clocks = outcome["device_time"]
         assert set(clocks) == ({"cold"} if which == "training backward" else {"cold", "graph"})

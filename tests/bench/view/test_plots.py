@@ -86,7 +86,7 @@ def test_same_data_same_bytes(name):
 
 def test_another_process_writes_the_same_bytes_and_needs_no_display():
     script = (
-        "import hashlib, sys\nfrom tests.bench.test_plots import PLOTS\nfor draw in PLOTS.values():"
+        "import hashlib, sys\nfrom tests.bench.view.test_plots import PLOTS\nfor draw in PLOTS.values():"
         " print(hashlib.sha256(draw().encode()).hexdigest())\nassert 'matplotlib.pyplot' not in sys.modules"
     )
     environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")}

@@ -203,7 +203,7 @@ def test_the_headline_takes_the_step_in_pairs_where_there_is_one(session):
 
 
 def test_pages_and_the_terminal_get_their_part(stepped):
-    written, digest = report.build(stepped.folder)
+    written, digest = report.build(stepped.folder, stepped.run.id)
     assert [path.name for path in written] == ["records.jsonl", "step.md", "step.csv", "report.html"]
     assert "The fastest training step is that of `cpu_fused`" in digest
     assert "0.50 [0.48, 0.52]" in digest

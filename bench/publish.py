@@ -1,0 +1,213 @@
+"""`python -m bench.publish [FOLDER]`: put your run among the published ones.
+
+Takes the newest run of the main job in the folder, and the newest of each study, the lesson and the calibration, if
+they are there. Each must be whole, of a clean commit, not `--quick`, and from a machine that had little else to do;
+what is not is named with the reason, and what is published of it stays. Then pages, index and README are rebuilt.
+
+Exit codes: 0 all that was found is published, 1 some of it was refused, 2 nothing could be read or written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+
+import kernels
+from bench import ROOT, calibrate, report
+from bench.measure import environment
+from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.load import busy_others
+from bench.record.operations import PASSES, operations
+from bench.record.records import FILE, OK, Record, RecordsError, read_all
+from bench.record.runs import MAIN, main_run, newest
+from bench.studies.registry import studies
+from bench.studies.study import Point, Study
+from bench.view.tables import MOST_OTHERS, counted
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is published as a whole, or not at all.
+
+    Attributes:
+        name: As the reader is told.
+        records: Of one run.
+        missing: What the run lacks; nothing where it is whole.
+        kinds: Which records it takes the place of.
+    """
+
+    name: str
+    records: list[Record]
+    missing: list[str]
+    replaces: Callable[[Record], bool]
+
+    def why_not(self) -> str | None:
+        """None, or in one line why it is not published."""
+        conditions = newest(self.records)["conditions"]
+        if conditions["quick"]:
+            return "measured with --quick: a smoke run, no result"
+        if conditions["commit"] in (None, "unknown"):
+            return "measured outside of a git checkout: nobody could tell which code it was"
+        if conditions["dirty"]:
+            return f"measured with uncommitted changes on {conditions['commit']}: commit them, and measure again"
+        if self.missing:
+            first = ", ".join(self.missing[:3])
+            return f"not whole, {counted(len(self.missing), 'measurement')} missing ({first}, ...): --resume adds them"
+        return why_busy(self.records)
+
+
+def why_busy(records: list[Record]) -> str | None:
+    """None, or in one line what else the machine had to do."""
+    states = [(r["state_before"], r["state_after"]) for r in records if "state_before" in r and "state_after" in r]
+    others = [busy for before, after in states if (busy := busy_others(before, after)) is not None]
+    if others and median(others) > MOST_OTHERS:
+        return f"measured on a busy machine: other programs kept {median(others):.2f} processors busy"
+    return None
+
+
+def parts(records: list[Record]) -> Iterator[Part]:
+    """All that could be published of a folder's records."""
+    run = main_run(records)
+    if "latency" in run:
+        yield Part("the main job", [r for kind in run.values() for r in kind], missing_of_main(run), of_kinds(*MAIN))
+    for study in studies():
+        if own := study.run(records):
+            yield Part(f"the study {study.name}", own, missing_of_study(study, own), of_study(study.name))
+    for name, wanted in (("calibration", calibrate.COMPARISONS), ("lesson", None)):
+        own = [r for r in records if r["kind"] == name]
+        if own:
+            last = [r for r in own if r["run"] == newest(own)["run"]]
+            few = [f"{wanted - len(last)} comparisons"] if wanted and len(last) < wanted else []
+            yield Part(f"the {name}", last, few, of_kinds(name))
+
+
+def of_kinds(*kinds: str) -> Callable[[Record], bool]:
+    """Whether a record is of one of these kinds."""
+    return lambda record: record["kind"] in kinds
+
+
+def of_study(name: str) -> Callable[[Record], bool]:
+    """Whether a record is one of that study."""
+    return lambda record: bool(record["kind"] == "study" and record["key"]["study"] == name)
+
+
+def missing_of_main(run: dict[str, list[Record]]) -> list[str]:
+    """What a run of the main job lacks, whoever of `kernels/` could be measured or said why not."""
+    have = {kind: {r["implementation"] for r in records} for kind, records in run.items()}
+    everyone = [BASELINE, AA, *(name for name in kernels.names() if name != BASELINE)]
+    device = newest(run["latency"])["conditions"]["device"]
+    cells = {(r["key"]["shape"], r["key"]["operation"], r["key"]["pass"], r["implementation"]) for r in run["latency"]}
+    wanted = itertools.product(operations(gpu=torch.device(device).type == "cuda"), PASSES, everyone)
+    missing = [
+        f"{operation.shape_text} {operation.kind}, {which}, {name}"
+        for operation, which, name in wanted
+        if (operation.shape_text, operation.kind, which, name) not in cells
+    ]
+    missing += [f"step of {name}" for name in (*everyone, PLAIN) if name not in have.get("step", set())]
+    missing += [f"training with {name}" for name in (*everyone, PLAIN) if not _trained(run.get("epoch", []), name)]
+    profiled = {(r["key"]["of"], r["implementation"]) for r in run.get("profile", [])}
+    able = {r["implementation"] for r in run.get("profile", []) if r["key"]["of"] == "step" and r["status"] == OK}
+    for of, names in (("step", {*everyone, PLAIN}), ("memory", able), ("scaling", set(everyone))):
+        missing += [f"{of} profile of {name}" for name in sorted(names - {AA}) if (of, name) not in profiled]
+    return missing
+
+
+def _trained(epochs: list[Record], name: str) -> bool:
+    """Whether all epochs of all seeds are there, or each training that ended early says why."""
+    seeds = {r["key"]["seed"] for r in epochs}
+    for seed in seeds:
+        own = [r for r in epochs if r["implementation"] == name and r["key"]["seed"] == seed]
+        if not own or (all(r["status"] == OK for r in own) and len(own) < own[0]["key"]["epochs"]):
+            return False
+    return bool(seeds)
+
+
+def missing_of_study(study: Study, records: list[Record]) -> list[str]:
+    """The points that a study lacks."""
+    have = [{name: r["key"].get(name) for name in r["key"]} for r in records]
+    norms = {r["implementation"] for r in records} - {PLAIN}
+    lacking = []
+    for norm in sorted(norms):
+        points = study.points(norm, False)
+        lacking.append([_words(point) for point in points if not any(point.items() <= key.items() for key in have)])
+    return min(lacking, key=len, default=["everything"])
+
+
+def _words(point: Point) -> str:
+    return " ".join(f"{name} {value}" for name, value in point.items())
+
+
+def machine_of(records: list[Record]) -> str:
+    """The name of the folder that records are published in, from their own conditions."""
+    c = newest(records)["conditions"]
+    kind = c["machine"].partition("-")[0]
+    return environment.machine_name(kind, c["device_name"], c.get("processor") or "", c["cores"])
+
+
+def publish(folder: Path, results: Path) -> tuple[list[str], list[str]]:
+    """Copy what may be published of a folder.
+
+    Args:
+        folder: One machine's own runs.
+        results: Where `published/` is.
+
+    Returns:
+        What was published, and what was refused and why, a line each.
+
+    Raises:
+        RecordsError: The folder has no records, or something else among them, or nothing can be written.
+    """
+    records = read_all(folder)
+    accepted, refused = [], []
+    for part in parts(records):
+        if reason := part.why_not():
+            refused.append(f"{part.name}: {reason}")
+        else:
+            accepted.append(part)
+    if not accepted:
+        return [], refused
+    target = results / report.PUBLISHED / machine_of(accepted[0].records)
+    kept = read_all(target) if (target / FILE).is_file() else []
+    for part in accepted:
+        kept = [r for r in kept if not part.replaces(r)]
+    lines = [json.dumps(record) for record in [*kept, *(r for part in accepted for r in part.records)]]
+    target.mkdir(parents=True, exist_ok=True)
+    report.write(target / FILE, "\n".join(lines) + "\n")
+    report.build(target)
+    return [f"{part.name}: {os.path.relpath(target)}" for part in accepted], refused
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.publish", description=__doc__.split("\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, help="one machine's own runs (default: this machine's CPU)")
+    folder = parser.parse_args(arguments).folder
+    results = ROOT / "results"
+    try:
+        published, refused = publish(folder or results / environment.machine(torch.device("cpu")), results)
+        if published:
+            report.build_index(results)
+            report.build_readme(ROOT / "README.md", results)
+    except RecordsError as error:
+        print(f"python -m bench.publish: error: {error}", file=sys.stderr)
+        return 2
+    for line in published:
+        print(f"published {line}")
+    for line in refused:
+        print(f"refused {line}", file=sys.stderr)
+    if not published and not refused:
+        print("refused: nothing of the main job, a study, the lesson or the calibration is there", file=sys.stderr)
+    return 0 if published and not refused else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,100 @@
+"""Which records may share a table: those of one run, under the same conditions.
+
+A folder gathers runs, and a run that is resumed may go on with other data, versions or code. A table, a caption or a
+sentence is made of one selection, so that no figure stands under another one's conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bench.record.records import Record, latest
+
+CONDITIONS = (
+    "machine",
+    "device",
+    "device_name",
+    "cpu",
+    "processor",
+    "cores",
+    "threads",
+    "versions",
+    "allocator",
+    "quick",
+    "commit",
+    "dirty",
+)
+"""What all records of a selection have in common of their conditions."""
+
+SETTINGS = ("data", "images", "epochs", "batch_size", "lr", "dtype")
+"""And of their keys, where they have them."""
+
+FACTS = ("data", "digest")
+"""And beside the key."""
+
+MAIN = ("latency", "step", "epoch", "profile")
+"""Kinds of the main job."""
+
+
+def newest(records: Iterable[Record]) -> Record:
+    """The record that was measured last; of the same second, the one that was written last.
+
+    Raises:
+        ValueError: There are none.
+    """
+    return max(enumerate(records), key=lambda item: (str(item[1]["time"]), item[0]))[1]
+
+
+def same_run(record: Record, other: Record) -> bool:
+    """Whether two records are of one run and were measured under the same conditions."""
+    ours, theirs = record["conditions"], other["conditions"]
+    return bool(record["run"] == other["run"]) and all(ours.get(name) == theirs.get(name) for name in CONDITIONS)
+
+
+def of_one_run(records: list[Record], settings: Iterable[str] = SETTINGS) -> list[Record]:
+    """The newest run of records of one kind, as far as they go together.
+
+    Args:
+        records: Of one kind.
+        settings: Names in the key that must have one value; a study varies some of them.
+
+    Returns:
+        For each key its newest record, in the order of their first appearance. All are of one run, under the same
+        conditions, on the same data, in the same settings, and all of an implementation are of the same source.
+    """
+    if not records:
+        return []
+    last = newest(records)
+    group = [r for r in records if same_run(r, last)]
+    for name in settings:
+        group = _alike(group, [r["key"].get(name) for r in group])
+    for name in FACTS:
+        group = _alike(group, [r.get(name) for r in group])
+    sources = {name: newest(r for r in group if r["implementation"] == name).get("source") for name in _names(group)}
+    return latest([r for r in group if r.get("source") == sources[r["implementation"]]])
+
+
+def main_run(records: list[Record]) -> dict[str, list[Record]]:
+    """The newest run of the main job, by kind: what it lacks of a kind, is missing."""
+    main = [r for r in records if r["kind"] in MAIN]
+    if not main:
+        return {}
+    last = newest(main)
+    of_run = [r for r in main if same_run(r, last)]
+    kinds = {kind: of_one_run([r for r in of_run if r["kind"] == kind]) for kind in MAIN}
+    return {kind: found for kind, found in kinds.items() if found}
+
+
+def _alike(records: list[Record], values: list[Any]) -> list[Record]:
+    """Those that have the value of the newest record which has one, and those that have none."""
+    known = [(r, value) for r, value in zip(records, values, strict=True) if value is not None]
+    if not known:
+        return records
+    last = newest(r for r, _ in known)
+    wanted = next(value for r, value in known if r is last)
+    return [r for r, value in zip(records, values, strict=True) if value in (None, wanted)]
+
+
+def _names(records: Iterable[Record]) -> list[str]:
+    return list(dict.fromkeys(r["implementation"] for r in records))
