@@ -145,6 +145,10 @@ def _source(implementation: Implementation) -> str:
 
 def _digests(files: list[Path]) -> str:
     """Changes when a file changes, or anything that all implementations are built and trained with."""
-    root = Path(__file__).parent.parent
-    shared = sorted([*root.glob("kernels/*.[pcj]*"), *root.glob("models/*.py")])
-    return digest([path for path in [*files, *shared] if path.is_file()])
+    return digest([path for path in [*files, *shared_sources(Path(__file__).parent.parent)] if path.is_file()])
+
+
+def shared_sources(root: Path) -> list[Path]:
+    """The files that all implementations are built and trained with: those of kernels/, in any folder, and models/."""
+    kernels = (path for path in root.glob("kernels/**/*") if path.suffix in (".py", ".cpp", ".h", ".json"))
+    return sorted([*kernels, *root.glob("models/*.py")])

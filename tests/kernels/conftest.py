@@ -76,7 +76,7 @@ def threads_of_the_session() -> Iterator[None]:
     """With BNBENCH_TEST_THREADS, torch and `cpu_fused` use so many threads, however little there is to do."""
     if asked := os.environ.get("BNBENCH_TEST_THREADS"):
         torch.set_num_threads(int(asked))
-        with mock.patch("kernels.cpu_fused._ELEMENTS_PER_THREAD", 1):
+        with mock.patch("kernels.cpu_fused.kernel_calls.ELEMENTS_PER_THREAD", 1):
             yield
     else:
         yield
