@@ -53,7 +53,7 @@ class Case:
         BC: Channels of a tile.
         splits: Programs that share a channel group, in the split form.
         double: Whether to calculate in float64.
-        wide: Whether offsets need 64 bits.
+        wide: Whether offsets need 64 bits; never in the resident form, which counts from a literal 0 in 32.
     """
 
     C: int
@@ -137,6 +137,12 @@ class Case:
 
 
 # --- Addresses ---------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _channels(case: tl.constexpr):
+    """The channel group of a program."""
+    return tl.program_id(0).to(case.index) * case.BC + tl.arange(0, case.BC)
 
 
 @triton.jit
@@ -304,7 +310,7 @@ def _sum_of_two(pivot, shift):
 @triton.jit
 def _merge_statistics(case: tl.constexpr, partial_ptr, channel, pixels_per_split, count):
     """Mean (hi, lo) and biased variance of a channel group, out of the parts of all splits."""
-    split = tl.arange(0, case.splits_power)
+    split = tl.arange(0, case.splits_power).to(case.index)
     here = (split < case.splits)[:, None] & (channel < case.C)[None, :]
     n = tl.minimum(tl.maximum(count - split * pixels_per_split, 0), pixels_per_split).to(case.real)[:, None]
     place = partial_ptr + split[:, None] * (3 * case.C) + channel[None, :]
@@ -513,9 +519,9 @@ def statistics(x_ptr, partial_ptr, counter_ptr, images, tiles_per_split, case: t
     """Each split's mean (hi, lo) and centred second moment into partial[split, 3, C]; counts the batch."""
     _count_batch(counter_ptr)
     images = tl.cast(images, case.index)
-    channel = tl.program_id(0) * case.BC + tl.arange(0, case.BC)
-    split = tl.program_id(1)
-    first = (split * tiles_per_split).to(case.index)
+    channel = _channels(case)
+    split = tl.program_id(1).to(case.index)
+    first = split * tiles_per_split
     last = tl.minimum(first + tiles_per_split, tl.cdiv(images * case.S, case.BM))
 
     offset, inside = _pixels(case, first, channel, images)
@@ -564,7 +570,7 @@ def apply(
     """Normalise, activate, pool: with the statistics of the batch, merged from the parts, or the running ones."""
     images = tl.cast(images, case.index)
     count = images * case.S
-    channel = tl.program_id(0) * case.BC + tl.arange(0, case.BC)
+    channel = _channels(case)
     if case.training:
         hi, lo, variance = _merge_statistics(case, partial_ptr, channel, pixels_per_split, count)
     else:
@@ -589,7 +595,7 @@ def apply(
             )
     weight = _per_channel(case, weight_ptr, channel, 1.0)
     bias = _per_channel(case, bias_ptr, channel, 0.0)
-    first = (tl.program_id(1) * tiles_per_program).to(case.index)
+    first = tl.program_id(1).to(case.index) * tiles_per_program
     last = tl.minimum(first + tiles_per_program, tl.cdiv(images * case.units, case.BM))
     for tile in range(first, last):
         if case.pool:
@@ -620,11 +626,12 @@ def forward_resident(
     case: tl.constexpr,
 ):
     """The training forward in one launch: a program holds all of its channels in one tile."""
+    tl.static_assert(not case.wide)
     _count_batch(counter_ptr)
     images = tl.cast(images, case.index)
     count = images * case.S
     total = count.to(case.real)
-    channel = tl.program_id(0) * case.BC + tl.arange(0, case.BC)
+    channel = _channels(case)
     if case.pool:
         a, b, c, d = _load_windows(case, x_ptr, 0, channel, images)
         pivot = _pivot(tl.sum((a + b) + (c + d), 0), total)
@@ -679,10 +686,10 @@ def backward_sums(
 ):
     """Each split's sum of dz and of dz x^ into partial[split, 2, C]."""
     images = tl.cast(images, case.index)
-    channel = tl.program_id(0) * case.BC + tl.arange(0, case.BC)
-    split = tl.program_id(1)
+    channel = _channels(case)
+    split = tl.program_id(1).to(case.index)
     hi, lo, scale, weight, bias = _saved(case, saved_ptr, weight_ptr, bias_ptr, channel)
-    first = (split * tiles_per_split).to(case.index)
+    first = split * tiles_per_split
     last = tl.minimum(first + tiles_per_split, tl.cdiv(images * case.units, case.BM))
     bm: tl.constexpr = case.BM  # inside of a list Triton 3.6 wants a name
     bc: tl.constexpr = case.BC
@@ -721,8 +728,8 @@ def backward(
 ):
     """The gradients dweight and dbias, out of the parts, and dx."""
     images = tl.cast(images, case.index)
-    channel = tl.program_id(0) * case.BC + tl.arange(0, case.BC)
-    split = tl.arange(0, case.splits_power)
+    channel = _channels(case)
+    split = tl.arange(0, case.splits_power).to(case.index)
     here = (split < case.splits)[:, None] & (channel < case.C)[None, :]
     place = partial_ptr + split[:, None] * (2 * case.C) + channel[None, :]
     dbias = tl.sum(tl.load(place, mask=here, other=0.0), 0)
@@ -734,7 +741,7 @@ def backward(
         count = (images * case.S).to(case.real)
         mean_dz = dbias / count
         mean_product = dweight / count
-        first = (tl.program_id(1) * tiles_per_program).to(case.index)
+        first = tl.program_id(1).to(case.index) * tiles_per_program
         last = tl.minimum(first + tiles_per_program, tl.cdiv(images * case.units, case.BM))
         for tile in range(first, last):
             if case.pool:
@@ -778,8 +785,9 @@ def backward_resident(
     case: tl.constexpr,
 ):
     """The backward in one launch, like `forward_resident`."""
+    tl.static_assert(not case.wide)
     images = tl.cast(images, case.index)
-    channel = tl.program_id(0) * case.BC + tl.arange(0, case.BC)
+    channel = _channels(case)
     hi, lo, scale, weight, bias = _saved(case, saved_ptr, weight_ptr, bias_ptr, channel)
     if case.pool:
         a, b, c, d, dz, which = _window_gradients(case, x_ptr, dy_ptr, 0, channel, images, hi, lo, scale, weight, bias)

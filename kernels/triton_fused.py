@@ -340,7 +340,7 @@ IMPLEMENTATION = Implementation(
     batch_norm=batch_norm,
     batch_norm_block=batch_norm_block,
     why_unavailable=why_unavailable,
-    backend=lambda x, training: "triton interpreter" if interpreted() else "triton",  # noqa: ARG005 - one signature
+    backend=lambda x, training: "triton interpreter" if interpreted() else "triton, FP fusion",  # noqa: ARG005
     counts_batches=True,
     order=60,
 )

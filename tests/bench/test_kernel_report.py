@@ -5,16 +5,17 @@ import os
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import kernels
-from bench import kernel_report, kernel_tables
+from bench import kernel_compile, kernel_report, kernel_tables
 from bench.cases import Operation
 from bench.environment import ROOT
 from bench.interpreter import Launch, Pointer, watch
-from bench.kernel_compile import TARGETS, Target
+from bench.kernel_compile import TARGETS, Target, compile_launch
 from bench.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request, observe, passes, problem_of
 from kernels.triton_fused import interpreted
 
@@ -129,6 +130,19 @@ def test_what_a_kernel_moves_is_counted_by_argument(my_bn):
     assert launch.stored == {"y_ptr": 800}
     assert launch.arguments["x_ptr"].dtype == torch.float32
     assert (launch.arguments["n"], launch.arguments["SIZE"], launch.constants) == (200, 128, ("SIZE",))
+
+
+def test_a_launch_is_compiled_with_the_options_that_it_has(monkeypatch):
+    implementation, asked = kernels.load("triton_fused"), []
+    with watch(measure=False) as seen:
+        implementation.batch_norm(torch.randn(20, 10), None, None, training=True)
+    made = SimpleNamespace(metadata=SimpleNamespace(num_warps=4, shared=0))
+    read = dict.fromkeys(("spilled", "loads", "stores", "barriers", "code_bytes"))
+    monkeypatch.setattr(kernel_compile, "_source", lambda _: None)
+    monkeypatch.setattr(kernel_compile, "_read_nvidia", lambda _: {"registers": 32, **read})
+    monkeypatch.setattr("triton.compile", lambda *_, options, **__: asked.append(options) or made)
+    compile_launch(seen[0], SMALL)
+    assert asked == [{"num_warps": 4, "enable_fp_fusion": True}]
 
 
 def test_launches_can_be_written_down_without_running(my_bn):

@@ -22,7 +22,7 @@ import kernels
 from kernels import Implementation
 
 DEVICES = [torch.device(type_) for type_ in ("cpu", "cuda") if type_ == "cpu" or torch.cuda.is_available()]
-COMPILING_BACKENDS = ("inductor", "triton")
+COMPILING_BACKENDS = ("inductor", "triton, FP fusion")
 
 
 def under_test() -> list[Implementation]:

@@ -41,7 +41,9 @@ run, seen = JITFunction.run, []
 
 def compiled(kernel, *args, grid, warmup, **kwargs):
     seen.append(kernel.__name__)
-    assert run(kernel, *args, grid=grid, warmup=True, **kwargs).asm["cubin"]
+    made = run(kernel, *args, grid=grid, warmup=True, **kwargs)
+    assert made.asm["cubin"]
+    assert made.metadata.enable_fp_fusion
 
 JITFunction.run = compiled
 from kernels import BatchNorm, _triton_plan
@@ -63,11 +65,58 @@ print(" ".join(seen))
 """
 
 
+WIDE = r"""
+import re
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+class Driver:
+    get_current_device = staticmethod(lambda: 0)
+    get_current_stream = staticmethod(lambda device=None: 0)
+    get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
+
+driver.set_active(Driver())
+from kernels import _triton_kernels as code, _triton_plan as plan
+
+X, REAL, FLOATS = torch.float16, torch.float32, (0.1, 0.0, 1e-5, 0.0)
+
+def held_to_64_bits(kernel, work, case, tensors, numbers, floats=()):
+    made = kernel.warmup(*tensors, *numbers, *floats, case=case, num_warps=work.warps, grid=work.grid)
+    assert case.wide
+    text = made.asm["ttir"]
+    constants = set(re.findall(r"(%\w+) = arith.constant", text))
+    for line in (line.split(" loc(")[0] for line in text.splitlines()):
+        assert not re.search(r"= arith\.(add|sub|mul|div|rem|min|max)s?i .*i32>?$", line), line
+        if offset := re.search(r"= tt\.addptr %\w+, (%\w+) ", line):
+            assert offset[1] in constants or re.search(r"i64>?$", line), line
+    print(kernel.__name__)
+
+for shape, planes, pool in (
+    ((16, 2**18, 32, 32), True, True),
+    ((16, 2**18, 31, 33), True, False),
+    ((16, 2**18, 31, 33), False, True),
+    ((2**22, 2**10, 1, 1), False, False),
+):
+    machine = plan.Machine(2**20, 32)
+    parts = plan.divide(shape, planes, False, None, True, False, X, machine, False)
+    work = plan.divide(shape, planes, pool, "sigmoid", True, False, X, machine, False)
+    held_to_64_bits(code.statistics, parts, parts.case, (X, REAL, None), (parts.images, parts.tiles))
+    numbers = (work.images, parts.tiles * parts.case.BM, work.tiles)
+    tensors = (X, X, REAL, REAL, REAL, REAL, None, REAL, REAL)
+    held_to_64_bits(code.apply, work, work.merging(parts), tensors, numbers, FLOATS)
+    numbers = (work.images, work.tiles)
+    held_to_64_bits(code.backward_sums, work, work.case, (X, X, REAL, REAL, REAL, REAL), numbers)
+    held_to_64_bits(code.backward, work, work.merging(work), (X, X, X, *[REAL] * 6), numbers)
+"""
+
+
 def in_a_process(*arguments):
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": "."},
+        # The default of Triton 3.10: what is wanted of the compiler must be said.
+        env={**os.environ, "TRITON_INTERPRET": "0", "TRITON_DEFAULT_FP_FUSION": "0", "PYTHONPATH": "."},
         capture_output=True,
         text=True,
     )
@@ -79,6 +128,12 @@ def test_every_kind_of_call_compiles():
     resident = ["forward_resident", "backward_resident"]
     split = ["statistics", "apply", "backward_sums", "backward"]
     assert done.stdout.split() == [*resident * 3, *split, *split, *split[1:]]
+
+
+def test_wide_kernels_count_with_64_bits():
+    done = in_a_process("-c", WIDE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["statistics", "apply", "backward_sums", "backward"] * 4
 
 
 @pytest.mark.parametrize("backend", ["cuda", "hip"])
