@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.cases import Operation
 from bench.subjects import Workload
 from kernels import Implementation
-from kernels._fused import as_images, output_shape
+from kernels.fused.layouts import as_images, output_shape
 
 Passes = Mapping[str, tuple[int, int]]
 """How often a kernel reads and writes an operand, by its name in the operator's schema, or `RESULT`."""
@@ -185,17 +185,17 @@ def cpu_fused(operation: Operation, training: bool, dtype: torch.dtype, *, plane
 
 
 def triton_fused(operation: Operation, training: bool, dtype: torch.dtype, device: torch.device) -> Traffic:
-    """Bytes of `_triton_kernels.py`, numbers per channel left out; None where Triton is not installed."""
+    """Bytes of `kernels/triton_fused/device`, numbers per channel left out; None where Triton is not installed."""
     if importlib.util.find_spec("triton") is None:
         return Traffic(None, None)
-    from kernels import _triton_plan
+    from kernels.triton_fused import plan
 
     x, y = _sizes(operation, dtype)
     if not training:
         return Traffic(x + y, None)  # apply reads x and writes y
     planes = math.prod(operation.shape[2:]) != 1
-    shape, machine = as_images(torch.Size(operation.shape)), _triton_plan.machine_of(device)
-    if _triton_plan.is_resident(shape, planes, operation.pool is not None, dtype, machine):
+    shape, machine = as_images(torch.Size(operation.shape)), plan.machine_of(device)
+    if plan.is_resident(shape, planes, operation.pool is not None, dtype, machine):
         # forward_resident reads x and writes y; backward_resident reads x and dy and writes dx.
         return Traffic(x + y, x + y + x)
     # statistics reads x, apply reads x and writes y; backward_sums reads x and dy, backward both again and writes dx.

@@ -34,7 +34,7 @@ def better(ratios: dict[tuple[int, int], Ratio]) -> tuple[int, int] | None:
 
 def tune(operation: Operation, device: torch.device) -> tuple[str, tuple[int, int] | None]:
     """The key of an operation in the table, and the better choice for it, if there is one."""
-    from kernels import _triton_plan as plan
+    from kernels.triton_fused import plan
 
     implementation = load("triton_fused")
     problem = operation.problem(device=device)
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     if device.type != "cuda":
         print(f"python -m bench.tune_triton: error: nothing is tuned on {device.type}", file=sys.stderr)
         return UNAVAILABLE
-    from kernels import _triton_plan as plan
+    from kernels.triton_fused import plan
 
     found = {}
     for operation in operations(gpu=True):

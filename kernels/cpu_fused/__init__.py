@@ -1,6 +1,5 @@
 """Batch norm, activation and 2 x 2 max-pool in one native kernel each way, for the CPU.
 
-    block.py          the call, its derivative, and both as torch's operators
     kernel_calls.py   the two calls into the compiled library
     library.py        compiles the library on first use, and loads it
     cpp/              the arithmetic: start at batch_norm.cpp
@@ -13,10 +12,22 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from kernels.contract import Implementation
+from kernels.contract import BlockFunction, Implementation, compose
 from kernels.cpu_fused import library
-from kernels.cpu_fused.block import batch_norm, batch_norm_block
+from kernels.cpu_fused.kernel_calls import backward, forward, saved_memory
+from kernels.fused.block import Kernels, block_of, operators_of
+
+_torchs_block = compose(F.batch_norm)
+
+
+def _instead(x: Tensor) -> BlockFunction | None:
+    if torch.compiler.is_compiling():
+        return None
+    if x.device.type != "cpu":
+        raise RuntimeError(f"cpu_fused: the input is on {x.device}")
+    return _torchs_block if library.why_not(x.dtype) else None
 
 
 def why_unavailable(device: torch.device) -> str | None:
@@ -31,12 +42,17 @@ def backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature f
     return library.description(x.dtype)
 
 
+KERNELS = Kernels("cpu_fused", forward, backward, saved_memory, _instead)
+OPERATORS = operators_of(KERNELS)
+batch_norm_block = block_of(KERNELS, OPERATORS)
+
 IMPLEMENTATION = Implementation(
     name="cpu_fused",
     summary="batch norm, activation and pool fused in C++",
-    batch_norm=batch_norm,
+    batch_norm=batch_norm_block,
     batch_norm_block=batch_norm_block,
     why_unavailable=why_unavailable,
     backend=backend,
+    counts_batches=True,
     order=70,
 )

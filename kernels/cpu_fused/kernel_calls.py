@@ -1,4 +1,8 @@
-"""The two calls into the C++ library: memory for their results, and every operand as an address."""
+"""The two calls into the C++ library: memory for their results, and every operand as an address.
+
+Parameters and running tensors of other types than the library calculates in are converted, and what it wrote is
+converted back.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels._fused import as_images, dense_like, empty, in_planes, output_shape
 from kernels.cpu_fused import library
+from kernels.fused.block import Form, Gradients, Parameters, Running, counted
+from kernels.fused.layouts import as_images, dense_like, gradient_memory, in_planes, output_memory, real_type
 
 _ACTIVATIONS = {None: 0, "sigmoid": 1, "relu": 2}
 # A thread that has less to do than this costs more time than it saves.
@@ -34,11 +39,6 @@ def plan_of(shape: torch.Size, planes: bool, pool: bool, activation: str | None,
     return ctypes.byref(plan)
 
 
-def real_type(dtype: torch.dtype) -> torch.dtype:
-    """What is calculated in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _as_real(parameter: Tensor | None, real: torch.dtype) -> Tensor | None:
     if parameter is None or (parameter.dtype is real and parameter.is_contiguous()):
         return parameter
@@ -55,36 +55,19 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def output(x: Tensor, pool: bool) -> Tensor:
-    """Memory for the output, in the layout of the input."""
-    return empty(x, output_shape(x.shape, pool), in_planes(x)) if pool else torch.empty_like(x)
-
-
-def gradients(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Memory for dx, dweight and dbias; the latter two of the weight's type, or of that which is calculated in."""
-    if weight is not None:
-        return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
-    real = real_type(x.dtype)
-    return torch.empty_like(x), torch.empty(x.shape[1], dtype=real), torch.empty(x.shape[1], dtype=real)
+def saved_memory(x: Tensor) -> Tensor:
+    """For mean and 1 / std of each channel, which are kept in float64 between forward and backward."""
+    return torch.empty((2, x.shape[1]), dtype=torch.float64)
 
 
 def forward(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-    activation: str | None,
-    pool: bool,
+    x: Tensor, running: Running, parameters: Parameters, form: Form, momentum: float | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """The output, and mean and 1 / std in float64, (2, C), for the backward. The running statistics move."""
+    """See `fused.block.Kernels`."""
     dtype, planes = x.dtype, in_planes(x)
     real = real_type(dtype)
-    y = output(x, pool)
-    saved = torch.empty((2, x.shape[1]), dtype=torch.float64)
+    (running_mean, running_var, counter), (weight, bias), (training, activation, pool) = running, parameters, form
+    y, saved = output_memory(x, pool), saved_memory(x)
     mean, var = _as_real(running_mean, real), _as_real(running_var, real)
     scale, shift = _as_real(weight, real), _as_real(bias, real)
     library.load(dtype).batch_norm_forward(
@@ -96,7 +79,7 @@ def forward(
         _address(shift),
         _address(mean),
         _address(var),
-        momentum,
+        counted(momentum, counter),
         eps,
     )
     if training:
@@ -105,21 +88,13 @@ def forward(
     return y, saved
 
 
-def backward(
-    dy: Tensor,
-    x: Tensor,
-    saved: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    activation: str | None,
-    pool: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, dweight and dbias; the latter two of the weight's type, or of that which is calculated in."""
+def backward(dy: Tensor, x: Tensor, saved: Tensor, parameters: Parameters, form: Form) -> Gradients:
+    """See `fused.block.Kernels`."""
     dtype, planes = x.dtype, in_planes(x)
     real = real_type(dtype)
+    (weight, bias), (training, activation, pool) = parameters, form
     dy = dy if planes and dy.is_contiguous() else dense_like(dy, planes)
-    dx, dweight, dbias = found = gradients(x, weight)
+    dx, dweight, dbias = gradients = gradient_memory(x, weight)
     of_weight, of_bias = _as_real(dweight, real), _as_real(dbias, real)
     scale, shift = _as_real(weight, real), _as_real(bias, real)
     library.load(dtype).batch_norm_backward(
@@ -135,4 +110,4 @@ def backward(
     )
     _give_back(dweight, of_weight)
     _give_back(dbias, of_bias)
-    return found
+    return gradients

@@ -43,9 +43,9 @@ SMALL = Target("small", "cuda", 90, 8, 64, 65536, 1 << 16, 32, multiprocessors=4
 @pytest.fixture(autouse=True)
 def division(monkeypatch):
     """Restored after each test."""
-    from kernels import _triton_plan
+    from kernels.triton_fused import plan
 
-    monkeypatch.setattr(_triton_plan, "INTERPRETED", _triton_plan.INTERPRETED)
+    monkeypatch.setattr(plan, "INTERPRETED", plan.INTERPRETED)
 
 
 @pytest.fixture
@@ -109,10 +109,10 @@ def test_one_launch_each_way_where_a_program_holds_its_channels(lenet):
     ids=["split", "resident"],
 )
 def test_bytes_per_element_of_a_pooled_block_are_counted(monkeypatch, shape, resident_bytes, most):
-    from kernels import _triton_plan
+    from kernels.triton_fused import plan
 
-    monkeypatch.setattr(_triton_plan, "RESIDENT_BYTES", resident_bytes)
-    monkeypatch.setattr(_triton_plan, "INTERPRETED", _triton_plan.Machine(4, 8))
+    monkeypatch.setattr(plan, "RESIDENT_BYTES", resident_bytes)
+    monkeypatch.setattr(plan, "INTERPRETED", plan.Machine(4, 8))
     operation = Operation(shape, "block")
     seen = passes(kernels.load("triton_fused"), problem_of(operation, CONTIGUOUS), measure=True)
     moved = sum(launch.bytes_moved for which in ("training forward", "training backward") for launch in seen[which])

@@ -14,16 +14,16 @@ SHAPE = (256, 6, 24, 24)
 
 @pytest.fixture
 def plan(monkeypatch, tmp_path):
-    from kernels import _triton_plan
+    from kernels.triton_fused import plan
 
-    monkeypatch.setattr(_triton_plan, "TABLE", tmp_path / "tuned.json")
+    monkeypatch.setattr(plan, "TABLE", tmp_path / "tuned.json")
 
     def forget():
-        _triton_plan._table.cache_clear()
-        _triton_plan.divide.cache_clear()
+        plan._table.cache_clear()
+        plan.divide.cache_clear()
 
     forget()
-    yield _triton_plan
+    yield plan
     forget()
 
 

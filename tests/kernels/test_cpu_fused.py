@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 import kernels
 from kernels.agreement import Exam, attempt, make_problem
-from kernels.cpu_fused import block, kernel_calls, library
+from kernels.cpu_fused import OPERATORS, kernel_calls, library
+from kernels.fused.layouts import real_type
 from tests.kernels.conformance import assert_conforms
 
 CPU = torch.device("cpu")
@@ -156,12 +157,12 @@ def test_there_is_one_openmp_runtime():
 @pytest.mark.parametrize("layout", [lambda x: x, lambda x: x.contiguous(**LAST)], ids=["planes", "rows"])
 def test_the_operators_pass_torchs_own_check(layout):
     p = make_problem((4, 3, 6, 8), **POOLED)
-    x, constants = layout(p.input), (True, 0.1, 1e-5, "sigmoid", True)
-    arguments = (x, p.running_mean, p.running_var, p.weight, p.bias, *constants)
-    torch.library.opcheck(block.forward_operator, arguments)
-    _, saved = block.forward_operator(*arguments)
+    x, counter, constants = layout(p.input), torch.tensor(3), (True, 0.1, 1e-5, "sigmoid", True)
+    arguments = (x, p.running_mean, p.running_var, counter, p.weight, p.bias, *constants)
+    torch.library.opcheck(OPERATORS.forward, arguments)
+    _, saved = OPERATORS.forward(*arguments)
     torch.library.opcheck(
-        block.backward_operator, (layout(p.grad_output), x, saved, p.weight, p.bias, True, "sigmoid", True)
+        OPERATORS.backward, (layout(p.grad_output), x, saved, p.weight, p.bias, True, "sigmoid", True)
     )
 
 
@@ -208,7 +209,7 @@ class Guarded:
 def test_no_kernel_writes_beyond_its_buffers(shape, pool, rows, dtype):
     if reason := library.why_not(dtype):  # float16, with some compilers
         pytest.skip(reason)
-    compiled, real = library.load(dtype), kernel_calls.real_type(dtype)
+    compiled, real = library.load(dtype), real_type(dtype)
     guarded, channels = Guarded(), shape[1]
     pixels = (shape[2] // 2) * (shape[3] // 2) if pool else shape[2] * shape[3]
     x, dx = guarded(torch.randn(shape).to(dtype)), guarded(torch.zeros(shape, dtype=dtype))
@@ -285,7 +286,7 @@ def test_address_and_undefined_behaviour_sanitizers_find_nothing(sanitizers):
             small, large = torch.Size((2, 3, 6, 8)), torch.Size((4, 3, 6, 8))
             plan = kernel_calls.plan_of
             kernel_calls.plan_of = lambda shape, *rest: plan(large, *rest)
-            kernel_calls.forward(torch.randn(small), None, None, None, None, True, 0.1, 1e-5, None, False)
+            kernel_calls.forward(torch.randn(small), (None,) * 3, (None,) * 2, (True, None, False), 0.1, 1e-5)
             """,
             **sanitizers,
         )

@@ -2,7 +2,7 @@
 
 In processes of their own without the interpreter. There is no GPU to launch on: the driver is replaced by one that
 says which GPU to compile for. The compiler takes every call, with the arguments it gets; a launch ends after
-compilation. On the short way (`kernels._triton_launch`) nothing is compiled: each launch is compared with what the
+compilation. On the short way (`kernels.triton_fused.launch`) nothing is compiled: each launch is compared with what the
 compiler would have handed to the launcher. This file is the program of that process, too.
 """
 
@@ -46,8 +46,9 @@ def compiled(kernel, *args, grid, warmup, **kwargs):
     assert made.metadata.enable_fp_fusion
 
 JITFunction.run = compiled
-from kernels import BatchNorm, _triton_plan
-_triton_plan.INTERPRETED = _triton_plan.Machine(132, 32)
+from kernels import BatchNorm
+from kernels.triton_fused import plan
+plan.INTERPRETED = plan.Machine(132, 32)
 POOLED = {"activation": "sigmoid", "pool": 2}
 for shape, dtype, options, training in (
     ((1, 3, 12, 12), torch.float32, POOLED, True),
@@ -77,7 +78,7 @@ class Driver:
     get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
 
 driver.set_active(Driver())
-from kernels import _triton_kernels as code, _triton_plan as plan
+from kernels.triton_fused import device as code, plan
 
 X, REAL, FLOATS = torch.float16, torch.float32, (0.1, 0.0, 1e-5, 0.0)
 
@@ -205,7 +206,7 @@ class Comparison:
     """Has each launch made once more through the compiler, and holds them against each other."""
 
     def __init__(self):
-        from kernels._triton_launch import Launch
+        from kernels.triton_fused.launch import Launch
 
         self.ways, self.asked = [], 0
         self._launch, self._compile_and_launch = Launch.__call__, JITFunction.run
@@ -347,7 +348,7 @@ def settings(comparison, calls):
 
 def hooks(comparison, calls):
     """Who watches launches sees each of them: six of two calls, and their like through the compiler."""
-    from kernels import _triton_kernels
+    from kernels.triton_fused import device
 
     told = []
 
@@ -364,7 +365,7 @@ def hooks(comparison, calls):
     through_the_compiler_while(comparison, calls, knobs.runtime, "launch_enter_hook", hook)
     assert told[:4] == ["forward_resident"] * 2 + ["backward_resident"] * 2
     told.clear()
-    for kernel in (_triton_kernels.apply, _triton_kernels.backward_resident):
+    for kernel in (device.apply, device.backward_resident):
         kernel.add_pre_run_hook(lambda *_, **__: told.append("before"))
         assert comparison.ways_of(*calls) == {"compiler", "short"}
         kernel.pre_run_hooks.clear()
@@ -388,10 +389,10 @@ def storages(comparison, backend, calls):
 
 def other_compilers(comparison, calls):
     """Nothing is kept of what a backend made that is not looked for."""
-    from kernels import _triton_launch, _triton_plan
+    from kernels.triton_fused import launch, plan
 
-    _triton_plan.divide.cache_clear()
-    _triton_launch.AMD = not _triton_launch.AMD
+    plan.divide.cache_clear()
+    launch.AMD = not launch.AMD
     for _ in range(2):
         assert comparison.ways_of(*calls) == {"compiler"}
 
@@ -400,10 +401,10 @@ def main(backend):
     active = Driver(GPUTarget("hip", "gfx942", 64) if backend == "hip" else GPUTarget("cuda", 90, 32))
     driver.set_active(active)
     triton.compiler.compile = Uncompiled
-    from kernels import _triton_launch, _triton_plan
+    from kernels.triton_fused import launch, plan
 
-    _triton_launch.AMD = backend == "hip"
-    _triton_plan.INTERPRETED = _triton_plan.Machine(132, active.target.warp_size)
+    launch.AMD = backend == "hip"
+    plan.INTERPRETED = plan.Machine(132, active.target.warp_size)
     comparison = Comparison()
     every_kind_of_call(comparison)
     calls = [step(MATRIX), step(SPLIT, **POOLED)]

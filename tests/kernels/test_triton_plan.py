@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from kernels import _triton_plan as plan
+from kernels.triton_fused import plan
 
 BITS_31 = 2**31
 MACHINES = [plan.Machine(132, 32), plan.Machine(304, 64), plan.INTERPRETED]
@@ -38,7 +38,7 @@ def around(shape, elements):
 
 
 def counted(work, case, parts=None):
-    """The largest number that a lane of a kernel over this pass comes to, as `_triton_kernels` writes its sums."""
+    """The largest number that a lane of a kernel over this pass comes to, as `triton_fused/device` writes its sums."""
     end = -(-work.images * case.units // case.BM) * case.BM
     channel = work.groups * case.BC - 1
     # The last lane of all, its neighbors, and the last of the image before.

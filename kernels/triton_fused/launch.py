@@ -129,7 +129,7 @@ def _stands_for_its_kind(kernel: Any, launched: Any) -> bool:
     """Whether the answer to a call can be given to the next of its kind.
 
     Not a hook's None, nor the promise of a kernel that is still being compiled; not for a backend of whose
-    specialisation nothing is known here, nor for a kernel that the compiler checks against changing globals.
+    specialization nothing is known here, nor for a kernel that the compiler checks against changing globals.
     """
     return (
         isinstance(launched, CompiledKernel)

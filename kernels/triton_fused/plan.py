@@ -1,7 +1,7 @@
 """How a pass over a batch is divided into tiles and programs, and when one program per channel group is enough.
 
 Rule of the form: a training call is *resident* (one launch each way) where all values of a channel group, a channel
-in planes or 32 bytes (on AMD 64) of neighbouring channels in rows, fit into 64 KiB of registers of one program; else
+in planes or 32 bytes (on AMD 64) of neighboring channels in rows, fit into 64 KiB of registers of one program; else
 it is *split* (two launches each way). Evaluation takes one launch forward.
 """
 
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kernels._triton_kernels import Case
-from kernels._triton_launch import Launch
+from kernels.triton_fused.device.case import Case
+from kernels.triton_fused.launch import Launch
 
 RESIDENT_BYTES = 65536
 
@@ -37,7 +37,7 @@ class Choice(NamedTuple):
     programs: int = 4
 
 
-TABLE = Path(__file__).with_name("_triton_tuned.json")
+TABLE = Path(__file__).with_name("tuned.json")
 """Choices that `python -m bench.tune_triton` found better than the default, by device and shape."""
 
 
@@ -79,7 +79,7 @@ class Pass:
         """The launch of a kernel over this pass, made once.
 
         Args:
-            kernel: Of `_triton_kernels`.
+            kernel: Of `device`.
             numbers: Its whole numbers.
             parts: The pass whose parts it adds up, if it does.
         """
