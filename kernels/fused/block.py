@@ -111,16 +111,12 @@ def operators_of(kernels: Kernels) -> Operators:
 def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
     """The block that the contract asks for, made of the kernels."""
 
-    def forward(
+    def traced(
         x: Tensor, running: Running, parameters: Parameters, form: Form, momentum: float | None, eps: float
     ) -> tuple[Tensor, Tensor]:
-        if not torch.compiler.is_compiling():
-            return kernels.forward(x, running, parameters, form, momentum, eps)
         training, activation, pool = form
-        found: tuple[Tensor, Tensor] = operators.forward(
-            x, *running, *parameters, training, momentum, eps, activation, pool
-        )
-        return found
+        y, saved = operators.forward(x, *running, *parameters, training, momentum, eps, activation, pool)
+        return y, saved
 
     class Block(torch.autograd.Function):
         """The constants come in one tuple: every argument of its own costs time in each call."""
@@ -128,7 +124,8 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
         @staticmethod
         def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, rest: tuple[Any, ...]) -> Tensor:
             running, form, momentum, eps = rest
-            y, saved = forward(x, running, (weight, bias), form, momentum, eps)
+            run = traced if torch.compiler.is_compiling() else kernels.forward
+            y, saved = run(x, running, (weight, bias), form, momentum, eps)
             ctx.save_for_backward(x, weight, bias, saved)
             ctx.form, ctx.eps = form, eps
             return y
@@ -191,7 +188,8 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
         if momentum is None and num_batches_tracked is None:
             raise ValueError(f"{kernels.name}: momentum=None needs num_batches_tracked")
         counter = num_batches_tracked if training else None
-        instead = kernels.instead(input)
+        compiling = torch.compiler.is_compiling()
+        instead = None if compiling else kernels.instead(input)
         if input.numel() == 0:
             instead = _naive_block
         if instead is not None:
@@ -206,9 +204,13 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
         ):
             y: Tensor = Block.apply(x, weight, bias, (running, form, momentum, eps))
         else:
-            y, _ = forward(x, running, (weight, bias), form, momentum, eps)
-        if training and not torch.compiler.is_compiling():
-            torch.autograd.graph.increment_version([tensor for tensor in running if tensor is not None])
+            run = traced if compiling else kernels.forward
+            y, _ = run(x, running, (weight, bias), form, momentum, eps)
+        if training and not compiling:
+            if running_mean is not None and running_var is not None:
+                torch.autograd.graph.increment_version((running_mean, running_var))
+            if counter is not None:
+                torch.autograd.graph.increment_version(counter)
         return y
 
     return batch_norm_block
