@@ -1,4 +1,4 @@
-"""Batch norms: the contract, the float64 reference, and one file per implementation."""
+"""Batch norms: the contract, the float64 reference, and one file or folder per implementation."""
 
 from kernels.contract import BatchNorm, Implementation
 from kernels.registry import BrokenImplementationError, UnknownImplementationError, load, names

@@ -58,12 +58,13 @@ def forward(
     x: Tensor, running: Running, parameters: Parameters, form: Form, momentum: float | None, eps: float
 ) -> tuple[Tensor, Tensor]:
     """See `fused.block.Kernels`."""
-    y, saved = output_memory(x, form[2]), saved_memory(x)
+    training, _, pool = form
+    y, saved = output_memory(x, pool), saved_memory(x)
     moving = _contiguous(*running)
     with _on_device_of(x):
         _launch_forward(x, y, saved, (*moving, *_contiguous(*parameters)), form, momentum, eps)
     for original, moved in zip(running, moving, strict=True):
-        if form[0] and original is not None and moved is not None and original is not moved:
+        if training and original is not None and moved is not None and original is not moved:
             original.copy_(moved)
     return y, saved
 
