@@ -2,7 +2,7 @@
 
 Each shape's training step of the block is captured as a CUDA graph with every choice and timed in turns with the
 default; a choice that is not clearly faster is not kept. Every trial has running statistics of its own, and nothing is
-tuned while a network runs. Writes the table beside the kernels, for this device only.
+tuned while a network runs. Writes the table beside the kernels, for this device only, after each shape.
 """
 
 from __future__ import annotations
@@ -11,20 +11,26 @@ import argparse
 import itertools
 import json
 import sys
+from typing import Any
 
 import torch
 
 from bench.measure import device_timing
 from bench.measure.cases import problem_of
+from bench.measure.figures import one_line
 from bench.measure.subjects import Workload
 from bench.record.operations import BOTH, Operation, operations
 from bench.stats.ratios import Ratio
 from kernels import load
 from models import device as devices
 
-UNAVAILABLE = 4
+FAILED, UNAVAILABLE = 1, 4
 LEAST_GAIN = 0.02
 SEED = 20150213
+
+
+class DeadDeviceError(Exception):
+    """The device answers no more in this process."""
 
 
 def better(ratios: dict[tuple[int, int], Ratio]) -> tuple[int, int] | None:
@@ -34,8 +40,14 @@ def better(ratios: dict[tuple[int, int], Ratio]) -> tuple[int, int] | None:
 
 
 def tune(operation: Operation, device: torch.device) -> tuple[str, tuple[int, int] | None]:
-    """The key of an operation in the table, and the better choice for it, if there is one."""
-    from kernels import _triton_plan as plan
+    """The key of an operation in the table, and the better choice for it, if there is one.
+
+    A choice that fails is left out, and named.
+
+    Raises:
+        DeadDeviceError: It failed in a way that ends everything on this device.
+    """
+    from kernels.triton_fused import plan
 
     implementation = load("triton_fused")
     problem = problem_of(operation, device=device)
@@ -59,16 +71,43 @@ def tune(operation: Operation, device: torch.device) -> tuple[str, tuple[int, in
 
     ratios: dict[tuple[int, int], Ratio] = {}
     default = (plan.Choice().warps, plan.Choice().programs)
-    for choice in itertools.product((4, 8, 16), (2, 4, 8)):
-        if choice == default:
-            continue
-        sides = [device_timing.replay(workload(side).subject(BOTH), device) for side in (choice, default)]
-        ratios[choice] = device_timing.ratio_in_pairs(sides, SEED)
-    table.pop(key)
-    if before:
-        table[key] = before
-    plan.divide.cache_clear()
+    try:
+        for choice in itertools.product((4, 8, 16), (2, 4, 8)):
+            if choice == default:
+                continue
+            try:
+                sides = [device_timing.replay(workload(side).subject(BOTH), device) for side in (choice, default)]
+                ratios[choice] = device_timing.ratio_in_pairs(sides, SEED)
+            except Exception as error:
+                print(f"{key}: {_text(choice)}: left out: {one_line(error)}", file=sys.stderr)
+                _check_alive(device)
+    finally:
+        table.pop(key, None)
+        if before:
+            table[key] = before
+        plan.divide.cache_clear()
     return key, better(ratios)
+
+
+def _text(choice: tuple[int, int] | None) -> str:
+    return "default" if choice is None else f"{choice[0]} warps, {choice[1]} programs"
+
+
+def _check_alive(device: torch.device) -> None:
+    """Errors of kernels are permanent: every later call on the device raises the same."""
+    try:
+        torch.cuda.synchronize(device)
+    except Exception as error:
+        raise DeadDeviceError(one_line(error)) from error
+
+
+def _write(table: dict[str, Any]) -> None:
+    """All of the table or nothing: whoever reads it meanwhile has the one before."""
+    from kernels.triton_fused import plan
+
+    new = plan.TABLE.with_suffix(".new")
+    new.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    new.replace(plan.TABLE)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,16 +125,22 @@ def main(argv: list[str] | None = None) -> int:
     if device.type != "cuda":
         print(f"python -m bench.tune_triton: error: nothing is tuned on {device.type}", file=sys.stderr)
         return UNAVAILABLE
-    from kernels import _triton_plan as plan
+    from kernels.triton_fused import plan
 
-    found = {}
-    for operation in operations(gpu=True):
-        key, choice = tune(operation, device)
-        print(f"{key}: {'default' if choice is None else f'{choice[0]} warps, {choice[1]} programs'}", file=sys.stderr)
-        if choice:
-            found[key] = list(choice)
-    table = {**plan._table(), plan.machine_of(device).name: found}
-    plan.TABLE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    name = plan.machine_of(device).name
+    found = dict(plan._table().get(name, {}))  # what is not reached stays as it was
+    with torch.cuda.device(device):
+        for operation in operations(gpu=True):
+            try:
+                key, choice = tune(operation, device)
+            except DeadDeviceError as error:
+                print(f"python -m bench.tune_triton: error: the device is lost: {error}", file=sys.stderr)
+                return FAILED
+            print(f"{key}: {_text(choice)}", file=sys.stderr)
+            found.pop(key, None)
+            if choice:
+                found[key] = list(choice)
+            _write({**plan._table(), name: found})
     print(f"wrote {plan.TABLE.name}: {len(found)} choices other than the default")
     return 0
 

@@ -1,4 +1,4 @@
-"""Batch norms: the contract, the float64 reference, and one file per implementation."""
+"""Batch norms: the contract, the float64 reference, and one file or folder per implementation."""
 
 from kernels.contract import Implementation
 from kernels.layer import BatchNorm

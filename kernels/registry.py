@@ -1,4 +1,4 @@
-"""Find implementations: the files of this folder, or anyone's file."""
+"""Find implementations: the files and folders beside this one, or anyone's file."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if not torch.cuda.is_available():
 
             It is a third of the time, and the kernel's own launch has just done it.
             """
-            if self.fn.__module__ == "kernels._triton_kernels":
+            if self.fn.__module__.startswith("kernels.triton_fused.device."):
                 return self.rewrite()(*args, **kwargs)
             return prepare_and_call(self, *args, **kwargs)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import platform
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,10 @@ import torch
 
 from bench import ROOT
 from models import allocator
+
+_PLACES = ("cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn", "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
+PRECISION: dict[str, Any] = {"all": torch.backends} | {p: operator.attrgetter(p)(torch.backends) for p in _PLACES}
+"""Where torch says what float32 is calculated in."""
 
 
 @functools.cache
@@ -114,6 +120,14 @@ def versions() -> dict[str, str]:
     return found
 
 
+def float32_precision() -> dict[str, str]:
+    """What float32 is calculated in, by place: "tf32", "bf16", "ieee", or "none" where nothing was set.
+
+    `allow_tf32` and `get_float32_matmul_precision` raise once somebody used these newer names; these never do.
+    """
+    return {name: place.fp32_precision for name, place in PRECISION.items()}
+
+
 @functools.cache
 def commit() -> dict[str, Any]:
     """The commit of the tree, and whether anything but results was changed since."""
@@ -150,7 +164,8 @@ def conditions(device: torch.device) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "governor": _governor(),
-        "allocator": allocator.settle(),
+        "allocator": _allocator(device),
+        "float32_precision": float32_precision(),
         "versions": versions(),
         "commit": commit()["id"],
         "dirty": commit()["dirty"],
@@ -185,6 +200,21 @@ def others_seconds() -> float | None:
     return float(busy - own.user - own.system - own.children_user - own.children_system)
 
 
+def _allocator(device: torch.device) -> str:
+    """The C library's policy, and on a GPU torch's own allocator there with what the user set."""
+    policy = allocator.settle()
+    if device.type != "cuda":
+        return policy
+    names = (
+        "PYTORCH_ALLOC_CONF",
+        "PYTORCH_CUDA_ALLOC_CONF",
+        "PYTORCH_HIP_ALLOC_CONF",
+        "PYTORCH_NO_CUDA_MEMORY_CACHING",
+    )
+    asked = [f", {name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    return f"{policy}; on the GPU {torch.cuda.get_allocator_backend()}{''.join(asked)}"
+
+
 def _throttled() -> int | None:
     """How often the processors were slowed down for heat since the system started, where it tells."""
     counters = [*Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
@@ -195,23 +225,44 @@ def _throttled() -> int | None:
 
 
 def _gpu_state(device: torch.device) -> dict[str, Any]:
-    """What NVIDIA's management library says, where it is installed; nothing else depends on it."""
+    """What NVIDIA's management library says, where it is installed; nothing else depends on it.
+
+    A counter that this GPU lacks is None, and "gpu_state" names it.
+    """
     if device.type != "cuda" or torch.version.cuda is None:
         return {}
     try:
         import pynvml
 
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-        return {
-            "gpu_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
-            "gpu_memory_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
-            "gpu_celsius": pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
-            "gpu_throttle_reasons": pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
-            "gpu_energy_mj": pynvml.nvmlDeviceGetTotalEnergyConsumption(handle),
-        }
-    except Exception as error:  # a missing library, driver, permission or counter
+        handle = _nvml_handle(pynvml, torch.cuda.get_device_properties(device).uuid)
+    except Exception as error:  # a missing library, driver or permission
         return {"gpu_state": f"unknown: {type(error).__name__}"}
+    counters: dict[str, Callable[[], int]] = {
+        "gpu_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+        "gpu_memory_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+        "gpu_celsius": lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+        "gpu_throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+        "gpu_energy_mj": lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle),
+    }
+    found: dict[str, Any] = {}
+    missing = []
+    for name, read in counters.items():
+        try:
+            found[name] = read()
+        except Exception as error:
+            found[name] = None
+            missing.append(f"{name} ({type(error).__name__})")
+    return {**found, "gpu_state": f"unknown: {', '.join(missing)}"} if missing else found
+
+
+def _nvml_handle(pynvml: Any, uuid: object) -> Any:
+    """Of the whole GPU, also where torch has one of its MIG instances: clocks and temperature are the GPU's."""
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError:
+        instance = pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
+        return pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(instance)
 
 
 def _governor() -> str | None:

@@ -27,7 +27,7 @@ from bench.measure.cases import problem_of
 from bench.measure.subjects import Workload
 from bench.record.operations import Operation
 from kernels import Implementation
-from kernels._fused import as_images, output_shape
+from kernels.fused.layouts import as_images, output_shape
 from models import device as devices
 
 Passes = Mapping[str, tuple[int, int]]
@@ -160,7 +160,7 @@ _EXPLANATIONS = {
 
 
 def cpu_fused(operation: Operation, training: bool, dtype: torch.dtype, *, planes: bool) -> Traffic:
-    """Bytes of `cpu_fused.cpp`, numbers per channel left out; its four steps are named there.
+    """Bytes of `kernels/cpu_fused/cpp`, numbers per channel left out; its four steps are named there.
 
     Args:
         operation: The shape, and what is fused.
@@ -170,34 +170,34 @@ def cpu_fused(operation: Operation, training: bool, dtype: torch.dtype, *, plane
     """
     x, y = _sizes(operation, dtype)
     kept = y // dtype.itemsize * max(dtype.itemsize, 4)  # numbers like dy, but never of 16 bits
-    # moments reads x; apply reads x and writes y. In planes with a pool moments (or, in inference, apply) reads x once
-    # and writes the pixel that counts of each window to where y will be: it chooses among the few images that it has
-    # just added up. apply reads these and writes y.
+    # statistics reads x; apply reads x and writes y. In planes with a pool statistics (or, in inference, apply) reads x
+    # once and writes the pixel that counts of each window to where y will be: it chooses among the few images that it
+    # has just added up. apply reads these and writes y.
     forward = x + 3 * y if planes and operation.pool else (2 if training else 1) * x + y
     if not training:
         return Traffic(forward, None)
-    sums = x + y  # reads x and dy
-    spread = x + x  # reads x and writes dx
-    # dz waits in the memory of dx, or of its own where that has 16 bits: sums writes and spread reads it. Without an
-    # activation dz is dy, which spread reads again.
+    sums = x + y  # backward_sums reads x and dy
+    gradient = x + x  # backward_apply reads x and writes dx
+    # dz waits in the memory of dx, or of its own where that has 16 bits: backward_sums writes and backward_apply reads
+    # it. Without an activation dz is dy, which backward_apply reads again.
     between = 2 * kept if operation.activation else y
     if operation.pool and not planes:
         between += 2 * kept  # which pixel of its window counts waits there too
-    return Traffic(forward, sums + between + spread)
+    return Traffic(forward, sums + between + gradient)
 
 
 def triton_fused(operation: Operation, training: bool, dtype: torch.dtype, device: torch.device) -> Traffic:
-    """Bytes of `_triton_kernels.py`, numbers per channel left out; None where Triton is not installed."""
+    """Bytes of `kernels/triton_fused/device`, numbers per channel left out; None where Triton is not installed."""
     if importlib.util.find_spec("triton") is None:
         return Traffic(None, None)
-    from kernels import _triton_plan
+    from kernels.triton_fused import plan
 
     x, y = _sizes(operation, dtype)
     if not training:
         return Traffic(x + y, None)  # apply reads x and writes y
     planes = math.prod(operation.shape[2:]) != 1
-    shape, machine = as_images(torch.Size(operation.shape)), _triton_plan.machine_of(device)
-    if _triton_plan.is_resident(shape, planes, operation.pool is not None, dtype, machine):
+    shape, machine = as_images(torch.Size(operation.shape)), plan.machine_of(device)
+    if plan.is_resident(shape, planes, operation.pool is not None, dtype, machine):
         # forward_resident reads x and writes y; backward_resident reads x and dy and writes dx.
         return Traffic(x + y, x + y + x)
     # statistics reads x, apply reads x and writes y; backward_sums reads x and dy, backward both again and writes dx.

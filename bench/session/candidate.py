@@ -107,5 +107,10 @@ def _source(implementation: Implementation) -> str:
 
 def _digests(files: list[Path]) -> str:
     """Changes when a file changes, or anything that all implementations are built and trained with."""
-    shared = sorted([*ROOT.glob("kernels/**/*.[pcjh]*"), *ROOT.glob("models/*.py")])
-    return digest([path for path in [*files, *shared] if path.is_file()])
+    return digest([path for path in [*files, *shared_sources(ROOT)] if path.is_file()])
+
+
+def shared_sources(root: Path) -> list[Path]:
+    """The files that all implementations are built and trained with: those of kernels/ and models/, in any folder."""
+    kernels = (path for path in root.glob("kernels/**/*") if path.suffix in (".py", ".cpp", ".h", ".json"))
+    return sorted([*kernels, *root.glob("models/**/*.py")])

@@ -7,11 +7,14 @@ torch's that a file changes for itself, such as the number of threads: the basel
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from bench.measure.environment import PRECISION, float32_precision
 
 WATCHED = (
     ("time", "perf_counter"),
@@ -30,11 +33,35 @@ WATCHED = (
     ("bench.measure.timing", "perf_counter_ns"),
     ("bench.measure.timing", "synchronize"),
 )
+
+
+def _float32_precision() -> dict[str, Any]:
+    """By both of torch's interfaces; the older one raises where its answer would not be all that was set."""
+    found: dict[str, Any] = dict(float32_precision())
+    for name, get in (
+        ("older, matmul", torch.get_float32_matmul_precision),
+        ("older, cuDNN", lambda: torch.backends.cudnn.allow_tf32),
+    ):
+        with contextlib.suppress(RuntimeError):
+            found[name] = get()
+    return found
+
+
+def _set_float32_precision(wanted: dict[str, Any]) -> None:
+    """The older interface first: it writes to the places of the newer one, too."""
+    if "older, matmul" in wanted:
+        torch.set_float32_matmul_precision(wanted["older, matmul"])
+    if "older, cuDNN" in wanted:
+        torch.backends.cudnn.allow_tf32 = wanted["older, cuDNN"]
+    for name, place in PRECISION.items():
+        place.fp32_precision = wanted[name]
+
+
 SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "the number of threads": (torch.get_num_threads, torch.set_num_threads),
     "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "whether gradients are on": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "float32 matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "float32 precision": (_float32_precision, _set_float32_precision),
     "deterministic algorithms": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
     "whether cuDNN is on": (
         lambda: torch.backends.cudnn.enabled,

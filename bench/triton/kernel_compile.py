@@ -35,7 +35,7 @@ TYPES = {
     torch.uint8: "u8",
     torch.bool: "i1",
 }
-OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "waves_per_eu")
+OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "waves_per_eu", "enable_fp_fusion")
 
 
 @dataclass(frozen=True)

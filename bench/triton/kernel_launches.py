@@ -98,9 +98,9 @@ def laid_out(operation: Operation, layout: str) -> Problem:
 
 def divide_as_on(target: Target) -> None:
     """Have our own kernels divide their work as for that GPU; others see the tensors only."""
-    from kernels import _triton_plan
+    from kernels.triton_fused import plan
 
-    _triton_plan.INTERPRETED = _triton_plan.Machine(target.multiprocessors, target.threads_per_warp)
+    plan.INTERPRETED = plan.Machine(target.multiprocessors, target.threads_per_warp)
 
 
 def errors(implementation: Implementation) -> dict[tuple[str, str], dict[str, float]]:

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ import torch
 import kernels
 from bench import ROOT, kernel_report
 from bench.record.operations import Operation
-from bench.triton import kernel_tables
+from bench.triton import kernel_compile, kernel_tables
 from bench.triton.interpreter import Launch, Pointer, watch
-from bench.triton.kernel_compile import TARGETS, Target
+from bench.triton.kernel_compile import TARGETS, Target, compile_launch
 from bench.triton.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request, laid_out, observe, passes
 from kernels.triton_fused import interpreted
 
@@ -42,9 +43,9 @@ SMALL = Target("small", "cuda", 90, 8, 64, 65536, 1 << 16, 32, multiprocessors=4
 @pytest.fixture(autouse=True)
 def division(monkeypatch):
     """Restored after each test."""
-    from kernels import _triton_plan
+    from kernels.triton_fused import plan
 
-    monkeypatch.setattr(_triton_plan, "INTERPRETED", _triton_plan.INTERPRETED)
+    monkeypatch.setattr(plan, "INTERPRETED", plan.INTERPRETED)
 
 
 @pytest.fixture
@@ -108,10 +109,10 @@ def test_one_launch_each_way_where_a_program_holds_its_channels(lenet):
     ids=["split", "resident"],
 )
 def test_bytes_per_element_of_a_pooled_block_are_counted(monkeypatch, shape, resident_bytes, most):
-    from kernels import _triton_plan
+    from kernels.triton_fused import plan
 
-    monkeypatch.setattr(_triton_plan, "RESIDENT_BYTES", resident_bytes)
-    monkeypatch.setattr(_triton_plan, "INTERPRETED", _triton_plan.Machine(4, 8))
+    monkeypatch.setattr(plan, "RESIDENT_BYTES", resident_bytes)
+    monkeypatch.setattr(plan, "INTERPRETED", plan.Machine(4, 8))
     operation = Operation(shape, "block")
     seen = passes(kernels.load("triton_fused"), laid_out(operation, CONTIGUOUS), measure=True)
     moved = sum(launch.bytes_moved for which in ("training forward", "training backward") for launch in seen[which])
@@ -129,6 +130,19 @@ def test_what_a_kernel_moves_is_counted_by_argument(my_bn):
     assert launch.stored == {"y_ptr": 800}
     assert launch.arguments["x_ptr"].dtype == torch.float32
     assert (launch.arguments["n"], launch.arguments["SIZE"], launch.constants) == (200, 128, ("SIZE",))
+
+
+def test_a_launch_is_compiled_with_the_options_that_it_has(monkeypatch):
+    implementation, asked = kernels.load("triton_fused"), []
+    with watch(measure=False) as seen:
+        implementation.batch_norm(torch.randn(20, 10), None, None, training=True)
+    made = SimpleNamespace(metadata=SimpleNamespace(num_warps=4, shared=0))
+    read = dict.fromkeys(("spilled", "loads", "stores", "barriers", "code_bytes"))
+    monkeypatch.setattr(kernel_compile, "_source", lambda _: None)
+    monkeypatch.setattr(kernel_compile, "_read_nvidia", lambda _: {"registers": 32, **read})
+    monkeypatch.setattr("triton.compile", lambda *_, options, **__: asked.append(options) or made)
+    compile_launch(seen[0], SMALL)
+    assert asked == [{"num_warps": 4, "enable_fp_fusion": True}]
 
 
 def test_launches_can_be_written_down_without_running(my_bn):

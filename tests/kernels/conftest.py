@@ -22,7 +22,7 @@ import kernels
 from kernels import Implementation
 
 DEVICES = [torch.device(type_) for type_ in ("cpu", "cuda") if type_ == "cpu" or torch.cuda.is_available()]
-COMPILING_BACKENDS = ("inductor", "triton")
+COMPILING_BACKENDS = ("inductor", "triton, FP fusion")
 
 
 def under_test() -> list[Implementation]:
@@ -76,7 +76,7 @@ def threads_of_the_session() -> Iterator[None]:
     """With BNBENCH_TEST_THREADS, torch and `cpu_fused` use so many threads, however little there is to do."""
     if asked := os.environ.get("BNBENCH_TEST_THREADS"):
         torch.set_num_threads(int(asked))
-        with mock.patch("kernels.cpu_fused._ELEMENTS_PER_THREAD", 1):
+        with mock.patch("kernels.cpu_fused.kernel_calls.ELEMENTS_PER_THREAD", 1):
             yield
     else:
         yield

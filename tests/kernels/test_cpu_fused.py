@@ -1,6 +1,9 @@
 """What `cpu_fused` alone promises: every size and thread count, its operators, its memory, and its compilation."""
 
+import ctypes
 import os
+import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -13,8 +16,10 @@ import torch
 from torch.nn import functional as F
 
 import kernels
-from kernels import _cpu_library, agreement, cpu_fused
+from kernels import agreement
 from kernels.agreement import Exam, attempt, make_problem
+from kernels.cpu_fused import OPERATORS, kernel_calls, library
+from kernels.fused.layouts import real_type
 from tests.kernels.conformance import assert_conforms
 
 CPU = torch.device("cpu")
@@ -33,12 +38,12 @@ LAST = {"memory_format": torch.channels_last}
 def threads(request, monkeypatch):
     """So many threads, however little there is to do."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(cpu_fused, "_ELEMENTS_PER_THREAD", 1)
-    cpu_fused._plan.cache_clear()
+    monkeypatch.setattr(kernel_calls, "ELEMENTS_PER_THREAD", 1)
+    kernel_calls.plan_of.cache_clear()
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
-    cpu_fused._plan.cache_clear()
+    kernel_calls.plan_of.cache_clear()
 
 
 def worst_error(problem):
@@ -135,7 +140,7 @@ def test_saturated_sigmoids_are_exact_and_finite():
 
 
 def test_the_thread_count_of_torch_holds(threads):
-    plan = cpu_fused._plan(torch.Size((64, 6, 24, 24)), True, False, None, True, torch.get_num_threads())
+    plan = kernel_calls.plan_of(torch.Size((64, 6, 24, 24)), True, False, None, True, torch.get_num_threads())
     assert plan._obj.threads == threads
     problem = make_problem((64, 6, 24, 24))
     first, second = attempt(IMPLEMENTATION, problem), attempt(IMPLEMENTATION, problem)
@@ -143,7 +148,7 @@ def test_the_thread_count_of_torch_holds(threads):
 
 
 def test_a_small_tensor_takes_one_thread():
-    assert cpu_fused._plan(torch.Size((8, 3, 5, 5)), True, False, None, True, 4)._obj.threads == 1
+    assert kernel_calls.plan_of(torch.Size((8, 3, 5, 5)), True, False, None, True, 4)._obj.threads == 1
 
 
 @linux_only
@@ -163,17 +168,17 @@ def test_there_is_one_openmp_runtime():
 @pytest.mark.parametrize("layout", [lambda x: x, lambda x: x.contiguous(**LAST)], ids=["planes", "rows"])
 def test_the_operators_pass_torchs_own_check(layout):
     p = make_problem((4, 3, 6, 8), **POOLED)
-    x, constants = layout(p.input), (True, 0.1, 1e-5, "sigmoid", True)
-    arguments = (x, p.running_mean, p.running_var, p.weight, p.bias, *constants)
-    torch.library.opcheck(cpu_fused.forward_operator, arguments)
-    _, saved = cpu_fused.forward_operator(*arguments)
+    x, counter, constants = layout(p.input), torch.tensor(3), (True, 0.1, 1e-5, "sigmoid", True)
+    arguments = (x, p.running_mean, p.running_var, counter, p.weight, p.bias, *constants)
+    torch.library.opcheck(OPERATORS.forward, arguments)
+    _, saved = OPERATORS.forward(*arguments)
     torch.library.opcheck(
-        cpu_fused.backward_operator, (layout(p.grad_output), x, saved, p.weight, p.bias, True, "sigmoid", True)
+        OPERATORS.backward, (layout(p.grad_output), x, saved, p.weight, p.bias, True, "sigmoid", True)
     )
 
 
 def test_a_type_without_kernels_takes_torchs_way_and_the_record_says_so(monkeypatch):
-    monkeypatch.setattr(cpu_fused, "_why_not", lambda dtype: "no half here" if dtype == torch.float16 else None)
+    monkeypatch.setattr(library, "why_not", lambda dtype: "no half here" if dtype == torch.float16 else None)
     problem = make_problem((4, 3, 6, 8), dtype=torch.float16, **POOLED)
     assert_conforms(IMPLEMENTATION, problem)
     assert IMPLEMENTATION.backend(problem.input, True) == "F.batch_norm: no kernels for float16"
@@ -207,15 +212,15 @@ class Guarded:
         return all((torch.cat([w[:GUARD], w[-GUARD:]]) == w.new_tensor(SENTINEL)).all() for w in self.whole)
 
 
-@pytest.mark.parametrize("dtype", list(_cpu_library.STORED), ids=str)
+@pytest.mark.parametrize("dtype", list(library.STORED), ids=str)
 @pytest.mark.parametrize("rows", [False, True])
 @pytest.mark.parametrize(
     ("shape", "pool"), [((12, 21, 1, 1), False), *((shape, pool) for shape in SIZES for pool in (False, True))], ids=str
 )
 def test_no_kernel_writes_beyond_its_buffers(shape, pool, rows, dtype):
-    if reason := cpu_fused._why_not(dtype):  # float16, with some compilers
+    if reason := library.why_not(dtype):  # float16, with some compilers
         pytest.skip(reason)
-    library, real = _cpu_library.load(dtype), cpu_fused._real(dtype)
+    compiled, real = library.load(dtype), real_type(dtype)
     guarded, channels = Guarded(), shape[1]
     pixels = (shape[2] // 2) * (shape[3] // 2) if pool else shape[2] * shape[3]
     x, dx = guarded(torch.randn(shape).to(dtype)), guarded(torch.zeros(shape, dtype=dtype))
@@ -224,11 +229,11 @@ def test_no_kernel_writes_beyond_its_buffers(shape, pool, rows, dtype):
     weight, bias, mean, var, dweight, dbias = (guarded(torch.ones(channels, dtype=real)) for _ in range(6))
     for training in (True, False):
         for threads in (1, 2):
-            plan = cpu_fused._Plan(*shape, rows, pool, 1, training, threads)
+            plan = kernel_calls.Plan(*shape, rows, pool, 1, training, threads)
             pointers = [t.data_ptr() for t in (x, y, saved, weight, bias, mean, var)]
-            library.batch_norm_forward(cpu_fused.ctypes.byref(plan), *pointers, 0.1, 1e-5)
+            compiled.batch_norm_forward(ctypes.byref(plan), *pointers, 0.1, 1e-5)
             pointers = [t.data_ptr() for t in (x, dy, dx, saved, weight, bias, dweight, dbias)]
-            library.batch_norm_backward(cpu_fused.ctypes.byref(plan), *pointers)
+            compiled.batch_norm_backward(ctypes.byref(plan), *pointers)
             assert guarded.margins_are_whole()
     assert dx.abs().sum() > 0
 
@@ -236,9 +241,9 @@ def test_no_kernel_writes_beyond_its_buffers(shape, pool, rows, dtype):
 SANITIZED = """
     import dataclasses
     import torch, kernels
-    from kernels import cpu_fused
     from kernels.agreement import make_problem, attempt
-    cpu_fused._ELEMENTS_PER_THREAD = 1
+    from kernels.cpu_fused import kernel_calls
+    kernel_calls.ELEMENTS_PER_THREAD = 1
     torch.set_num_threads(2)
     fused = kernels.load("cpu_fused")
     assert not fused.why_unavailable(torch.device("cpu")), fused.why_unavailable(torch.device("cpu"))
@@ -264,7 +269,7 @@ SANITIZED = """
 @pytest.fixture
 def sanitizers(tmp_path):
     """The environment of a process in which the kernels, and all memory that torch takes, are watched."""
-    command = _cpu_library.compiler()
+    command = library.compiler()
     # The C++ library too: what throws is looked for in what is there first.
     wanted = ("libasan.so", "libubsan.so", "libstdc++.so.6")
     found = [subprocess.run([*command, f"-print-file-name={name}"], capture_output=True, text=True) for name in wanted]
@@ -288,11 +293,11 @@ def test_address_and_undefined_behaviour_sanitizers_find_nothing(sanitizers):
         run(
             """
             import torch
-            from kernels import cpu_fused
+            from kernels.cpu_fused import kernel_calls
             small, large = torch.Size((2, 3, 6, 8)), torch.Size((4, 3, 6, 8))
-            plan = cpu_fused._plan
-            cpu_fused._plan = lambda shape, *rest: plan(large, *rest)
-            cpu_fused._forward(torch.randn(small), None, None, None, None, True, 0.1, 1e-5, None, False)
+            plan = kernel_calls.plan_of
+            kernel_calls.plan_of = lambda shape, *rest: plan(large, *rest)
+            kernel_calls.forward(torch.randn(small), (None,) * 3, (None,) * 2, (True, None, False), 0.1, 1e-5)
             """,
             **sanitizers,
         )
@@ -323,8 +328,8 @@ def test_a_compiler_that_is_not_there_is_named(tmp_path):
     ("script", "words"),
     [
         (
-            "echo 'cpu_fused.cpp:1:2: fatal error: out of luck' >&2; exit 3",
-            "exit code 3: cpu_fused.cpp:1:2: fatal error",
+            "echo 'rows.h:1:2: fatal error: out of luck' >&2; exit 3",
+            "exit code 3: rows.h:1:2: fatal error",
         ),
         ("exit 1", "it says nothing"),
         ("exit 0", "it says nothing"),
@@ -341,7 +346,7 @@ def test_a_compiler_that_fails_is_quoted_in_one_line(tmp_path, script, words):
 
 @linux_only
 def test_optional_flags_that_a_compiler_does_not_know_are_left_out(tmp_path):
-    real = " ".join(_cpu_library.compiler())
+    real = " ".join(library.compiler())
     script = f'case "$*" in *openmp*|*native*) echo "error: unknown flag" >&2; exit 1;; esac; exec {real} "$@"'
     told = run(
         """
@@ -372,6 +377,22 @@ def test_the_second_process_compiles_nothing_and_a_damaged_library_is_made_again
     library.write_text("nonsense")
     assert run(SAY_WHY, BNBENCH_CACHE=tmp_path).strip() == "None"
     assert library.stat().st_mtime_ns != made
+
+
+@pytest.mark.parametrize("name", [path.name for path in library.sources()])
+def test_a_change_of_any_source_is_compiled_anew(name, tmp_path, monkeypatch):
+    kept = library._source_digest()
+    copy = shutil.copytree(library.SOURCES, tmp_path / "cpp")
+    monkeypatch.setattr(library, "SOURCES", copy)
+    assert library._source_digest() == kept
+    (copy / name).write_text((copy / name).read_text("utf-8") + "// changed\n")
+    assert library._source_digest() != kept
+
+
+def test_every_include_is_among_the_sources():
+    names = {path.name for path in library.sources()}
+    included = {name for path in library.sources() for name in re.findall(r'#include "(.*)"', path.read_text("utf-8"))}
+    assert included | {library.MAIN} == names
 
 
 def test_processes_that_compile_at_once_do_not_collide(tmp_path):

@@ -55,17 +55,17 @@ def fused(request):
 def divided(fused, monkeypatch):
     """Divide small shapes as large ones are: over several programs with tiny registers, or several threads."""
     if fused.implementation.name == "triton_fused":
-        from kernels import _triton_plan
+        from kernels.triton_fused import plan
 
-        monkeypatch.setattr(_triton_plan, "INTERPRETED", _triton_plan.Machine(4, 8))
-        monkeypatch.setattr(_triton_plan, "RESIDENT_BYTES", 2048)
+        monkeypatch.setattr(plan, "INTERPRETED", plan.Machine(4, 8))
+        monkeypatch.setattr(plan, "RESIDENT_BYTES", 2048)
     else:
-        from kernels import cpu_fused
+        from kernels.cpu_fused import kernel_calls
 
-        monkeypatch.setattr(cpu_fused, "_ELEMENTS_PER_THREAD", 1)
-        cpu_fused._plan.cache_clear()
+        monkeypatch.setattr(kernel_calls, "ELEMENTS_PER_THREAD", 1)
+        kernel_calls.plan_of.cache_clear()
         yield
-        cpu_fused._plan.cache_clear()
+        kernel_calls.plan_of.cache_clear()
         return
     yield
 

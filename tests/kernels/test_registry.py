@@ -66,11 +66,11 @@ def test_the_tables_begin_with_the_lesson():
 
 
 @pytest.mark.parametrize("name", kernels.names())
-def test_every_name_loads_and_is_the_name_of_its_file(name):
+def test_every_name_loads_and_is_the_name_of_its_file_or_folder(name):
     implementation = kernels.load(name)
     assert isinstance(implementation, Implementation)
     assert implementation.name == implementation.spec == label(name) == name
-    assert (ROOT / "kernels" / f"{name}.py").is_file()
+    assert any((ROOT / "kernels" / file).is_file() for file in (f"{name}.py", f"{name}/__init__.py"))
     assert implementation.summary
     assert "\n" not in implementation.summary
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import kernels
-from kernels import BatchNorm, triton_fused
+from kernels import BatchNorm
 from kernels.agreement import attempt, make_problem
+from kernels.triton_fused import OPERATORS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 IMPLEMENTATION = kernels.load("triton_fused")
@@ -29,10 +30,10 @@ SPLIT = (5, 3, 17, 13)
 @pytest.fixture
 def small_machine(monkeypatch):
     """Divide as for several multiprocessors with tiny registers, so that small shapes take the split form."""
-    from kernels import _triton_plan
+    from kernels.triton_fused import plan
 
-    monkeypatch.setattr(_triton_plan, "INTERPRETED", _triton_plan.Machine(4, 8))
-    monkeypatch.setattr(_triton_plan, "RESIDENT_BYTES", 2048)
+    monkeypatch.setattr(plan, "INTERPRETED", plan.Machine(4, 8))
+    monkeypatch.setattr(plan, "RESIDENT_BYTES", 2048)
 
 
 def channels_last(problem):
@@ -63,10 +64,10 @@ def test_the_operators_pass_torchs_own_check(layout):
     x = layout(arguments[0])
     counter = torch.zeros((), dtype=torch.int64, device=DEVICE)
     constants = (True, 0.1, 1e-5, "sigmoid", True)
-    torch.library.opcheck(triton_fused.forward_operator, (x, *arguments[1:3], counter, *arguments[4:], *constants))
-    _, saved = triton_fused.forward_operator(x, *arguments[1:], *constants)
+    torch.library.opcheck(OPERATORS.forward, (x, *arguments[1:3], counter, *arguments[4:], *constants))
+    _, saved = OPERATORS.forward(x, *arguments[1:], *constants)
     torch.library.opcheck(
-        triton_fused.backward_operator, (layout(p.grad_output), x, saved, p.weight, p.bias, True, "sigmoid", True)
+        OPERATORS.backward, (layout(p.grad_output), x, saved, p.weight, p.bias, True, "sigmoid", True)
     )
 
 

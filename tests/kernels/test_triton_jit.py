@@ -2,7 +2,7 @@
 
 In processes of their own without the interpreter. There is no GPU to launch on: the driver is replaced by one that
 says which GPU to compile for. The compiler takes every call, with the arguments it gets; a launch ends after
-compilation. On the short way (`kernels._triton_launch`) nothing is compiled: each launch is compared with what the
+compilation. On the short way (`kernels.triton_fused.launch`) nothing is compiled: each launch is compared with what the
 compiler would have handed to the launcher. This file is the program of that process, too.
 """
 
@@ -41,11 +41,14 @@ run, seen = JITFunction.run, []
 
 def compiled(kernel, *args, grid, warmup, **kwargs):
     seen.append(kernel.__name__)
-    assert run(kernel, *args, grid=grid, warmup=True, **kwargs).asm["cubin"]
+    made = run(kernel, *args, grid=grid, warmup=True, **kwargs)
+    assert made.asm["cubin"]
+    assert made.metadata.enable_fp_fusion
 
 JITFunction.run = compiled
-from kernels import BatchNorm, _triton_plan
-_triton_plan.INTERPRETED = _triton_plan.Machine(132, 32)
+from kernels import BatchNorm
+from kernels.triton_fused import plan
+plan.INTERPRETED = plan.Machine(132, 32)
 POOLED = {"activation": "sigmoid", "pool": 2}
 for shape, dtype, options, training in (
     ((1, 3, 12, 12), torch.float32, POOLED, True),
@@ -63,11 +66,58 @@ print(" ".join(seen))
 """
 
 
+WIDE = r"""
+import re
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+class Driver:
+    get_current_device = staticmethod(lambda: 0)
+    get_current_stream = staticmethod(lambda device=None: 0)
+    get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
+
+driver.set_active(Driver())
+from kernels.triton_fused import device as code, plan
+
+X, REAL, FLOATS = torch.float16, torch.float32, (0.1, 0.0, 1e-5, 0.0)
+
+def held_to_64_bits(kernel, work, case, tensors, numbers, floats=()):
+    made = kernel.warmup(*tensors, *numbers, *floats, case=case, num_warps=work.warps, grid=work.grid)
+    assert case.wide
+    text = made.asm["ttir"]
+    constants = set(re.findall(r"(%\w+) = arith.constant", text))
+    for line in (line.split(" loc(")[0] for line in text.splitlines()):
+        assert not re.search(r"= arith\.(add|sub|mul|div|rem|min|max)s?i .*i32>?$", line), line
+        if offset := re.search(r"= tt\.addptr %\w+, (%\w+) ", line):
+            assert offset[1] in constants or re.search(r"i64>?$", line), line
+    print(kernel.__name__)
+
+for shape, planes, pool in (
+    ((16, 2**18, 32, 32), True, True),
+    ((16, 2**18, 31, 33), True, False),
+    ((16, 2**18, 31, 33), False, True),
+    ((2**22, 2**10, 1, 1), False, False),
+):
+    machine = plan.Machine(2**20, 32)
+    parts = plan.divide(shape, planes, False, None, True, False, X, machine, False)
+    work = plan.divide(shape, planes, pool, "sigmoid", True, False, X, machine, False)
+    held_to_64_bits(code.statistics, parts, parts.case, (X, REAL, None), (parts.images, parts.tiles))
+    numbers = (work.images, parts.tiles * parts.case.BM, work.tiles)
+    tensors = (X, X, REAL, REAL, REAL, REAL, None, REAL, REAL)
+    held_to_64_bits(code.apply, work, work.merging(parts), tensors, numbers, FLOATS)
+    numbers = (work.images, work.tiles)
+    held_to_64_bits(code.backward_sums, work, work.case, (X, X, REAL, REAL, REAL, REAL), numbers)
+    held_to_64_bits(code.backward, work, work.merging(work), (X, X, X, *[REAL] * 6), numbers)
+"""
+
+
 def in_a_process(*arguments):
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": "."},
+        # The default of Triton 3.10: what is wanted of the compiler must be said.
+        env={**os.environ, "TRITON_INTERPRET": "0", "TRITON_DEFAULT_FP_FUSION": "0", "PYTHONPATH": "."},
         capture_output=True,
         text=True,
     )
@@ -79,6 +129,12 @@ def test_every_kind_of_call_compiles():
     resident = ["forward_resident", "backward_resident"]
     split = ["statistics", "apply", "backward_sums", "backward"]
     assert done.stdout.split() == [*resident * 3, *split, *split, *split[1:]]
+
+
+def test_wide_kernels_count_with_64_bits():
+    done = in_a_process("-c", WIDE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["statistics", "apply", "backward_sums", "backward"] * 4
 
 
 @pytest.mark.parametrize("backend", ["cuda", "hip"])
@@ -150,7 +206,7 @@ class Comparison:
     """Has each launch made once more through the compiler, and holds them against each other."""
 
     def __init__(self):
-        from kernels._triton_launch import Launch
+        from kernels.triton_fused.launch import Launch
 
         self.ways, self.asked = [], 0
         self._launch, self._compile_and_launch = Launch.__call__, JITFunction.run
@@ -292,7 +348,7 @@ def settings(comparison, calls):
 
 def hooks(comparison, calls):
     """Who watches launches sees each of them: six of two calls, and their like through the compiler."""
-    from kernels import _triton_kernels
+    from kernels.triton_fused import device
 
     told = []
 
@@ -309,7 +365,7 @@ def hooks(comparison, calls):
     through_the_compiler_while(comparison, calls, knobs.runtime, "launch_enter_hook", hook)
     assert told[:4] == ["forward_resident"] * 2 + ["backward_resident"] * 2
     told.clear()
-    for kernel in (_triton_kernels.apply, _triton_kernels.backward_resident):
+    for kernel in (device.apply, device.backward_resident):
         kernel.add_pre_run_hook(lambda *_, **__: told.append("before"))
         assert comparison.ways_of(*calls) == {"compiler", "short"}
         kernel.pre_run_hooks.clear()
@@ -333,10 +389,10 @@ def storages(comparison, backend, calls):
 
 def other_compilers(comparison, calls):
     """Nothing is kept of what a backend made that is not looked for."""
-    from kernels import _triton_launch, _triton_plan
+    from kernels.triton_fused import launch, plan
 
-    _triton_plan.divide.cache_clear()
-    _triton_launch.AMD = not _triton_launch.AMD
+    plan.divide.cache_clear()
+    launch.AMD = not launch.AMD
     for _ in range(2):
         assert comparison.ways_of(*calls) == {"compiler"}
 
@@ -345,10 +401,10 @@ def main(backend):
     active = Driver(GPUTarget("hip", "gfx942", 64) if backend == "hip" else GPUTarget("cuda", 90, 32))
     driver.set_active(active)
     triton.compiler.compile = Uncompiled
-    from kernels import _triton_launch, _triton_plan
+    from kernels.triton_fused import launch, plan
 
-    _triton_launch.AMD = backend == "hip"
-    _triton_plan.INTERPRETED = _triton_plan.Machine(132, active.target.warp_size)
+    launch.AMD = backend == "hip"
+    plan.INTERPRETED = plan.Machine(132, active.target.warp_size)
     comparison = Comparison()
     every_kind_of_call(comparison)
     calls = [step(MATRIX), step(SPLIT, **POOLED)]

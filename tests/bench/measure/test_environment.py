@@ -14,6 +14,7 @@ import torch
 from bench import ROOT
 from bench.measure import environment
 from bench.record.load import busy_others
+from bench.session import tampering
 
 CPU = torch.device("cpu")
 
@@ -69,6 +70,7 @@ def test_conditions_are_complete_and_can_be_written_down():
         "cpu_capability",
         "governor",
         "allocator",
+        "float32_precision",
         "versions",
         "commit",
         "dirty",
@@ -113,6 +115,92 @@ def test_state_is_load_and_clock():
     names = {"load_1min", "cpu_mhz", "memory_available_gib", "throttled", "others_seconds", "clock_seconds"}
     assert set(state) == names
     assert json.dumps(state)
+
+
+COUNTERS = ("gpu_mhz", "gpu_memory_mhz", "gpu_celsius", "gpu_throttle_reasons", "gpu_energy_mj")
+
+
+class NVMLError(Exception):
+    """Whatever the library raises."""
+
+
+def pynvml(missing=(), known="GPU-0-1"):
+    """NVIDIA's library on a machine with one GPU, some of whose counters are missing."""
+
+    def handle(uuid):
+        if uuid != known:
+            raise NVMLError("Not Found")
+        return "instance" if uuid.startswith("MIG") else "whole"
+
+    def counter(*names, value):
+        def read(handle, which=0):
+            assert handle == "whole"
+            if names[which] in missing:
+                raise NVMLError("Not Supported")
+            return value[which]
+
+        return read
+
+    return SimpleNamespace(
+        NVMLError=NVMLError,
+        NVML_CLOCK_SM=0,
+        NVML_CLOCK_MEM=1,
+        NVML_TEMPERATURE_GPU=0,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=handle,
+        nvmlDeviceGetDeviceHandleFromMigDeviceHandle={"instance": "whole"}.__getitem__,
+        nvmlDeviceGetClockInfo=counter("gpu_mhz", "gpu_memory_mhz", value=(1000, 2000)),
+        nvmlDeviceGetTemperature=counter("gpu_celsius", value=(40,)),
+        nvmlDeviceGetCurrentClocksThrottleReasons=counter("gpu_throttle_reasons", value=(4,)),
+        nvmlDeviceGetTotalEnergyConsumption=counter("gpu_energy_mj", value=(12345,)),
+    )
+
+
+def gpu_state(monkeypatch, library):
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="0-1"))
+    return environment._gpu_state(torch.device("cuda", 0))
+
+
+WHOLE = dict(zip(COUNTERS, (1000, 2000, 40, 4, 12345), strict=True))
+
+
+@pytest.mark.parametrize("missing", [(), *[(name,) for name in COUNTERS], COUNTERS], ids=str)
+def test_a_counter_that_the_gpu_lacks_costs_only_itself(monkeypatch, missing):
+    state = gpu_state(monkeypatch, pynvml(missing))
+    said = state.pop("gpu_state", None)
+    assert state == {**WHOLE, **dict.fromkeys(missing)}
+    assert said == (f"unknown: {', '.join(f'{name} (NVMLError)' for name in missing)}" if missing else None)
+
+
+def test_a_part_of_a_gpu_has_the_counters_of_the_whole(monkeypatch):
+    assert gpu_state(monkeypatch, pynvml(known="MIG-0-1")) == WHOLE
+
+
+def test_a_gpu_that_the_library_does_not_know_is_said(monkeypatch):
+    assert gpu_state(monkeypatch, pynvml(known="GPU-2")) == {"gpu_state": "unknown: NVMLError"}
+
+
+def test_on_a_gpu_torchs_allocator_there_is_a_condition(monkeypatch):
+    host = environment.conditions(CPU)["allocator"]
+    monkeypatch.setattr(environment, "device_name", lambda _: "Some GPU")
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "native")
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    there = environment.conditions(torch.device("cuda"))["allocator"]
+    assert there == f"{host}; on the GPU native, PYTORCH_ALLOC_CONF=expandable_segments:True"
+
+
+def test_what_float32_is_calculated_in_is_a_condition():
+    before = environment.conditions(CPU)["float32_precision"]
+    assert set(before.values()) <= {"none", "ieee", "tf32", "bf16"}
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        after = environment.conditions(CPU)["float32_precision"]
+    finally:
+        assert tampering.undo() == "wrong: changes float32 precision"
+    assert after == {**before, "cuda.matmul": "tf32"}
+    assert environment.conditions(CPU)["float32_precision"] == before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no times of children there")

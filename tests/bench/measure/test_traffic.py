@@ -294,18 +294,17 @@ def test_declared_counts_are_those_of_the_layout():
 
 
 def test_cpu_fused_that_calls_torch_moves_what_torch_moves(monkeypatch):
-    from kernels import _cpu_library
-    from kernels import cpu_fused as module
+    from kernels.cpu_fused import library
 
     def none(_dtype):
-        raise _cpu_library.NoLibraryError("no C++ compiler")
+        raise library.NoLibraryError("no C++ compiler")
 
-    module._why_not.cache_clear()
-    monkeypatch.setattr(_cpu_library, "load", none)
+    library.why_not.cache_clear()
+    monkeypatch.setattr(library, "load", none)
     try:
         assert count("cpu_fused", BLOCK, "training both") == count("builtin", BLOCK, "training both")
     finally:
-        module._why_not.cache_clear()
+        library.why_not.cache_clear()
 
 
 @pytest.mark.skipif(not interpreted(), reason="needs Triton's interpreter: TRITON_INTERPRET=1, no GPU")

@@ -54,7 +54,16 @@ def test_a_file_that_replaces_what_measurements_stand_on_is_wrong(tmp_path, stat
     ("statement", "told"),
     [
         ("torch.set_num_threads(torch.get_num_threads() + 1)", "the number of threads"),
-        ("torch.set_float32_matmul_precision('medium')", "float32 matmul precision"),
+        ("torch.set_float32_matmul_precision('medium')", "float32 precision"),
+        ("torch.backends.cuda.matmul.allow_tf32 = True", "float32 precision"),
+        ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", "float32 precision"),
+        ("torch.backends.cudnn.allow_tf32 = False", "float32 precision"),
+        ("torch.backends.cudnn.conv.fp32_precision = 'ieee'", "float32 precision"),
+        ("torch.backends.fp32_precision = 'tf32'", "float32 precision"),
+        (
+            "torch.backends.cudnn.rnn.fp32_precision = 'ieee'; torch.set_float32_matmul_precision('high')",
+            "float32 precision",
+        ),
         ("torch.backends.cudnn.benchmark = True", "cuDNN's benchmark mode"),
         ("torch.set_grad_enabled(False)", "whether gradients are on"),
     ],

@@ -6,7 +6,7 @@ compiled kernel up: more than twice the work that is left here. A `Launch` asks 
 
 It must never find another kernel than the compiler would. Triton (3.6 to 3.9) chooses by these, and here
 
-    the kernel, whole numbers, constants, warps    are fixed for a `Launch`
+    the kernel, whole numbers, constants, options  are fixed for a `Launch`
     the device, each tensor's type, or None        are the key, and each tensor's device
     each pointer divisible by 16                   is required: 16-byte loads depend on it
     on AMD, each storage within 2 GiB              is required: offsets of 32 bits depend on it
@@ -51,7 +51,8 @@ class Launch:
         self.grid = grid
         self.numbers = numbers
         self.case = case
-        self.warps = warps
+        # Fusion to a * b + c in one rounding is said, since Triton's default changes in 3.10.
+        self.options = {"num_warps": warps, "enable_fp_fusion": True}
         self._is_compiled = isinstance(kernel, JITFunction)
         # Whole kernels, not their handles: a kernel that nobody holds is unloaded.
         self._kept: dict[tuple[Any, ...], CompiledKernel] = {}
@@ -95,7 +96,7 @@ class Launch:
         )  # fmt: skip
 
     def _compile_and_launch(self, tensors: tuple[Tensor | None, ...], floats: tuple[float, ...]) -> Any:
-        return self.kernel[self.grid](*tensors, *self.numbers, *floats, case=self.case, num_warps=self.warps)
+        return self.kernel[self.grid](*tensors, *self.numbers, *floats, case=self.case, **self.options)
 
 
 def _usual(kernel: Any, tensors: tuple[Tensor | None, ...]) -> bool:
@@ -128,7 +129,7 @@ def _stands_for_its_kind(kernel: Any, launched: Any) -> bool:
     """Whether the answer to a call can be given to the next of its kind.
 
     Not a hook's None, nor the promise of a kernel that is still being compiled; not for a backend of whose
-    specialisation nothing is known here, nor for a kernel that the compiler checks against changing globals.
+    specialization nothing is known here, nor for a kernel that the compiler checks against changing globals.
     """
     return (
         isinstance(launched, CompiledKernel)

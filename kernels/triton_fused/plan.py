@@ -1,7 +1,7 @@
 """How a pass over a batch is divided into tiles and programs, and when one program per channel group is enough.
 
 Rule of the form: a training call is *resident* (one launch each way) where all values of a channel group, a channel
-in planes or 32 bytes (on AMD 64) of neighbouring channels in rows, fit into 64 KiB of registers of one program; else
+in planes or 32 bytes (on AMD 64) of neighboring channels in rows, fit into 64 KiB of registers of one program; else
 it is *split* (two launches each way). Evaluation takes one launch forward.
 """
 
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kernels._triton_kernels import Case
-from kernels._triton_launch import Launch
+from kernels.triton_fused.device.case import Case
+from kernels.triton_fused.launch import Launch
 
 RESIDENT_BYTES = 65536
 
@@ -37,7 +37,7 @@ class Choice(NamedTuple):
     programs: int = 4
 
 
-TABLE = Path(__file__).with_name("_triton_tuned.json")
+TABLE = Path(__file__).with_name("tuned.json")
 """Choices that `python -m bench.tune_triton` found better than the default, by device and shape."""
 
 
@@ -73,13 +73,13 @@ class Pass:
 
     def merging(self, parts: Pass) -> Case:
         """The case of a kernel that divides its work like this and adds up the parts of another pass."""
-        return replace(self.case, splits=parts.programs)
+        return replace(self.case, splits=parts.programs, wide=self.case.wide or parts.case.wide)
 
     def launch(self, kernel: Any, *numbers: int, parts: Pass | None = None) -> Launch:
         """The launch of a kernel over this pass, made once.
 
         Args:
-            kernel: Of `_triton_kernels`.
+            kernel: Of `device`.
             numbers: Its whole numbers.
             parts: The pass whose parts it adds up, if it does.
         """
@@ -149,13 +149,13 @@ def divide(
         BC=1,
         splits=1,
         double=dtype == torch.float64,
-        wide=pixels * channels >= 2**31,
+        wide=False,
     )
     units = images * case.units
     if resident:
         tile, lanes = _resident_tile(units, channels, planes, dtype, machine)
         warps = min(16, max(4, tile * lanes * (4 if pool else 1) // 1024))
-        return Pass(replace(case, BM=tile, BC=lanes), images, -(-channels // lanes), 1, 1, warps)
+        return _with_index(Pass(replace(case, BM=tile, BC=lanes), images, -(-channels // lanes), 1, 1, warps))
     lanes = 1 if planes else min(_power_of_two(channels), 128 // dtype.itemsize)
     groups = -(-channels // lanes)
     chosen = choice(shape, planes, pool, dtype, machine)
@@ -168,7 +168,22 @@ def divide(
     tile = min(_power_of_two(units), max(1, machine.threads_per_warp * warps * per_thread // lanes))
     tiles = -(-units // tile)
     per_program = -(-tiles // min(wanted, tiles))
-    return Pass(replace(case, BM=tile, BC=lanes), images, groups, -(-tiles // per_program), per_program, warps)
+    programs = -(-tiles // per_program)
+    return _with_index(Pass(replace(case, BM=tile, BC=lanes), images, groups, programs, per_program, warps))
+
+
+def _with_index(work: Pass) -> Pass:
+    """The pass, with 64-bit offsets where 32 bits are too few for what any lane counts to.
+
+    Lanes outside of the batch count too: those of the last tile and channel group, of windows over the edge, and of
+    parts up to the next power of two.
+    """
+    case = work.case
+    units = -(-work.images * case.units // case.BM) * case.BM
+    channels = work.groups * case.BC
+    offsets = -(-units // case.units) * (4 * case.units if case.pool else case.S) * channels
+    parts = _power_of_two(work.programs) * max(3 * channels, work.tiles * case.BM)
+    return replace(work, case=replace(case, wide=max(offsets, parts) >= 2**31))
 
 
 def _resident_tile(units: int, channels: int, planes: bool, dtype: torch.dtype, machine: Machine) -> tuple[int, int]:
@@ -187,12 +202,10 @@ def is_resident(
 @functools.lru_cache(maxsize=4096)
 def _resident_bytes(
     shape: tuple[int, int, int, int], planes: bool, pool: bool, dtype: torch.dtype, machine: Machine
-) -> int:
-    """What one program of the resident form holds in registers."""
-    images, channels, height, width = shape
-    units = images * (((height + 1) // 2) * ((width + 1) // 2) if pool else height * width)
-    tile, lanes = _resident_tile(units, channels, planes, dtype, machine)
-    return tile * lanes * (4 if pool else 1) * max(4, dtype.itemsize)
+) -> float:
+    """What one program of the resident form holds in registers; too much where its offsets would need 64 bits."""
+    case = divide(shape, planes, pool, None, True, False, dtype, machine, True).case
+    return math.inf if case.wide else case.BM * case.BC * (4 if pool else 1) * max(4, dtype.itemsize)
 
 
 def machine_of(device: torch.device) -> Machine:

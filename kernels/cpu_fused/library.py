@@ -1,7 +1,7 @@
-"""Compile `cpu_fused.cpp` on first use, keep the library in the cache, and load it.
+"""Compile the C++ in `cpp/` on first use, keep the library in the cache, and load it.
 
 The compiler is the one that torch.compile would use: `$CXX` where that is set, else the first of `c++`, `g++` and
-`clang++` that is there. The library is for this processor, so its name in the cache is made of the source, the
+`clang++` that is there. The library is for this processor, so its name in the cache is made of all sources, the
 compiler, the flags and the processor. It is written under another name and then renamed: of two processes that
 compile at the same time either one's file is whole. Where the cache can't be written, a folder of this process will do.
 """
@@ -26,7 +26,8 @@ import torch
 
 from kernels.cache import cache_dir
 
-SOURCE = Path(__file__).with_name("cpu_fused.cpp")
+SOURCES = Path(__file__).with_name("cpp")
+MAIN = "batch_norm.cpp"  # which includes all others
 STORED = {torch.float32: "float", torch.float64: "double", torch.float16: "Half", torch.bfloat16: "BFloat16"}
 """How the source names the types that it can be compiled for."""
 
@@ -100,7 +101,7 @@ def _opened(command: tuple[str, ...], flags: tuple[str, ...]) -> ctypes.CDLL:
 def _compiled(command: tuple[str, ...], flags: tuple[str, ...]) -> Path:
     program = Path(shutil.which(command[0]) or command[0]).resolve()
     age = program.stat().st_mtime_ns if program.exists() else 0
-    identity = [SOURCE.read_text("utf-8"), *command, str(program), str(age), *flags, _processor()]
+    identity = [_source_digest(), *command, str(program), str(age), *flags, _processor()]
     name = f"cpu_fused-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:16]}.so"
     kept = cache_dir() / "kernels" / name
     if kept.is_file():
@@ -111,12 +112,25 @@ def _compiled(command: tuple[str, ...], flags: tuple[str, ...]) -> Path:
             os.close(handle)
             made = Path(path)
             try:
-                _compile([*command, *flags, str(SOURCE), "-o", path])
+                _compile([*command, *flags, str(SOURCES / MAIN), "-o", path])
                 return made.replace(folder / name)
             except BaseException:
                 made.unlink(missing_ok=True)
                 raise
     raise NoLibraryError("no folder that the compiled kernels could be written to")
+
+
+def sources() -> list[Path]:
+    """The files that the library is compiled from: `MAIN`, and the headers that it includes."""
+    return sorted([SOURCES / MAIN, *SOURCES.glob("*.h")])
+
+
+def _source_digest() -> str:
+    """Changes when any of the sources does."""
+    digest = hashlib.sha256()
+    for path in sources():
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _folders(kept: Path) -> Iterator[Path]:
@@ -142,7 +156,7 @@ def _compile(arguments: list[str]) -> None:
     if done.returncode or not Path(arguments[-1]).stat().st_size:
         lines = done.stderr.splitlines()
         first = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "it says nothing")
-        first = re.sub(r"^\S*[\\/](?=\w+\.cpp:)", "", first)  # no folders of this machine
+        first = re.sub(r"^\S*[\\/](?=\w+\.(?:cpp|h):)", "", first)  # no folders of this machine
         raise NoLibraryError(f"the C++ compiler {name} fails with exit code {done.returncode}: {first.strip()}")
 
 
@@ -162,6 +176,16 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.batch_norm_forward.restype = library.batch_norm_backward.restype = None
     library.compiler.restype = ctypes.c_char_p
     return library
+
+
+@functools.cache
+def why_not(dtype: torch.dtype) -> str | None:
+    """Why there is no library for a type, or None; asks by compiling."""
+    try:
+        load(dtype)
+    except NoLibraryError as error:
+        return str(error)
+    return None
 
 
 def description(dtype: torch.dtype) -> str:

@@ -1,0 +1,56 @@
+"""Batch norm, activation and 2 x 2 max-pool in one native kernel each way, for the CPU.
+
+    kernel_calls.py   the two calls into the compiled library
+    library.py        compiles the library on first use, and loads it
+    cpp/              the arithmetic: start at batch_norm.cpp
+
+A type that the compiler doesn't know (float16, for some) goes through `F.batch_norm` and torch's own activation and
+pool instead, and the record's backend says so.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kernels.contract import BlockFunction, Implementation, compose
+from kernels.cpu_fused import library
+from kernels.cpu_fused.kernel_calls import backward, forward, saved_memory
+from kernels.fused.block import Kernels, block_of, operators_of
+
+_torchs_block = compose(F.batch_norm)
+
+
+def _instead(x: Tensor) -> BlockFunction | None:
+    if x.device.type != "cpu":
+        raise RuntimeError(f"cpu_fused: the input is on {x.device}")
+    return _torchs_block if library.why_not(x.dtype) else None
+
+
+def why_unavailable(device: torch.device) -> str | None:
+    """It is for the CPU, and needs a C++ compiler; asks by compiling."""
+    return library.why_not(torch.float32) if device.type == "cpu" else "it is for the CPU"
+
+
+def backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature for all
+    """The compiler that made the kernels, or what is called in their place."""
+    if x.dtype not in library.STORED or library.why_not(x.dtype):
+        return f"F.batch_norm: no kernels for {str(x.dtype).removeprefix('torch.')}"
+    return library.description(x.dtype)
+
+
+KERNELS = Kernels("cpu_fused", forward, backward, saved_memory, _instead)
+OPERATORS = operators_of(KERNELS)
+batch_norm_block = block_of(KERNELS, OPERATORS)
+
+IMPLEMENTATION = Implementation(
+    name="cpu_fused",
+    summary="batch norm, activation and pool fused in C++",
+    batch_norm=batch_norm_block,
+    batch_norm_block=batch_norm_block,
+    why_unavailable=why_unavailable,
+    backend=backend,
+    counts_batches=True,
+    order=70,
+)

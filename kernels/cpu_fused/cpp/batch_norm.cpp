@@ -1,0 +1,145 @@
+// Batch norm, activation and 2 x 2 max-pool for the CPU. Read this file first: it has the steps and what Python calls.
+//
+// Four steps do everything. Each works on some channels of some images (a `Part`):
+//
+//     statistics       mean and centered sum of squares of each channel                     forward, training
+//     apply            y = pool(activation((x - mean) / std * weight + bias))               forward
+//     backward_sums    sum(dz) and sum(dz (x - mean)), dz the gradient before activation    backward
+//     backward_apply   dx = weight / std (dz - mean(dz) - x^ mean(dz x^))                   backward
+//
+// The first step of each pass, which finds the sums of whole channels, has to end before the second starts, so a pass
+// reads its input twice. It writes its output once. The files, each of which needs only those above it:
+//
+//     numbers.h         the types of numbers, 16-bit numbers to float and back
+//     vectors.h         several numbers in one instruction
+//     channels.h        mean, scale, ... of each channel, in the form that the loops use
+//     activation.h      sigmoid and relu, and their slopes
+//     elementwise.h     normalize and activate, and the gradients of both, over a run of numbers
+//     pool.h            which pixel of a window counts
+//     statistics.h      mean and variance without loss of digits
+//     gradient_sums.h   the two sums of the backward
+//     layout.h          planes and rows: how a tensor lies in memory, and how it is cut into pieces
+//     plane_windows.h   pooling in planes
+//     planes.h          the four steps on planes
+//     rows.h            the four steps on rows
+//     threads.h         which thread takes which part
+//
+// `library.py` compiles this file once for each type that tensors hold: -DSTORED=float, double, Half or BFloat16. All
+// headers are part of this one translation unit, so the compiler can inline across them.
+
+#include "planes.h"
+#include "rows.h"
+#include "threads.h"
+
+#include <cmath>
+#include <memory>
+#include <vector>
+
+namespace {
+
+template <class Partial>
+Partial merged(const std::vector<Partial>& partials, Index c, Index parts, Index channels) {
+    Partial all = partials[c];
+    for (Index part = 1; part < parts; part++) all.merge(partials[part * channels + c]);
+    return all;
+}
+
+template <class Layout>
+void forward(const Plan& plan, const Stored* x, Stored* y, double* saved, const Real* weight, const Real* bias,
+             Real* running_mean, Real* running_var, double momentum, double eps) {
+    const Layout layout(plan);
+    ChannelTable table(plan.channels, weight, bias);
+    std::vector<Moments> partials(plan.training ? plan.threads * plan.channels : 0);
+    const auto collect = [&](Part part, Index number, Scratch& scratch) {
+        if (plan.training) layout.statistics(x, table, part, partials.data() + number * plan.channels, y, scratch);
+    };
+    const auto finish = [&](Index c, Index parts) {
+        double mean, var;
+        if (plan.training) {
+            const Moments all = merged(partials, c, parts, plan.channels);
+            mean = all.mean, var = all.m2 / all.count;
+            if (running_mean) {
+                running_mean[c] = Real((1 - momentum) * running_mean[c] + momentum * mean);
+                running_var[c] = Real((1 - momentum) * running_var[c] + momentum * (all.m2 / (all.count - 1)));
+            }
+        } else {
+            mean = running_mean[c], var = running_var[c];
+        }
+        const double inverse_std = 1 / std::sqrt(var + eps);
+        saved[c] = mean, saved[plan.channels + c] = inverse_std;
+        table.set_forward(c, mean, inverse_std);
+    };
+    const auto use = [&](Part part, Scratch& scratch) { layout.apply(x, table, part, y, scratch); };
+    in_two_steps(layout, plan, collect, finish, use);
+}
+
+// Memory for the notes of backward_sums: that of dx where it holds Real, else memory of its own.
+inline Real* notepad(Real* dx, Index, std::unique_ptr<Real[]>&) { return dx; }
+
+template <class Other>
+inline Real* notepad(Other* dx, Index count, std::unique_ptr<Real[]>& wider) {
+    if (dx) wider.reset(new Real[count]);
+    return wider.get();
+}
+
+template <class Layout>
+void backward(const Plan& plan, const Stored* x, const Stored* dy, Stored* dx, const double* saved, const Real* weight,
+              const Real* bias, Real* dweight, Real* dbias) {
+    const Layout layout(plan);
+    ChannelTable table(plan.channels, weight, bias);
+    const double *mean = saved, *inverse_std = saved + plan.channels;
+    for (Index c = 0; c < plan.channels; c++) table.set_forward(c, mean[c], inverse_std[c]);
+    std::vector<Sums> partials(plan.threads * plan.channels);
+    // dz waits for the second step in the memory where dx will be; in rows also which pixel of a window it goes to.
+    std::unique_ptr<Real[]> wider;
+    Real* const notes = notepad(dx, plan.images * plan.channels * plan.height * plan.width, wider);
+    const auto collect = [&](Part part, Index number, Scratch& scratch) {
+        layout.backward_sums(x, dy, table, part, partials.data() + number * plan.channels, notes, scratch);
+    };
+    const auto finish = [&](Index c, Index parts) {
+        const Sums all = merged(partials, c, parts, plan.channels);
+        const double of_weight = (all.dz_x - ChannelTable::rest(mean[c]) * all.dz) * inverse_std[c];
+        dbias[c] = Real(all.dz), dweight[c] = Real(of_weight);
+        if (!plan.training) return;
+        const double count = double(plan.images * plan.height * plan.width);
+        table.set_backward(c, mean[c], inverse_std[c], all.dz, of_weight, count);
+    };
+    const auto use = [&](Part part, Scratch& scratch) {
+        if (dx) layout.backward_apply(x, dy, table, part, dx, notes, scratch);
+    };
+    in_two_steps(layout, plan, collect, finish, use);
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* compiler() {
+#ifdef __clang__
+    return "clang " __clang_version__;
+#else
+    return "g++ " __VERSION__;
+#endif
+}
+
+int has_openmp() {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+// x, y: as `plan` says. saved: mean and 1 / std, (2, C). weight, bias, running_mean, running_var: (C,) or null.
+void batch_norm_forward(const Plan* plan, const Stored* x, Stored* y, double* saved, const Real* weight,
+                        const Real* bias, Real* running_mean, Real* running_var, double momentum, double eps) {
+    (plan->in_rows ? forward<Rows> : forward<Planes>)(*plan, x, y, saved, weight, bias, running_mean, running_var,
+                                                      momentum, eps);
+}
+
+// dx: as x, or null where nobody asks for it. dweight, dbias: (C,).
+void batch_norm_backward(const Plan* plan, const Stored* x, const Stored* dy, Stored* dx, const double* saved,
+                         const Real* weight, const Real* bias, Real* dweight, Real* dbias) {
+    (plan->in_rows ? backward<Rows> : backward<Planes>)(*plan, x, dy, dx, saved, weight, bias, dweight, dbias);
+}
+}

@@ -1,0 +1,100 @@
+// The types of numbers. A tensor holds `Stored`; all arithmetic is in `Real`: float, or double where tensors hold
+// double. 16-bit numbers are widened to float, calculated with, and rounded once.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+// Before a loop: no iteration needs the result of another, so the compiler may do several in one vector.
+#ifdef __clang__
+#define INDEPENDENT_ITERATIONS _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT_ITERATIONS _Pragma("GCC ivdep")
+#endif
+
+namespace {
+
+using Index = std::int64_t;
+
+template <class To, class From>
+inline To bits_of(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    std::memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+struct BFloat16 {  // the upper half of a float
+    std::uint16_t bits;
+
+    BFloat16() = default;
+
+    explicit BFloat16(float value) {  // to the nearest, ties to even
+        const auto wide = bits_of<std::uint32_t>(value);
+        const std::uint32_t rounded = wide + 0x7fff + ((wide >> 16) & 1);
+        bits = std::uint16_t((value != value ? 0x7fc00000 : rounded) >> 16);
+    }
+
+    operator float() const { return bits_of<float>(std::uint32_t(bits) << 16); }
+};
+
+#ifdef __FLT16_MANT_DIG__
+using Half = _Float16;
+#endif
+
+#ifndef STORED
+#define STORED float
+#endif
+using Stored = STORED;
+using Real = std::conditional_t<std::is_same_v<Stored, double>, double, float>;
+constexpr bool WIDE = std::is_same_v<Real, double>;
+using Word = std::conditional_t<WIDE, std::uint64_t, std::uint32_t>;  // an integer of Real's size
+
+// The loops take at most this many numbers at a time: these stay in the first-level cache from one loop to the next,
+// and a sum of so many is added to a double before rounding in Real costs digits.
+constexpr Index TILE = 2048;
+
+// `count` numbers as Real: where they are if they are Real already, else converted into `scratch`.
+inline const Real* widened(const Real* x, Index, Real*) { return x; }
+
+template <class Other>
+inline const Real* widened(const Other* x, Index count, Real* scratch) {
+    for (Index i = 0; i < count; i++) scratch[i] = Real(x[i]);
+    return scratch;
+}
+
+// Where to write Real numbers that belong in `y`: there, or in `scratch`, from where `narrow` rounds them into `y`.
+inline Real* target(Real* y, Real*) { return y; }
+
+template <class Other>
+inline Real* target(Other*, Real* scratch) {
+    return scratch;
+}
+
+inline void narrow(const Real*, Index, Real*) {}
+
+template <class Other>
+inline void narrow(const Real* from, Index count, Other* y) {
+    INDEPENDENT_ITERATIONS
+    for (Index i = 0; i < count; i++) y[i] = Other(from[i]);
+}
+
+// `runs` runs of `length` consecutive numbers, each starting `stride` numbers after the one before.
+struct Runs {
+    const Real* x;
+    Index runs, length, stride;
+};
+
+inline Runs widened_runs(const Real* x, Index runs, Index length, Index stride, Real*) {
+    return {x, runs, length, stride};
+}
+
+template <class Other>
+inline Runs widened_runs(const Other* x, Index runs, Index length, Index stride, Real* scratch) {
+    for (Index r = 0; r < runs; r++) widened(x + r * stride, length, scratch + r * length);
+    return {scratch, 1, runs * length, 0};
+}
+
+}  // namespace

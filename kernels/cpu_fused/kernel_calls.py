@@ -1,0 +1,113 @@
+"""The two calls into the C++ library: memory for their results, and every operand as an address.
+
+Parameters and running tensors of other types than the library calculates in are converted, and what it wrote is
+converted back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.cpu_fused import library
+from kernels.fused.block import Form, Gradients, Parameters, Running, counted
+from kernels.fused.layouts import as_images, dense_like, gradient_memory, in_planes, output_memory, real_type
+
+_ACTIVATIONS = {None: 0, "sigmoid": 1, "relu": 2}
+# A thread that has less to do than this costs more time than it saves.
+ELEMENTS_PER_THREAD = 8192
+
+
+class Plan(ctypes.Structure):
+    """What does not change from call to call; `Plan` of `cpp/layout.h`."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("images", "channels", "height", "width", "in_rows", "pool", "activation", "training", "threads")
+    ]
+
+
+@functools.lru_cache(maxsize=1024)
+def plan_of(shape: torch.Size, planes: bool, pool: bool, activation: str | None, training: bool, threads: int) -> Any:
+    """A reference to the plan, as the kernels take it."""
+    useful = max(1, min(threads, shape.numel() // ELEMENTS_PER_THREAD))
+    plan = Plan(*as_images(shape), not planes, pool, _ACTIVATIONS[activation], training, useful)
+    return ctypes.byref(plan)
+
+
+def _as_real(parameter: Tensor | None, real: torch.dtype) -> Tensor | None:
+    if parameter is None or (parameter.dtype is real and parameter.is_contiguous()):
+        return parameter
+    return parameter.to(real).contiguous()
+
+
+def _give_back(parameter: Tensor | None, real: Tensor | None) -> None:
+    """What was calculated in `_as_real(parameter)`."""
+    if parameter is not real and parameter is not None and real is not None:
+        parameter.copy_(real)
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def saved_memory(x: Tensor) -> Tensor:
+    """For mean and 1 / std of each channel, which are kept in float64 between forward and backward."""
+    return torch.empty((2, x.shape[1]), dtype=torch.float64)
+
+
+def forward(
+    x: Tensor, running: Running, parameters: Parameters, form: Form, momentum: float | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """See `fused.block.Kernels`."""
+    dtype, planes = x.dtype, in_planes(x)
+    real = real_type(dtype)
+    (running_mean, running_var, counter), (weight, bias), (training, activation, pool) = running, parameters, form
+    y, saved = output_memory(x, pool), saved_memory(x)
+    mean, var = _as_real(running_mean, real), _as_real(running_var, real)
+    scale, shift = _as_real(weight, real), _as_real(bias, real)
+    library.load(dtype).batch_norm_forward(
+        plan_of(x.shape, planes, pool, activation, training, torch.get_num_threads()),
+        x.data_ptr(),
+        y.data_ptr(),
+        saved.data_ptr(),
+        _address(scale),
+        _address(shift),
+        _address(mean),
+        _address(var),
+        counted(momentum, counter),
+        eps,
+    )
+    if training:
+        _give_back(running_mean, mean)
+        _give_back(running_var, var)
+    return y, saved
+
+
+def backward(dy: Tensor, x: Tensor, saved: Tensor, parameters: Parameters, form: Form) -> Gradients:
+    """See `fused.block.Kernels`."""
+    dtype, planes = x.dtype, in_planes(x)
+    real = real_type(dtype)
+    (weight, bias), (training, activation, pool) = parameters, form
+    dy = dy if planes and dy.is_contiguous() else dense_like(dy, planes)
+    dx, dweight, dbias = gradients = gradient_memory(x, weight)
+    of_weight, of_bias = _as_real(dweight, real), _as_real(dbias, real)
+    scale, shift = _as_real(weight, real), _as_real(bias, real)
+    library.load(dtype).batch_norm_backward(
+        plan_of(x.shape, planes, pool, activation, training, torch.get_num_threads()),
+        x.data_ptr(),
+        dy.data_ptr(),
+        dx.data_ptr(),
+        saved.data_ptr(),
+        _address(scale),
+        _address(shift),
+        _address(of_weight),
+        _address(of_bias),
+    )
+    _give_back(dweight, of_weight)
+    _give_back(dbias, of_bias)
+    return gradients

@@ -1,0 +1,53 @@
+"""Batch norm, activation and 2 x 2 max-pool in one Triton kernel each way, or two where one program is too few.
+
+kernel_calls.py   the launches of a forward and of a backward
+plan.py           one launch or two, tiles and programs
+launch.py         a kernel launched again without its compiler
+device/           what runs on the device
+tuned.json        what `python -m bench.tune_triton` found, where it has run
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+
+import torch
+
+from kernels.contract import Implementation
+from kernels.fused.block import Kernels, block_of, operators_of
+from kernels.triton_fused.kernel_calls import backward, forward, saved_memory
+
+
+def interpreted() -> bool:
+    """Whether Triton kernels run in its interpreter, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+@functools.cache
+def why_unavailable(device: torch.device) -> str | None:
+    """Triton compiles for NVIDIA's and AMD's GPUs."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if device.type == "cuda" or (device.type == "cpu" and interpreted()):
+        return None
+    if device.type == "cpu":
+        return "Triton compiles for CUDA and ROCm GPUs (TRITON_INTERPRET=1 runs it on the CPU: for correctness only)"
+    return f"Triton's own drivers are for CUDA and ROCm, not for {device.type}"
+
+
+KERNELS = Kernels("triton_fused", forward, backward, saved_memory, instead=lambda x: None)  # noqa: ARG005
+OPERATORS = operators_of(KERNELS)
+batch_norm_block = block_of(KERNELS, OPERATORS)
+
+IMPLEMENTATION = Implementation(
+    name="triton_fused",
+    summary="batch norm, activation and pool fused in Triton",
+    batch_norm=batch_norm_block,
+    batch_norm_block=batch_norm_block,
+    why_unavailable=why_unavailable,
+    backend=lambda x, training: "triton interpreter" if interpreted() else "triton, FP fusion",  # noqa: ARG005
+    counts_batches=True,
+    order=60,
+)
