@@ -27,7 +27,7 @@ from bench.measure import environment
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.load import busy_others
 from bench.record.operations import PASSES, operations
-from bench.record.records import FILE, OK, Record, RecordsError, read_all
+from bench.record.records import FILE, OK, Record, RecordsError, read_all, write
 from bench.record.runs import MAIN, main_run, newest
 from bench.studies.registry import studies
 from bench.studies.study import Point, Study
@@ -181,7 +181,7 @@ def publish(folder: Path, results: Path) -> tuple[list[str], list[str]]:
         kept = [r for r in kept if not part.replaces(r)]
     lines = [json.dumps(record) for record in [*kept, *(r for part in accepted for r in part.records)]]
     target.mkdir(parents=True, exist_ok=True)
-    report.write(target / FILE, "\n".join(lines) + "\n")
+    write(target / FILE, "\n".join(lines) + "\n")
     report.build(target)
     return [f"{part.name}: {os.path.relpath(target)}" for part in accepted], refused
 

@@ -223,6 +223,24 @@ class Journal:
             file.truncate(len(whole) + len(newline))
 
 
+def write(path: Path, text: str) -> Path:
+    """Replace a file, or leave it as it is.
+
+    Raises:
+        RecordsError: It can't be written.
+    """
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise RecordsError(f"can't write {path}: {error.strerror}") from error
+    return path
+
+
 def digest(paths: list[Path]) -> str:
     """Twelve hexadecimal digits that change when one of the files does."""
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()[:12]

@@ -346,3 +346,11 @@ def test_it_is_a_command(folder, session):
     )
     assert done.returncode == 0, done.stderr
     assert (folder / "latency.md").is_file()
+
+
+def test_pages_are_made_without_torch(folder, session):
+    fill(session)
+    program = "import sys; from bench import report; report.main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "latency.md").is_file()

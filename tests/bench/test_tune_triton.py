@@ -80,7 +80,7 @@ def gpu(plan, monkeypatch):
     fake = SimpleNamespace(keys=keys, now=None, fails={}, ratios={}, deadly=(), lost=False, written=[])
 
     def operation(shape, key):
-        return SimpleNamespace(shape=shape, pool=2, problem=lambda **_: setattr(fake, "now", key))
+        return SimpleNamespace(shape=shape, pool=2, key=key)
 
     def replay(*_):
         side = (fake.now, tuple(plan._table()[GPU][fake.now]))
@@ -106,6 +106,7 @@ def gpu(plan, monkeypatch):
     monkeypatch.setattr(plan, "machine_of", lambda _: machine)
     monkeypatch.setattr(tune_triton.devices, "find", torch.device)
     monkeypatch.setattr(tune_triton, "operations", lambda **_: [*map(operation, SHAPES, keys)])
+    monkeypatch.setattr(tune_triton, "problem_of", lambda operation, **_: setattr(fake, "now", operation.key))
     monkeypatch.setattr(tune_triton, "Workload", lambda *_: workload)
     monkeypatch.setattr(tune_triton, "_write", write)
     monkeypatch.setattr(tune_triton.device_timing, "replay", replay)

@@ -22,6 +22,7 @@ CPU = torch.device("cpu")
 def named(monkeypatch, kind, name, *, hip=None):
     monkeypatch.setattr(environment, "device_name", lambda _: name)
     monkeypatch.setattr(environment, "cores", lambda: 2)
+    monkeypatch.setattr(environment, "processor", lambda: "6 85 7")
     monkeypatch.setattr(torch.version, "hip", hip)
     return environment.machine(torch.device(kind))
 
@@ -31,7 +32,7 @@ def named(monkeypatch, kind, name, *, hip=None):
     [
         ("cpu", "AMD EPYC 7B13", "cpu-amd-epyc-7b13-2c"),
         ("cpu", "AMD EPYC 7B13 64-Core Processor", "cpu-amd-epyc-7b13-2c"),
-        ("cpu", "Intel(R) Xeon(R) CPU @ 2.20GHz", "cpu-intel-xeon-2c"),
+        ("cpu", "Intel(R) Xeon(R) CPU @ 2.20GHz", "cpu-intel-xeon-f6m85-2c"),
         ("cpu", "Intel(R) Core(TM) i7-9750H CPU @ 2.60GHz", "cpu-intel-core-i7-9750h-2c"),
         ("cuda", "NVIDIA H200", "cuda-nvidia-h200"),
         ("cuda", "NVIDIA GeForce RTX 4090", "cuda-nvidia-geforce-rtx-4090"),
@@ -40,6 +41,22 @@ def named(monkeypatch, kind, name, *, hip=None):
 )
 def test_machines_are_named_by_device_and_model(monkeypatch, kind, name, slug):
     assert named(monkeypatch, kind, name) == slug
+
+
+@pytest.mark.parametrize(
+    ("processor", "slug"),
+    [
+        ("23 1 2", "cpu-amd-zen1-2c"),
+        ("23 49 0", "cpu-amd-zen2-2c"),
+        ("25 1 1", "cpu-amd-zen3-2c"),
+        ("25 17 1", "cpu-amd-zen4-2c"),
+        ("26 2 1", "cpu-amd-zen5-2c"),
+        ("99 1 1", "cpu-amd-epyc-f99m1-2c"),
+        ("", "cpu-amd-epyc-2c"),
+    ],
+)
+def test_a_brand_of_many_processors_gets_the_microarchitecture(processor, slug):
+    assert environment.machine_name("cpu", "AMD EPYC", processor, 2) == slug
 
 
 def test_an_amd_gpu_is_rocm_although_torch_says_cuda(monkeypatch):

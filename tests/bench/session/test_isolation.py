@@ -118,6 +118,7 @@ def test_what_the_child_says_of_itself_is_checked_on_tensors_of_ours(outsider, m
 
     monkeypatch.setattr(who.child, "ask", lies)
     assert measure(who)["status"] == OK  # its own answers are right
+    who.child.verdicts.clear()
     wrong = {"status": OK, "found": b"no tensors"}
     monkeypatch.setattr(who.child, "ask", lambda name, *_: lies(name) if name == "measure" else wrong)
     record = measure(who)
