@@ -5,6 +5,10 @@ import os
 
 import torch
 
+# The main job, which tests start in processes of their own, is no part of a parallel run of the tests.
+for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.pop(name, None)
+
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
     if importlib.util.find_spec("triton"):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bench import report
 from bench.session import gate as gates
 from bench.session.gate import Gate
 from tests.bench.samples import Session
@@ -16,6 +17,12 @@ def folder(tmp_path):
 @pytest.fixture
 def session(folder):
     return Session(folder)
+
+
+@pytest.fixture
+def without_plots(monkeypatch):
+    """Pages without plots and report.html, which take seconds to draw."""
+    monkeypatch.setattr(report.importlib.util, "find_spec", lambda _: None)
 
 
 @pytest.fixture

@@ -40,6 +40,9 @@ def whole(folder, **conditions):
     return session
 
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "cpu-test-2c"

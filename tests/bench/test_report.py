@@ -16,6 +16,7 @@ from tests.bench.studies.test_studies import add_trainings
 LATENCY = ["latency.md", "latency.csv", "roofline.md", "roofline.csv", "latency.svg", "roofline.svg"]
 TRAINING = [f"training-{name}.svg" for name in ("loss", "train", "test", "time", "speed")]
 NAMES = ["records.jsonl", *LATENCY, "training.md", "training.csv", *TRAINING, "report.html"]
+WITHOUT_PLOTS = [name for name in NAMES if not name.endswith((".svg", ".html"))]
 
 
 def fill(session):
@@ -49,6 +50,7 @@ def test_all_tables_are_written_and_named(folder, session):
     assert "Training LeNet, 7 epochs on Test data fashion-mnist" in digest
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_digest_has_the_figures_of_that_run_only(folder, session):
     fill(session)
     later = Session(folder, "20260102T000000Z-0000")
@@ -77,6 +79,7 @@ def test_building_twice_gives_the_same_bytes(folder, session):
     assert contents(folder) == once
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_building_leaves_the_records_alone(folder, session):
     fill(session)
     before = (folder / FILE).read_bytes()
@@ -84,6 +87,7 @@ def test_building_leaves_the_records_alone(folder, session):
     assert (folder / FILE).read_bytes() == before
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_newest_measurement_of_a_cell_counts(folder, session):
     session.cell("naive", (3.0, 2.9, 3.1))
     Session(folder, "20260102T000000Z-0000").cell("naive", (7.0, 6.9, 7.1))
@@ -93,6 +97,7 @@ def test_the_newest_measurement_of_a_cell_counts(folder, session):
     assert "3.00 [" not in text
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_damaged_lines_cost_only_themselves(folder, session):
     fill(session)
     build(folder)
@@ -107,6 +112,7 @@ def test_damaged_lines_cost_only_themselves(folder, session):
 # The index
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_index_lists_machines_newest_first(tmp_path):
     for name, time in (("cpu-b", "2026-01-02"), ("cpu-a", "2026-01-01"), ("cuda-c", "2026-01-03")):
         folder = tmp_path / PUBLISHED / name
@@ -122,6 +128,7 @@ def test_the_index_lists_machines_newest_first(tmp_path):
     assert ".svg" not in text
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_index_says_what_the_studies_found(tmp_path):
     session = add_trainings(fill(Session(tmp_path / PUBLISHED / "cpu-a")))
     build(session.folder)
@@ -131,6 +138,7 @@ def test_the_index_says_what_the_studies_found(tmp_path):
     assert "larger learning rates?" not in text
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_index_links_only_to_pages_that_exist(tmp_path):
     folder = tmp_path / PUBLISHED / "cpu-a"
     Session(folder).cell("builtin")
@@ -140,6 +148,7 @@ def test_the_index_links_only_to_pages_that_exist(tmp_path):
     assert "training.md" not in text
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_headline_has_a_row_for_each_implementation_but_aa(session):
     builtin, naive, plain = headline(fill(session).records)
     assert [line.implementation for line in (builtin, naive, plain)] == ["`builtin`", "`naive`", "`plain`"]
@@ -147,6 +156,7 @@ def test_the_headline_has_a_row_for_each_implementation_but_aa(session):
     assert (plain.block, plain.verdict, plain.step_ratio) == ("–", "–", "0.50 [0.50, 0.50]")
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_fastest_batch_norm_is_bold_and_named(session):
     builtin, _, plain = headline(fill(session).records)
     assert (builtin.block_ratio, builtin.step_ratio) == ("**1**", "**1**")
@@ -164,6 +174,7 @@ def test_the_fastest_batch_norm_is_bold_and_named(session):
     )
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_without_any_figure_there_is_no_table(session):
     session.failed_cell("naive", "error", "broken")
     assert table(session.records) == ""
@@ -171,6 +182,7 @@ def test_without_any_figure_there_is_no_table(session):
     assert "| implementation" not in build_index(session.folder.parent).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_nobody_wins_against_nobody(session):
     session.cell("builtin", shape="256x6x24x24", operation="block")
     assert sentence(session.records) == ""
@@ -180,11 +192,13 @@ def test_nobody_wins_against_nobody(session):
 # Machines side by side
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_one_machine_stands_alone(tmp_path):
     build(fill(Session(tmp_path / PUBLISHED / "cpu-a")).folder)
     assert "side by side" not in build_index(tmp_path).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_two_machines_stand_side_by_side(tmp_path):
     for name, day in (("cpu-a", 1), ("cuda-b", 2)):
         session = fill(Session(tmp_path / PUBLISHED / name))
@@ -208,6 +222,7 @@ def test_two_machines_stand_side_by_side(tmp_path):
     assert "Versions of torch and training data are the same on all." in part
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_what_differs_between_machines_is_named(tmp_path):
     for name, torch in (("cpu-a", "2.11.0"), ("cuda-b", "2.12.0")):
         session = fill(Session(tmp_path / PUBLISHED / name, versions={"python": "3.12.0", "torch": torch}))
@@ -219,6 +234,7 @@ def test_what_differs_between_machines_is_named(tmp_path):
 # README.md
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_readme_gets_the_newest_machines_table_and_keeps_the_rest(tmp_path):
     for name, time in (("cpu-a", "2026-01-02"), ("cpu-b", "2026-01-01")):
         folder = tmp_path / "results" / PUBLISHED / name
@@ -239,6 +255,7 @@ def test_readme_gets_the_newest_machines_table_and_keeps_the_rest(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["no markers", MARKERS[0] + " only one"])
+@pytest.mark.usefixtures("without_plots")
 def test_readme_without_both_markers_is_left_alone(tmp_path, text):
     fill(Session(tmp_path / "results" / PUBLISHED / "cpu-a"))
     readme = tmp_path / "README.md"
@@ -247,6 +264,7 @@ def test_readme_without_both_markers_is_left_alone(tmp_path, text):
     assert readme.read_text() == text
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_readme_without_results_is_left_alone(tmp_path):
     readme = tmp_path / "README.md"
     text = f"{MARKERS[0]}\nold\n{MARKERS[1]}"
@@ -258,16 +276,18 @@ def test_readme_without_results_is_left_alone(tmp_path):
 # The command
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_command_rebuilds_one_machine_and_nothing_else(folder, session, capsys):
     fill(session)
     assert report.main([str(folder)]) == 0
-    assert {path.name for path in folder.iterdir()} == set(NAMES)
+    assert {path.name for path in folder.iterdir()} == set(WITHOUT_PLOTS)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.endswith(f"{folder.name}: {len(NAMES) - 1} pages")
+    assert line.endswith(f"{folder.name}: {len(WITHOUT_PLOTS) - 1} pages")
 
 
 @pytest.mark.parametrize("foreign", [None, "empty", "records.txt"])
+@pytest.mark.usefixtures("without_plots")
 def test_a_folder_without_records_is_one_line_and_exit_code_2(tmp_path, capsys, foreign):
     folder = tmp_path / "there"
     if foreign:
@@ -282,6 +302,7 @@ def test_a_folder_without_records_is_one_line_and_exit_code_2(tmp_path, capsys, 
 
 
 @pytest.mark.parametrize("content", ["", '{"not": "ours"}\n', "\x00\x01\n"])
+@pytest.mark.usefixtures("without_plots")
 def test_a_file_of_this_name_without_records_is_exit_code_2(tmp_path, capsys, content):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / FILE).write_text(content)
@@ -290,6 +311,7 @@ def test_a_file_of_this_name_without_records_is_exit_code_2(tmp_path, capsys, co
     assert line.startswith(f"{tmp_path / 'there' / FILE}:1 is no record: ")
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_a_damaged_line_is_named_and_nothing_is_overwritten(folder, session, capsys):
     fill(session)
     assert report.main([str(folder)]) == 0
@@ -303,6 +325,7 @@ def test_a_damaged_line_is_named_and_nothing_is_overwritten(folder, session, cap
     assert {path: path.read_bytes() for path in folder.iterdir() if path.name != FILE} == before
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_half_line_of_a_killed_run_is_warned_of_once(folder, session, capsys):
     fill(session)
     number = len(session.records) + 1
@@ -313,6 +336,7 @@ def test_the_half_line_of_a_killed_run_is_warned_of_once(folder, session, capsys
     assert said == [f"warning: records.jsonl:{number} is no record, skipped"]
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_same_records_make_the_same_bytes(folder, session):
     fill(session)
     assert report.main([str(folder)]) == 0
@@ -321,6 +345,7 @@ def test_the_same_records_make_the_same_bytes(folder, session):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_without_a_folder_all_machines_are_rebuilt(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "ROOT", tmp_path)
     (tmp_path / "README.md").write_text(f"{MARKERS[0]}{MARKERS[1]}", encoding="utf-8")
@@ -328,11 +353,12 @@ def test_without_a_folder_all_machines_are_rebuilt(tmp_path, monkeypatch):
         fill(Session(tmp_path / "results" / PUBLISHED / name))
     assert report.main([]) == 0
     for name in ("cpu-a", "cpu-b"):
-        assert {path.name for path in (tmp_path / "results" / PUBLISHED / name).iterdir()} == set(NAMES)
+        assert {path.name for path in (tmp_path / "results" / PUBLISHED / name).iterdir()} == set(WITHOUT_PLOTS)
     assert "cpu-b/latency.md" in (tmp_path / "results" / "README.md").read_text(encoding="utf-8")
     assert "`naive`" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_without_a_folder_and_without_results_is_exit_code_2(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "ROOT", tmp_path)
     assert report.main([]) == 2
