@@ -39,7 +39,7 @@ from models import allocator
 
 GROUPS = 25
 AA_IN_A_GROUP, OTHERS_IN_A_GROUP = 8, 4
-OPERATIONS = [Operation(shape, "kernel") for shape in LENET_SHAPES]
+OPERATIONS = [Operation(shape, "norm") for shape in LENET_SHAPES]
 TRUTHS = {"idle": (1.02, 1.05), "one core busy": (1.10,)}
 """Really slower by these factors, on each condition of the machine."""
 

@@ -31,7 +31,7 @@ def cells(shapes: str) -> list[tuple[Operation, str]]:
     """Operations and layouts of "lenet" or "all" shapes; images in channels-last as blocks only."""
     found = []
     for shape in LENET_SHAPES + (LARGER_SHAPES if shapes == "all" else ()):
-        found += [(Operation(shape, kind), CONTIGUOUS) for kind in ("kernel", "block")]
+        found += [(Operation(shape, kind), CONTIGUOUS) for kind in ("norm", "block")]
         if len(shape) == 4 and shapes == "all":
             found.append((Operation(shape, "block"), CHANNELS_LAST))
     return found
@@ -53,11 +53,14 @@ def compile_all(name: str, reply: Reply, targets: list[Target]) -> list[Row]:
     """Every launch of the reply for its target."""
     rows = []
     by_name = {target.name: target for target in targets}
-    for (operation, layout, which, target), launches in reply.launches.items():
+    for (operation, layout, pass_name, target), launches in reply.launches.items():
         for launch in launches:
             compiled = compile_launch(launch, by_name[target])
-            rows.append(Row(name, operation, layout, which, launch, by_name[target], compiled))
-        print(f"{name}: compiled {operation.shape_text} {operation.kind}, {layout}, {which}, {target}", file=sys.stderr)
+            rows.append(Row(name, operation, layout, pass_name, launch, by_name[target], compiled))
+        print(
+            f"{name}: compiled {operation.shape_text} {operation.kind}, {layout}, {pass_name}, {target}",
+            file=sys.stderr,
+        )
     return rows
 
 

@@ -108,9 +108,9 @@ def missing_of_main(run: dict[str, list[Record]]) -> list[str]:
     cells = {(r["key"]["shape"], r["key"]["operation"], r["key"]["pass"], r["implementation"]) for r in run["latency"]}
     wanted = itertools.product(operations(gpu=torch.device(device).type == "cuda"), PASSES, everyone)
     missing = [
-        f"{operation.shape_text} {operation.kind}, {which}, {name}"
-        for operation, which, name in wanted
-        if (operation.shape_text, operation.kind, which, name) not in cells
+        f"{operation.shape_text} {operation.kind}, {pass_name}, {name}"
+        for operation, pass_name, name in wanted
+        if (operation.shape_text, operation.kind, pass_name, name) not in cells
     ]
     missing += [f"step of {name}" for name in (*everyone, PLAIN) if name not in have.get("step", set())]
     missing += [f"training with {name}" for name in (*everyone, PLAIN) if not _trained(run.get("epoch", []), name)]

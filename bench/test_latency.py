@@ -27,19 +27,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
     rows = [identical(baseline), baseline, *(c for c in roster if c is not baseline)]
     cells = [
-        pytest.param(operation, row, which, id=f"{operation.shape_text}-{operation.kind}-{which}-{row.label}")
+        pytest.param(operation, row, pass_name, id=f"{operation.shape_text}-{operation.kind}-{pass_name}-{row.label}")
         for operation in operations(option.quick, gpu=devices.find(option.device).type == "cuda")
         for row in rows
-        for which in PASSES
+        for pass_name in PASSES
     ]
-    metafunc.parametrize(("operation", "candidate", "which"), cells)
+    metafunc.parametrize(("operation", "candidate", "pass_name"), cells)
 
 
 @pytest.mark.benchmark(timer=replayed_clock)
 def test_latency(
     operation: Operation,
     candidate: Candidate,
-    which: str,
+    pass_name: str,
     run: Run,
     context: Context,
     gate: Gate,
@@ -47,9 +47,9 @@ def test_latency(
     benchmark: BenchmarkFixture,
 ) -> None:
     """Time one implementation on one operation, one way."""
-    record = cell(run, context, gate, operation, candidate, baseline, which)
+    record = cell(run, context, gate, operation, candidate, baseline, pass_name)
     outcome(record)
-    group = f"{operation.shape_text} {operation.kind}, {which}"
+    group = f"{operation.shape_text} {operation.kind}, {pass_name}"
     hand_over(benchmark, group, record["candidate_ns"], record["iterations"])
 
 
@@ -60,14 +60,14 @@ def cell(
     operation: Operation,
     candidate: Candidate,
     baseline: Candidate,
-    which: str,
+    pass_name: str,
 ) -> Record:
     """The record of a cell: from this run if it has it, else measured and written down."""
-    key = latency_key(context, operation, candidate, which)
+    key = latency_key(context, operation, candidate, pass_name)
     known = run.done(key, candidate)
     if known:
         return known
     if candidate.label == BASELINE:
-        twins = cell(run, context, gate, operation, identical(baseline), baseline, which)
+        twins = cell(run, context, gate, operation, identical(baseline), baseline, pass_name)
         return run.append(key, baseline_side(twins), candidate)
-    return run.append(key, outcome_of_cell(context, gate, operation, candidate, which), candidate)
+    return run.append(key, outcome_of_cell(context, gate, operation, candidate, pass_name), candidate)

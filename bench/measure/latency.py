@@ -16,7 +16,7 @@ from bench.measure.delegation import delegates_to
 from bench.measure.figures import Figures, WrongError
 from bench.measure.subjects import Workload
 from bench.measure.timing import Effort, Subject
-from bench.record.operations import BOTH, Operation
+from bench.record.operations import BOTH, PASS, Operation
 from bench.stats.ratios import paired_ratio
 from kernels import Implementation
 from kernels.agreement import Deviation, Exam, worst
@@ -49,14 +49,14 @@ class Latency:
     _copies: dict[int, float] = field(default_factory=dict)
 
     def measure(
-        self, operation: Operation, implementation: Implementation, which: str, *, identical: bool = False
+        self, operation: Operation, implementation: Implementation, pass_name: str, *, identical: bool = False
     ) -> Figures:
         """One cell: its samples, and what they mean.
 
         Args:
             operation: What is timed.
             implementation: Who.
-            which: One of `PASSES`.
+            pass_name: One of `PASSES`.
             identical: Whether this is the A/A cell, in which the baseline's two sides have tensors of their own.
 
         Raises:
@@ -69,7 +69,7 @@ class Latency:
             for shared in (self._exams, self._workloads, self._passed):
                 shared.clear()
             gc.collect()  # here and not before every cell, where it would take half as long as the timing
-        training = which.startswith("training")
+        training, direction = PASS[pass_name]
         label = f"{implementation.name} again" if identical else implementation.name
         workload, first_call_seconds = self._workload(operation, implementation, label, training)
         against, _ = self._workload(operation, self.baseline, self.baseline.name, training)
@@ -79,11 +79,11 @@ class Latency:
         if isinstance(first_call_seconds, Exception):
             raise first_call_seconds
         times = in_pairs(
-            workload.subject(which),
-            against.subject(which),
+            workload.subject(pass_name),
+            against.subject(pass_name),
             self.device,
             self.effort,
-            captured=which != "training backward",
+            captured=pass_name != "training backward",
         )
         found = workload.answers_to_other_content(training)
         exam = self._exam(operation, training, GATE_SEED)
@@ -94,7 +94,7 @@ class Latency:
             raise WrongError(f"wrong after timing: {bad}", errors=_plain(again))
         saved = workload.saved_bytes() if training else None
         delegates = delegates_to(workload, training) if implementation.foreign else []
-        moved = operation.bytes_moved(which.split()[1], self.dtype.itemsize)
+        moved = operation.bytes_moved(direction, self.dtype.itemsize)
         copy_ns, call_ns = self._copy_ns(moved), median(times["candidate_ns"]) / times["iterations"]
         if call_ns < LEAST_OF_A_COPY * copy_ns:
             raise WrongError(
@@ -108,7 +108,7 @@ class Latency:
             **times,
             "bytes_minimum": moved,
             "bytes_of_algorithm": traffic.moved(
-                implementation.name, implementation, operation, which, self.dtype, self.device
+                implementation.name, implementation, operation, pass_name, self.dtype, self.device
             ),
             "bytes_explained": traffic.explanation(implementation.name),
             "copy_ns": copy_ns,
@@ -149,8 +149,8 @@ class Latency:
             start = time.perf_counter()
             first: float | Exception
             try:
-                which = BOTH if training else "inference forward"
-                timing.sample_ns(workload.subject(which), 1, self.device)
+                pass_name = BOTH if training else "inference forward"
+                timing.sample_ns(workload.subject(pass_name), 1, self.device)
                 first = time.perf_counter() - start
             except Exception as error:
                 first = error

@@ -152,7 +152,7 @@ def rows(recording: Recording) -> list[dict[str, Any]]:
     """
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for place, operator in placed(recording.events):
-        key = (place.part, place.which, operator.name)
+        key = (place.part, place.direction, operator.name)
         row = found.setdefault(key, {"calls": 0, "self_us": 0.0, "bytes": 0, "kernels": {}})
         row["calls"] += 1
         row["self_us"] += operator.self_cpu_time_total
@@ -165,7 +165,7 @@ def rows(recording: Recording) -> list[dict[str, Any]]:
     return [
         {
             "part": part,
-            "which": which,
+            "pass": direction,
             "operator": name,
             "calls": row["calls"] / STEPS,
             "self_us": row["self_us"] / STEPS,
@@ -175,7 +175,7 @@ def rows(recording: Recording) -> list[dict[str, Any]]:
                 for kernel, (launches, us) in row["kernels"].items()
             ],
         }
-        for (part, which, name), row in ordered
+        for (part, direction, name), row in ordered
     ]
 
 

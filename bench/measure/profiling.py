@@ -26,7 +26,7 @@ def measure(implementation: Implementation | None, context: Context, steps: int,
     """
     split = by_the_clock(implementation, context.data, steps)
     recording = operators.record(implementation, context.data, trace)
-    parts = {Place(part["part"], part["which"], part["child"]): part for part in split["parts"]}
+    parts = {Place(part["part"], part["pass"], part["child"]): part for part in split["parts"]}
     busy = operators.operators_ms(recording, {place: part["ms"] for place, part in parts.items()})
     for place, part in parts.items():
         part["operators_ms"] = busy[place]

@@ -85,7 +85,12 @@ def by_the_clock(
         "step_ms": mean(took[False][number] for number in _middle_half(took[False])),
         "watched_ms": mean(took[True][number] for number in middle),
         "parts": [
-            {**place._asdict(), "ms": sum(spans[number].get(place, 0.0) for number in middle) / len(middle)}
+            {
+                "part": place.part,
+                "pass": place.direction,
+                "child": place.child,
+                "ms": sum(spans[number].get(place, 0.0) for number in middle) / len(middle),
+            }
             for place in places
         ],
     }

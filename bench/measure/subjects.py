@@ -45,14 +45,14 @@ class Workload:
         self._train = functools.partial(function, x, *arguments, training=True, **settings)
         self._infer = functools.partial(function, problem.input, *arguments, training=False, **settings)
 
-    def subject(self, which: str) -> Subject:
-        """What to time for one of `cases.PASSES`."""
+    def subject(self, pass_name: str) -> Subject:
+        """What to time for one of `PASSES`."""
         return {
             "training forward": self._training_forward,
             "training backward": self._training_backward,
             "training both": self._training_both,
             "inference forward": self._inference_forward,
-        }[which]
+        }[pass_name]
 
     def _training_forward(self, iterations: int) -> Callable[[], object]:
         call = self._train

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.measure.cases import problem_of
 from bench.measure.subjects import Workload
-from bench.record.operations import Operation
+from bench.record.operations import PASS, Operation
 from kernels import Implementation
 from kernels.fused.layouts import as_images, output_shape
 from models import device as devices
@@ -97,7 +97,7 @@ def moved(
     candidate_name: str,
     implementation: Implementation,
     operation: Operation,
-    which: str,
+    pass_name: str,
     dtype: torch.dtype,
     device: torch.device,
 ) -> int | None:
@@ -110,11 +110,11 @@ def moved(
         candidate_name: Row label.
         implementation: What has it.
         operation: On which shape, alone or in the block.
-        which: One of `cases.PASSES`.
+        pass_name: One of `PASSES`.
         dtype: Of the batch.
         device: Where the batch is.
     """
-    training, direction = which.startswith("training"), which.split()[1]
+    training, direction = PASS[pass_name]
     if candidate_name == "compiled":
         return None
     if candidate_name == "triton_fused":

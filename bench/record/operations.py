@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 LENET_SHAPES = ((256, 6, 24, 24), (256, 16, 8, 8), (256, 120), (256, 84))
 LARGER_SHAPES = ((32, 64, 56, 56), (16, 256, 14, 14), (4096, 1024))
 GPU_SHAPES = ((1024, 256, 14, 14), (20, 6, 65536))
 """Batch norm alone, on GPUs only: a batch that fills one, and few channels with many values."""
 
-KINDS = ("kernel", "block")
-PASSES = ("training forward", "training backward", "training both", "inference forward")
+KINDS = ("norm", "block")
+
+
+class Pass(NamedTuple):
+    """What a pass does: whether in training, and "forward", "backward" or "both"."""
+
+    training: bool
+    direction: str
+
+
+PASS = {
+    "training forward": Pass(True, "forward"),
+    "training backward": Pass(True, "backward"),
+    "training both": Pass(True, "both"),
+    "inference forward": Pass(False, "forward"),
+}
+PASSES = tuple(PASS)
 BOTH = PASSES[2]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A shape, and batch norm alone ("kernel") or with sigmoid and, on images, the 2 x 2 max-pool ("block")."""
+    """A shape, and batch norm alone ("norm") or with sigmoid and, on images, the 2 x 2 max-pool ("block")."""
 
     shape: tuple[int, ...]
     kind: str
@@ -40,7 +56,7 @@ class Operation:
     @property
     def description(self) -> str:
         """What the operation is, for a heading."""
-        if self.kind == "kernel":
+        if self.kind == "norm":
             return "batch norm"
         return "batch norm + sigmoid" + (" + 2x2 max-pool" if self.pool else "")
 
@@ -65,6 +81,6 @@ def operations(quick: bool = False, gpu: bool = False) -> list[Operation]:
     """All that is measured, in the order of the tables."""
     if quick:
         # Few, since torch.compile takes longer for each than all of its timing does.
-        return [Operation(LENET_SHAPES[0], "block"), Operation(LENET_SHAPES[-1], "kernel")]
+        return [Operation(LENET_SHAPES[0], "block"), Operation(LENET_SHAPES[-1], "norm")]
     everywhere = [Operation(shape, kind) for shape, kind in itertools.product(LENET_SHAPES + LARGER_SHAPES, KINDS)]
-    return everywhere + ([Operation(shape, "kernel") for shape in GPU_SHAPES] if gpu else [])
+    return everywhere + ([Operation(shape, "norm") for shape in GPU_SHAPES] if gpu else [])

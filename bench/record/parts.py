@@ -17,5 +17,5 @@ class Place(NamedTuple):
     """Where a step is: in which part, in which pass of it, in which child of LeNet; "" for the latter two outside."""
 
     part: str
-    which: str = ""
+    direction: str = ""
     child: str = ""

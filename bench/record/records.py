@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 Record = dict[str, Any]
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "records.jsonl"
 REJECTED = "records.rejected"
 LOCK = ".records.lock"
@@ -78,7 +78,7 @@ def read_all(path: Path) -> list[Record]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = upgraded(json.loads(line))
         except (ValueError, RecursionError):
             raise RecordsError(f"{path}:{number} is no record: it is not JSON") from None
         if reason := why_no_record(record):
@@ -92,10 +92,26 @@ def read_all(path: Path) -> list[Record]:
 def parse(line: bytes) -> Record | None:
     """One line as a record, or None."""
     try:
-        record = json.loads(line)
+        record = upgraded(json.loads(line))
     except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError
         return None
     return record if why_no_record(record) is None else None
+
+
+def upgraded(record: Any) -> Any:
+    """A record of version 1 in the words of version 2; anything else as it is.
+
+    Batch norm alone was the operation "kernel", and the pass of a part was called "which".
+    """
+    if not isinstance(record, dict) or record.get("schema") != 1 or not isinstance(record.get("key"), dict):
+        return record
+    new = {**record, "schema": 2, "key": dict(record["key"])}
+    if new["key"].get("operation") == "kernel":
+        new["key"]["operation"] = "norm"
+    for name in ("parts", "operators"):
+        if isinstance(rows := new.get(name), list):
+            new[name] = [{"pass" if k == "which" else k: v for k, v in row.items()} for row in rows]
+    return new
 
 
 def why_no_record(record: object) -> str | None:

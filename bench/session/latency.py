@@ -10,7 +10,7 @@ from bench.measure.cases import problem_of
 from bench.measure.context import Context
 from bench.measure.figures import Figures, one_line
 from bench.record.labels import AA
-from bench.record.operations import Operation
+from bench.record.operations import PASS, Operation
 from bench.record.records import ERROR, OK, WRONG, Record
 from bench.session.candidate import Candidate
 from bench.session.gate import Gate
@@ -20,37 +20,37 @@ from kernels import Implementation
 from kernels.agreement import Exam, worst
 
 
-def latency_key(context: Context, operation: Operation, candidate: Candidate, which: str) -> dict[str, str]:
+def latency_key(context: Context, operation: Operation, candidate: Candidate, pass_name: str) -> dict[str, str]:
     """What identifies a cell in the records."""
     return {
         "kind": "latency",
         "implementation": candidate.label,
         "shape": operation.shape_text,
         "operation": operation.kind,
-        "pass": which,
+        "pass": pass_name,
         "dtype": str(context.dtype).removeprefix("torch."),
     }
 
 
 def cell(
-    implementation: Implementation, context: Context, operation: Operation, which: str, identical: bool
+    implementation: Implementation, context: Context, operation: Operation, pass_name: str, identical: bool
 ) -> Figures:
     """What `outcome_of` is asked for: see `bench.measure.latency.Latency.measure`, which has its own gate."""
-    return context.latency.measure(operation, implementation, which, identical=identical)
+    return context.latency.measure(operation, implementation, pass_name, identical=identical)
 
 
 def outcome_of_cell(
-    context: Context, gate: Gate, operation: Operation, candidate: Candidate, which: str
+    context: Context, gate: Gate, operation: Operation, candidate: Candidate, pass_name: str
 ) -> dict[str, Any]:
     """The outcome of a cell; what another process found, after it has solved a problem that only this one knew."""
     identical = candidate.label == AA
-    outcome = outcome_of(candidate, context, gate, cell, operation, which, identical, question=Gate.neglected)
+    outcome = outcome_of(candidate, context, gate, cell, operation, pass_name, identical, question=Gate.neglected)
     if candidate.child is None or outcome["status"] != OK:
         return outcome
     told_ns = sum(outcome["candidate_ns"]) + sum(outcome["baseline_ns"])
     if told_ns > 1e9 * outcome["child_seconds"]:
         return {"status": WRONG, "reason": "wrong: its clock runs faster than ours"}
-    training = which.startswith("training")
+    training = PASS[pass_name].training
     verdicts, asked = candidate.child.verdicts, (operation, training)
     if asked not in verdicts:
         seed = secrets.randbits(31)

@@ -25,6 +25,6 @@ def precedence(file: str, parameters: Mapping[str, Any]) -> int:
     if isinstance(operation, Operation):
         if operation.kind == "block" and operation.shape in LENET_SHAPES:
             return 0
-        if operation.kind == "kernel" and operation.shape in GPU_SHAPES:
+        if operation.kind == "norm" and operation.shape in GPU_SHAPES:
             return 1
     return KINDS.get(file, len(KINDS) + 2)

@@ -125,10 +125,10 @@ def observe(request: Request) -> Reply:
             for target in request.targets:
                 divide_as_on(target)
                 measure = target == request.counted and problem.input.numel() <= MOST_COUNTED
-                for which, launches in passes(implementation, problem, measure).items():
-                    reply.launches[operation, layout, which, target.name] = launches
+                for pass_name, launches in passes(implementation, problem, measure).items():
+                    reply.launches[operation, layout, pass_name, target.name] = launches
                     if measure:
-                        reply.counted[operation, layout, which] = launches
+                        reply.counted[operation, layout, pass_name] = launches
             print(f"{request.spec}: seen {operation.shape_text} {operation.kind}, {layout}", file=sys.stderr)
         if not any(reply.launches.values()):
             reply.failure = "launches no Triton kernel"

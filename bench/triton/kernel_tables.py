@@ -67,7 +67,7 @@ class Row:
     implementation: str
     operation: Operation
     layout: str
-    which: str
+    pass_name: str
     launch: Launch
     target: Target
     compiled: Compiled
@@ -75,7 +75,7 @@ class Row:
 
 def eager_bytes(operation: Operation) -> int:
     """Bytes per element that PyTorch's separate float32 operations move, forward and backward."""
-    if operation.kind == "kernel":
+    if operation.kind == "norm":
         return 32
     return 66 if operation.pool else 52
 
@@ -145,7 +145,7 @@ def kernel_table(rows: list[Row]) -> str:
     body = [
         [
             f"{row.operation.shape} {row.operation.kind}, {row.layout}",
-            f"{row.which}: `{row.launch.kernel}`",
+            f"{row.pass_name}: `{row.launch.kernel}`",
             f"{row.launch.programs} × {row.launch.options.get('num_warps', 4)}",
             str(row.compiled.registers),
             str(row.compiled.spilled),
@@ -197,7 +197,7 @@ def comma_separated(replies: dict[str, Reply], rows: list[Row]) -> str:
     """`kernels.csv`: every launch for every target."""
     body = []
     for row in rows:
-        counted = replies[row.implementation].counted.get((row.operation, row.layout, row.which), [])
+        counted = replies[row.implementation].counted.get((row.operation, row.layout, row.pass_name), [])
         moved = [c.bytes_moved for c in counted if c.kernel == row.launch.kernel and row.target == COUNTED]
         compiled = row.compiled
         body.append(
@@ -206,7 +206,7 @@ def comma_separated(replies: dict[str, Reply], rows: list[Row]) -> str:
                 row.operation.shape_text,
                 row.operation.kind,
                 row.layout,
-                row.which,
+                row.pass_name,
                 row.launch.kernel,
                 row.target.name,
                 row.launch.programs,

@@ -27,11 +27,11 @@ have no verdict: the noise floor is that of wall time.
 def table(group: list[Record], row_order: Any) -> str:
     """Rows for one operation; "" where there was no GPU."""
     rows = []
-    for which in PASSES:
-        for record in sorted((r for r in group if r["key"]["pass"] == which), key=row_order):
+    for pass_name in PASSES:
+        for record in sorted((r for r in group if r["key"]["pass"] == pass_name), key=row_order):
             clocks = record.get("device_time") if record["status"] == OK else None
             if clocks:
-                rows.append([f"{which}, {record['implementation']}", *cells(clocks, record["implementation"])])
+                rows.append([f"{pass_name}, {record['implementation']}", *cells(clocks, record["implementation"])])
     return markdown(["pass, implementation", *HEADERS], rows) + "\n\n" + NOTE if rows else ""
 
 

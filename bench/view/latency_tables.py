@@ -158,11 +158,11 @@ def summary(records: list[Record], identical: dict[str, dict[str, Ratio]], *, te
     mark = tables.starred if terminal else tables.bold
     rows = []
     for _, operation, dtype, group in grouped(records):
-        for which in PASSES:
-            cells = {r["implementation"]: r for r in group if r["key"]["pass"] == which}
+        for pass_name in PASSES:
+            cells = {r["implementation"]: r for r in group if r["key"]["pass"] == pass_name}
             if not cells:
                 continue
-            label = f"{operation.shape_text} {operation.kind}, {which}"
+            label = f"{operation.shape_text} {operation.kind}, {pass_name}"
             best = winners(cells, identical)
             row = {BASELINE: _time(cells.get(BASELINE)), **{name: _ratio(cells.get(name), identical) for name in names}}
             marked = [mark(text, name in best and name in cells) for name, text in row.items()]
@@ -198,9 +198,9 @@ def _cells(group: list[Record], identical: dict[str, dict[str, Ratio]]) -> str:
         "rounds × iterations",
     ]
     rows = []
-    for which in PASSES:
-        for record in sorted((r for r in group if r["key"]["pass"] == which), key=row_order):
-            label = f"{which}, {record['implementation']}"
+    for pass_name in PASSES:
+        for record in sorted((r for r in group if r["key"]["pass"] == pass_name), key=row_order):
+            label = f"{pass_name}, {record['implementation']}"
             if record["status"] != OK:
                 rows.append([label, in_place_of_a_figure(record), *["–"] * (len(headers) - 2)])
                 continue

@@ -74,10 +74,10 @@ def done(records: dict[str, Record]) -> dict[str, Record]:
     return {name: record for name, record in records.items() if record["status"] == OK}
 
 
-def milliseconds(record: Record, parts: Iterable[str], which: str | None = None, of: str = "operators_ms") -> float:
+def milliseconds(record: Record, parts: Iterable[str], direction: str | None = None, of: str = "operators_ms") -> float:
     """What parts take, in one pass or in all; "operators_ms" while operators run, "ms" all of it."""
     return float(
-        sum(p[of] for p in record["parts"] if p["part"] in parts and which in (None, p["which"])),
+        sum(p[of] for p in record["parts"] if p["part"] in parts and direction in (None, p["pass"])),
     )
 
 
@@ -151,10 +151,10 @@ def parts_table(steps: dict[str, Record], render: Callable[..., str] = markdown)
     """A row per part and pass, a column per implementation."""
     rows = []
     for part in PARTS:
-        for which in (FORWARD, BACKWARD, ""):
-            found = {name: milliseconds(record, [part], which) for name, record in steps.items()}
+        for direction in (FORWARD, BACKWARD, ""):
+            found = {name: milliseconds(record, [part], direction) for name, record in steps.items()}
             if any(found.values()):
-                label = f"{part}, {which}" if which else part
+                label = f"{part}, {direction}" if direction else part
                 rows.append([label, *(_cell(found[name], record) for name, record in steps.items())])
     rows.append([f"**{BETWEEN}**", *(_cell(between_ms(record), record) for record in steps.values())])
     rows.append(["*watched step*", *(f"{milliseconds(r, PARTS, of='ms'):.2f} (100%)" for r in steps.values())])
@@ -184,11 +184,11 @@ def operators_table(record: Record) -> str:
     gpu = any(row["kernels"] for row in record["operators"])
     place = {part: number for number, part in enumerate(PARTS)}
     rows = []
-    for row in sorted(record["operators"], key=lambda r: (place[r["part"]], r["which"] == BACKWARD, -r["self_us"])):
+    for row in sorted(record["operators"], key=lambda r: (place[r["part"]], r["pass"] == BACKWARD, -r["self_us"])):
         device_us = sum(k["device_us"] for k in row["kernels"])
         if max(row["self_us"], device_us) < least:
             continue
-        cells = [f"{row['part']}, {row['which']}".rstrip(", "), f"`{row['operator']}`", significant(row["calls"], 2)]
+        cells = [f"{row['part']}, {row['pass']}".rstrip(", "), f"`{row['operator']}`", significant(row["calls"], 2)]
         cells += [f"{row['self_us']:,.0f}", f"{row['bytes'] / 1024:,.0f}"]
         if gpu:
             names = listed([f"`{k['name'][:60]}`" for k in row["kernels"]])
@@ -232,7 +232,7 @@ def comma_separated(records: list[Record]) -> str:
     rows: list[list[Any]] = []
     for name, record in done(newest(records, "step")).items():
         for row in record["operators"]:
-            head = [name, row["part"], row["which"], row["operator"], row["calls"], row["self_us"], row["bytes"]]
+            head = [name, row["part"], row["pass"], row["operator"], row["calls"], row["self_us"], row["bytes"]]
             kernels = row["kernels"] or [{"name": "", "launches": "", "device_us": ""}]
             rows += [[*head, k["name"], k["launches"], k["device_us"], record["run"]] for k in kernels]
     return tables.comma_separated(CSV_HEADERS, rows)
@@ -242,7 +242,7 @@ def parts_comma_separated(records: list[Record]) -> str:
     """`profile-parts.csv`: milliseconds of every part."""
     headers = ("implementation", "part", "pass", "child", "ms", "operators_ms", "step_ms", "watched_ms", "run")
     rows = [
-        [name, p["part"], p["which"], p["child"], p["ms"], p["operators_ms"], r["step_ms"], r["watched_ms"], r["run"]]
+        [name, p["part"], p["pass"], p["child"], p["ms"], p["operators_ms"], r["step_ms"], r["watched_ms"], r["run"]]
         for name, r in done(newest(records, "step")).items()
         for p in r["parts"]
     ]

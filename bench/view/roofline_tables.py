@@ -58,7 +58,7 @@ def share(record: Record) -> float:
 
 def sentence(records: list[Record]) -> str:
     """The answer: how near each comes at the largest size, forward and backward."""
-    both = [r for r in shown(records) if (r["key"]["pass"], r["key"]["operation"]) == (BOTH, "kernel")]
+    both = [r for r in shown(records) if (r["key"]["pass"], r["key"]["operation"]) == (BOTH, "norm")]
     if not both:
         return ""
     largest = max(r["bytes_minimum"] for r in both)
@@ -74,10 +74,10 @@ def table(records: list[Record]) -> str:
     names = list(dict.fromkeys(r["implementation"] for r in good))
     rows = []
     for _, operation, dtype, group in grouped(good):
-        for which in PASSES:
-            cells = {r["implementation"]: r for r in group if r["key"]["pass"] == which}
+        for pass_name in PASSES:
+            cells = {r["implementation"]: r for r in group if r["key"]["pass"] == pass_name}
             if cells:
-                label = f"{operation.shape_text} {operation.kind}, {which}" + (
+                label = f"{operation.shape_text} {operation.kind}, {pass_name}" + (
                     "" if dtype == "float32" else f", {dtype}"
                 )
                 rows.append([label, *(_cell(cells.get(name)) for name in names)])

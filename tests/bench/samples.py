@@ -86,13 +86,13 @@ class Session:
         ratio: tuple[float, float, float] = (1.0, 0.99, 1.01),
         *,
         shape: str = "256x84",
-        operation: str = "kernel",
-        which: str = "training both",
+        operation: str = "norm",
+        pass_name: str = "training both",
         dtype: str = "float32",
         **changes: Any,
     ) -> Record:
         """A cell of the latency tables: 100.125 µs of `builtin`, 8 iterations a round, 20 rounds."""
-        key = latency_key(name, shape, operation, which, dtype)
+        key = latency_key(name, shape, operation, pass_name, dtype)
         baseline_ns = [801_000] * 20
         outcome = {
             "status": OK,
@@ -104,7 +104,7 @@ class Session:
             "ratio": list(ratio),
             "bytes_minimum": 430_080,
             "copy_ns": 20_000.0,
-            "saved_bytes": 87_696 if which.startswith("training") else None,
+            "saved_bytes": 87_696 if pass_name.startswith("training") else None,
             "errors": {"output": 1.25e-7, "dx": 2.5e-7},
             "first_call_seconds": 0.0123,
             "seed": 1,
@@ -113,9 +113,9 @@ class Session:
         }
         return self.run.append(key, outcome | changes, candidate(name))
 
-    def failed_cell(self, name: str, status: str, reason: str, *, which: str = "training both") -> Record:
+    def failed_cell(self, name: str, status: str, reason: str, *, pass_name: str = "training both") -> Record:
         """A cell that has a reason in place of a time."""
-        key = latency_key(name, "256x84", "kernel", which, "float32")
+        key = latency_key(name, "256x84", "norm", pass_name, "float32")
         return self.run.append(key, {"status": status, "reason": reason}, candidate(name))
 
     def training(
@@ -191,14 +191,14 @@ class Session:
         return self.run.append(step_key(name, 60_000, "fashion-mnist"), outcome, candidate(name))
 
 
-def latency_key(name: str, shape: str, operation: str, which: str, dtype: str) -> dict[str, str]:
+def latency_key(name: str, shape: str, operation: str, pass_name: str, dtype: str) -> dict[str, str]:
     """As `Latency.key` makes it."""
     return {
         "kind": "latency",
         "implementation": name,
         "shape": shape,
         "operation": operation,
-        "pass": which,
+        "pass": pass_name,
         "dtype": dtype,
     }
 

@@ -88,11 +88,11 @@ def test_the_batch_is_loaded_by_128_bits(lenet):
 
 
 def test_one_launch_each_way_where_a_program_holds_its_channels(lenet):
-    def launched(shape, which):
+    def launched(shape, pass_name):
         return [
             r["kernel"]
             for r in lenet
-            if (r["shape"], r["operation"], r["pass"], r["target"]) == (shape, "block", which, "sm_90")
+            if (r["shape"], r["operation"], r["pass"], r["target"]) == (shape, "block", pass_name, "sm_90")
         ]
 
     assert launched("256x6x24x24", "training forward") == ["statistics", "apply"]
@@ -115,7 +115,9 @@ def test_bytes_per_element_of_a_pooled_block_are_counted(monkeypatch, shape, res
     monkeypatch.setattr(plan, "INTERPRETED", plan.Machine(4, 8))
     operation = Operation(shape, "block")
     seen = passes(kernels.load("triton_fused"), laid_out(operation, CONTIGUOUS), measure=True)
-    moved = sum(launch.bytes_moved for which in ("training forward", "training backward") for launch in seen[which])
+    moved = sum(
+        launch.bytes_moved for pass_name in ("training forward", "training backward") for launch in seen[pass_name]
+    )
     elements = torch.Size(shape).numel()
     assert operation.bytes_moved("both", 4) / elements < moved / elements <= most
 
@@ -190,7 +192,7 @@ def test_a_counted_reply_becomes_a_page():
 def test_a_failure_is_part_of_the_reply(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text(MY_BN.replace("2 * x", "x @ x"))
-    reply = observe(Request(str(path), [(Operation((4, 5), "kernel"), CONTIGUOUS)], [SMALL], SMALL))
+    reply = observe(Request(str(path), [(Operation((4, 5), "norm"), CONTIGUOUS)], [SMALL], SMALL))
     assert isinstance(reply, Reply)
     assert "Error" in reply.failure
 

@@ -27,7 +27,7 @@ from models.fashion_mnist import EMBEDDED, FILES
 from tests.bench.samples import row_of, table
 
 NAIVE = ["--impl", "naive"]
-ONE_CELL = "256x84-kernel and forward"  # of each implementation in training, and in inference
+ONE_CELL = "256x84-norm and forward"  # of each implementation in training, and in inference
 FEW_CELLS = ["-k", f"({ONE_CELL}) or test_training"]
 EVERY_KIND = ["-k", f"({ONE_CELL}) or test_training or test_step"]
 TABLES = ("latency.csv", "training.csv", "step.csv")
@@ -327,8 +327,8 @@ def test_benchmark_json_holds_every_cell(outcome):
     run = outcome("only naive")
     found = benchmarks(run)
     cells = {
-        f"test_latency[256x84-kernel-{which}-{name}]": (which, name)
-        for which in ("training forward", "inference forward")
+        f"test_latency[256x84-norm-{pass_name}-{name}]": (pass_name, name)
+        for pass_name in ("training forward", "inference forward")
         for name in ("naive", "builtin", "A/A")
     }
     others = {f"{test}[{name}]" for test in ("test_training", "test_step") for name in ("naive", "builtin", "A/A")}
@@ -365,8 +365,8 @@ def test_a_broken_file_has_its_rows_with_the_reason(outcome, name):
             assert row["status"] in ("error", "wrong")
             assert row["reason"].startswith(BROKEN[name])
     cells = table(run.text("latency.md"), "### (256, 84) batch norm, float32")
-    for which in ("training forward", "inference forward"):
-        assert row_of(cells, f"{which}, {name}")["time, µs"].startswith(BROKEN[name])
+    for pass_name in ("training forward", "inference forward"):
+        assert row_of(cells, f"{pass_name}, {name}")["time, µs"].startswith(BROKEN[name])
     assert row_of(table(run.text("training.md"), "### Loss and accuracy"), name)["train loss"].startswith(BROKEN[name])
 
 
@@ -374,8 +374,8 @@ def test_broken_files_cost_only_their_own_rows_and_the_exit_code(outcome):
     run = outcome("users files")
     assert run.code == 1
     assert set(benchmarks(run)) == set(benchmarks(outcome("only naive"))) | {
-        "test_latency[256x84-kernel-training forward-good.py]",
-        "test_latency[256x84-kernel-inference forward-good.py]",
+        "test_latency[256x84-norm-training forward-good.py]",
+        "test_latency[256x84-norm-inference forward-good.py]",
         "test_training[good.py]",
         "test_step[good.py]",
     }

@@ -28,8 +28,8 @@ def profile(session, name, of):
 def whole(folder, **conditions):
     """A run of the main job that lacks nothing, although nothing could be profiled."""
     session = Session(folder, **{**PUBLISHABLE, **conditions})
-    for operation, which, name in itertools.product(operations(), PASSES, EVERYONE):
-        session.cell(name, shape=operation.shape_text, operation=operation.kind, which=which)
+    for operation, pass_name, name in itertools.product(operations(), PASSES, EVERYONE):
+        session.cell(name, shape=operation.shape_text, operation=operation.kind, pass_name=pass_name)
     for name in (*EVERYONE, PLAIN):
         session.step(name)
         session.training(name, [1.0, 1.0])
@@ -107,7 +107,7 @@ BUSY = {
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (half, r"not whole, \d+ measurements missing \(256x6x24x24 kernel, training forward, builtin, .*--resume adds"),
+        (half, r"not whole, \d+ measurements missing \(256x6x24x24 norm, training forward, builtin, .*--resume adds"),
         (with_conditions(dirty=True), "measured with uncommitted changes on 0123456789ab: commit them"),
         (with_conditions(quick=True), "measured with --quick: a smoke run, no result"),
         (with_conditions(commit=None), "measured outside of a git checkout"),

@@ -15,14 +15,14 @@ def test_lenets_four_shapes_and_three_larger_ones_are_measured_as_kernel_and_as_
         (16, 256, 14, 14),
         (4096, 1024),
     ]
-    assert operations() == [Operation(shape, kind) for shape in shapes for kind in ("kernel", "block")]
-    assert KINDS == ("kernel", "block")
+    assert operations() == [Operation(shape, kind) for shape in shapes for kind in ("norm", "block")]
+    assert KINDS == ("norm", "block")
     assert PASSES == ("training forward", "training backward", "training both", "inference forward")
 
 
 def test_a_gpu_gets_two_batches_more_for_batch_norm_alone():
     more = operations(gpu=True)[len(operations()) :]
-    assert more == [Operation((1024, 256, 14, 14), "kernel"), Operation((20, 6, 65536), "kernel")]
+    assert more == [Operation((1024, 256, 14, 14), "norm"), Operation((20, 6, 65536), "norm")]
     assert operations(quick=True, gpu=True) == operations(quick=True)
 
 
@@ -41,14 +41,14 @@ N2 = 4 * 5
 @pytest.mark.parametrize(
     ("shape", "kind", "direction", "elements"),
     [
-        ((2, 3, 5, 7), "kernel", "forward", 2 * N4),  # x, y
-        ((2, 3, 5, 7), "kernel", "backward", 3 * N4),  # x, dy, dx
-        ((2, 3, 5, 7), "kernel", "both", 5 * N4),
+        ((2, 3, 5, 7), "norm", "forward", 2 * N4),  # x, y
+        ((2, 3, 5, 7), "norm", "backward", 3 * N4),  # x, dy, dx
+        ((2, 3, 5, 7), "norm", "both", 5 * N4),
         ((2, 3, 5, 7), "block", "forward", N4 + P4),  # x, pooled y
         ((2, 3, 5, 7), "block", "backward", 2 * N4 + P4),  # x, pooled dy, dx
         ((2, 3, 5, 7), "block", "both", 3 * N4 + 2 * P4),
-        ((4, 5), "kernel", "forward", 2 * N2),
-        ((4, 5), "kernel", "backward", 3 * N2),
+        ((4, 5), "norm", "forward", 2 * N2),
+        ((4, 5), "norm", "backward", 3 * N2),
         ((4, 5), "block", "forward", 2 * N2),  # a vector has no pool
         ((4, 5), "block", "both", 5 * N2),
     ],
@@ -61,7 +61,7 @@ def test_bytes_moved(shape, kind, direction, elements, itemsize):
 @pytest.mark.parametrize(
     ("operation", "activation", "pool", "shape_text", "description"),
     [
-        (Operation((2, 3, 4, 5), "kernel"), None, None, "2x3x4x5", "batch norm"),
+        (Operation((2, 3, 4, 5), "norm"), None, None, "2x3x4x5", "batch norm"),
         (Operation((2, 3, 4, 5), "block"), "sigmoid", 2, "2x3x4x5", "batch norm + sigmoid + 2x2 max-pool"),
         (Operation((2, 3), "block"), "sigmoid", None, "2x3", "batch norm + sigmoid"),
     ],

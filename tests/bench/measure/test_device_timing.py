@@ -203,16 +203,16 @@ def test_the_parts_of_a_step_are_timed_on_its_device(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA or AMD GPU")
-@pytest.mark.parametrize("which", ["training forward", "training backward", "training both", "inference forward"])
-def test_a_gpu_is_timed_by_both_clocks(which):
+@pytest.mark.parametrize("pass_name", ["training forward", "training backward", "training both", "inference forward"])
+def test_a_gpu_is_timed_by_both_clocks(pass_name):
     device = torch.device("cuda")
     roster = {c.label: c for c in candidates(["naive"], device)}
     here = dataclasses.replace(context(), device=device)
     for candidate in (roster["naive"], identical(roster[BASELINE])):
-        outcome = outcome_of_cell(here, Gate(device), Operation((16, 6, 24, 24), "block"), candidate, which)
+        outcome = outcome_of_cell(here, Gate(device), Operation((16, 6, 24, 24), "block"), candidate, pass_name)
         assert outcome["status"] == "ok", outcome
         clocks = outcome["device_time"]
-        assert set(clocks) == ({"cold"} if which == "training backward" else {"cold", "graph"})
+        assert set(clocks) == ({"cold"} if pass_name == "training backward" else {"cold", "graph"})
         for clock in clocks.values():
             assert "ratio" in clock, clock
             assert min(clock["candidate_ns"]) > 0

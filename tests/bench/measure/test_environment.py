@@ -150,11 +150,11 @@ def pynvml(missing=(), known="GPU-0-1"):
         return "instance" if uuid.startswith("MIG") else "whole"
 
     def counter(*names, value):
-        def read(handle, which=0):
+        def read(handle, pass_name=0):
             assert handle == "whole"
-            if names[which] in missing:
+            if names[pass_name] in missing:
                 raise NVMLError("Not Supported")
-            return value[which]
+            return value[pass_name]
 
         return read
 

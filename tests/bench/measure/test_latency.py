@@ -19,7 +19,7 @@ from tests.bench.samples import candidate, context
 from tests.kernels import dishonest
 from tests.kernels.controls import honest
 
-SMALL = Operation((16, 3), "kernel")
+SMALL = Operation((16, 3), "norm")
 
 
 @pytest.fixture
@@ -31,24 +31,24 @@ def user(batch_norm):
     return Candidate("user.py", Implementation(name="user.py", summary="", batch_norm=batch_norm))
 
 
-def measure(latency, who, which="training both", operation=SMALL):
-    return outcome_of_cell(*latency, operation, who, which)
+def measure(latency, who, pass_name="training both", operation=SMALL):
+    return outcome_of_cell(*latency, operation, who, pass_name)
 
 
-@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("pass_name", PASSES)
 @pytest.mark.parametrize("operation", [SMALL, Operation((4, 3, 6, 6), "block")], ids=lambda o: o.kind)
-def test_a_right_implementation_gets_samples_and_their_conditions(latency, operation, which):
-    outcome = measure(latency, candidate("naive"), which, operation)
+def test_a_right_implementation_gets_samples_and_their_conditions(latency, operation, pass_name):
+    outcome = measure(latency, candidate("naive"), pass_name, operation)
     assert outcome["status"] == OK
     assert len(outcome["candidate_ns"]) == len(outcome["baseline_ns"]) == outcome["rounds"] == 6
     assert min(outcome["candidate_ns"] + outcome["baseline_ns"]) > 0
     value, low, high = outcome["ratio"]
     assert 0 < low <= value <= high
     assert outcome["copy_ns"] > 0
-    assert outcome["bytes_minimum"] == operation.bytes_moved(which.split()[1], 4)
-    assert (outcome["saved_bytes"] is None) == (which == "inference forward")
+    assert outcome["bytes_minimum"] == operation.bytes_moved(pass_name.split()[1], 4)
+    assert (outcome["saved_bytes"] is None) == (pass_name == "inference forward")
     assert all(error < 1e-4 for error in outcome["errors"].values())
-    assert ("dx" in outcome["errors"]) == which.startswith("training")
+    assert ("dx" in outcome["errors"]) == pass_name.startswith("training")
     assert outcome["backend"] == "eager"
 
 
@@ -70,7 +70,7 @@ def test_an_implementation_that_is_wrong_in_training_only_keeps_its_inference(la
         return y * 2 if training else y
 
     who = user(half_right)
-    assert [measure(latency, who, which)["status"] for which in PASSES] == [WRONG, WRONG, WRONG, OK]
+    assert [measure(latency, who, pass_name)["status"] for pass_name in PASSES] == [WRONG, WRONG, WRONG, OK]
 
 
 def test_an_implementation_that_turns_wrong_while_it_is_timed_is_found_out(latency):
@@ -107,8 +107,8 @@ def test_an_implementation_that_plays_back_its_first_answers_is_found_out(latenc
     assert measure(latency, user(cached))["reason"].startswith("wrong on the timed tensors: ")
 
 
-@pytest.mark.parametrize("which", ["training both", "inference forward"])
-def test_an_implementation_that_knows_the_timed_tensors_is_found_out(latency, which):
+@pytest.mark.parametrize("pass_name", ["training both", "inference forward"])
+def test_an_implementation_that_knows_the_timed_tensors_is_found_out(latency, pass_name):
     seen, kept = {}, {}
 
     def memory(input, running_mean, running_var, weight=None, bias=None, training=False, *args, **kwargs):
@@ -117,7 +117,7 @@ def test_an_implementation_that_knows_the_timed_tensors_is_found_out(latency, wh
         y = F.batch_norm(input, running_mean, running_var, weight, bias, training, *args, **kwargs)
         return y - y.detach() + kept.setdefault(key, y.detach().clone()) if seen[key] > 5 else y
 
-    assert measure(latency, user(memory), which)["reason"].startswith("wrong on the timed tensors: output off by")
+    assert measure(latency, user(memory), pass_name)["reason"].startswith("wrong on the timed tensors: output off by")
 
 
 def raising(*_, **__):
@@ -202,7 +202,7 @@ def test_what_is_faster_than_memory_is_wrong(latency, monkeypatch):
 
 
 def test_who_works_only_when_nobody_holds_a_clock_is_faster_than_memory(latency):
-    large = Operation((32, 32, 32, 32), "kernel")
+    large = Operation((32, 32, 32, 32), "norm")
     record = measure(latency, outsider(dishonest.honest_when_nobody_holds_a_clock), "inference forward", large)
     assert record["reason"].startswith("wrong: faster than memory allows (")
     assert measure(latency, candidate("naive"), "inference forward", large)["status"] == OK

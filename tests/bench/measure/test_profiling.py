@@ -100,7 +100,7 @@ def test_a_step_goes_through_its_parts_in_order_and_back(data, name, kind):
 
 def test_a_fused_block_is_one_part(data):
     seen = places(user(F.batch_norm, candidate("naive").implementation.block), data)
-    assert [(p.part, p.child) for p in seen if p.which == FORWARD and p.part != LOSS] == FORWARDS["fused"]
+    assert [(p.part, p.child) for p in seen if p.direction == FORWARD and p.part != LOSS] == FORWARDS["fused"]
 
 
 def test_watching_changes_nothing_of_what_is_learned(data):
@@ -135,7 +135,7 @@ def tired(*args, **kwargs):
 def by_part(parts):
     found = {}
     for p in parts:
-        found[p["part"], p["which"]] = found.get((p["part"], p["which"]), 0.0) + p["ms"]
+        found[p["part"], p["pass"]] = found.get((p["part"], p["pass"]), 0.0) + p["ms"]
     return found
 
 
@@ -178,7 +178,7 @@ def recorded(data, tmp_path_factory):
 
 
 def test_operators_are_found_in_their_parts(recorded):
-    rows = {(row["part"], row["which"], row["operator"]): row for row in operators.rows(recorded[0])}
+    rows = {(row["part"], row["pass"], row["operator"]): row for row in operators.rows(recorded[0])}
     assert rows[CONVOLUTION, FORWARD, "aten::conv2d"]["calls"] == 2
     assert rows[CONVOLUTION, BACKWARD, "aten::convolution_backward"]["calls"] == 2
     assert rows[POOLING, FORWARD, "aten::max_pool2d_with_indices"]["calls"] == 2

@@ -179,7 +179,7 @@ def test_the_baselines_row_is_its_side_of_the_aa_rounds_which_are_written_down_t
     baseline = candidate(BASELINE)
     record = cell(baseline, baseline, context(data), session.run, gate, SHORT)
     twins, own = session.records
-    assert own == {"schema": 1, **record}
+    assert own == {"schema": 2, **record}
     assert (twins["implementation"], own["implementation"]) == (AA, BASELINE)
     assert own["candidate_ns"] == own["baseline_ns"] == twins["baseline_ns"]
     assert own["ratio"] == [1.0, 1.0, 1.0]

@@ -41,16 +41,16 @@ def problem():
     return make_problem(SHAPE)
 
 
-def run(problem, which, iterations):
+def run(problem, pass_name, iterations):
     spy = Spy()
-    prepared = Workload(spy.implementation, problem).subject(which)(iterations)
+    prepared = Workload(spy.implementation, problem).subject(pass_name)(iterations)
     before = len(spy.calls)
     prepared()
     return spy, before
 
 
 @pytest.mark.parametrize(
-    ("which", "training", "graph", "prepared_calls", "backwards"),
+    ("pass_name", "training", "graph", "prepared_calls", "backwards"),
     [
         ("training forward", True, True, 0, 0),
         ("training backward", True, True, 5, 5),
@@ -58,17 +58,19 @@ def run(problem, which, iterations):
         ("inference forward", False, False, 0, 0),
     ],
 )
-def test_each_pass_makes_one_call_per_iteration_in_its_mode(problem, which, training, graph, prepared_calls, backwards):
-    spy, before = run(problem, which, 5)
+def test_each_pass_makes_one_call_per_iteration_in_its_mode(
+    problem, pass_name, training, graph, prepared_calls, backwards
+):
+    spy, before = run(problem, pass_name, 5)
     assert len(spy.calls) == 5
     assert before == prepared_calls  # off the clock
     assert spy.backwards == backwards
     assert {(c["training"], c["graph"], c["inference"]) for c in spy.calls} == {(training, graph, not training)}
 
 
-@pytest.mark.parametrize(("which", "moves"), [("training forward", True), ("inference forward", False)])
-def test_only_training_moves_the_running_statistics(problem, which, moves):
-    spy, _ = run(problem, which, 2)
+@pytest.mark.parametrize(("pass_name", "moves"), [("training forward", True), ("inference forward", False)])
+def test_only_training_moves_the_running_statistics(problem, pass_name, moves):
+    spy, _ = run(problem, pass_name, 2)
     for name in ("running_mean", "running_var"):
         assert torch.equal(spy.calls[0][name], getattr(problem, name)) is not moves
 
@@ -94,8 +96,8 @@ def test_both_sides_share_the_batch_and_nothing_else(problem):
 
 def test_the_problem_is_left_as_it_was(problem):
     fresh = make_problem(SHAPE)
-    for which in ("training both", "training backward", "inference forward"):
-        run(problem, which, 2)
+    for pass_name in ("training both", "training backward", "inference forward"):
+        run(problem, pass_name, 2)
     for name in ("input", "running_mean", "running_var", "weight", "bias", "grad_output"):
         assert torch.equal(getattr(problem, name), getattr(fresh, name))
 

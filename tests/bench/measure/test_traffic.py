@@ -13,20 +13,20 @@ from kernels.triton_fused import interpreted
 from tests.kernels.controls import honest
 
 CPU = torch.device("cpu")
-KERNEL, BLOCK = Operation((4, 3, 6, 6), "kernel"), Operation((4, 3, 6, 6), "block")
+KERNEL, BLOCK = Operation((4, 3, 6, 6), "norm"), Operation((4, 3, 6, 6), "block")
 X = 4 * 3 * 6 * 6 * 4  # bytes of the batch, 1,728
 Y = 4 * 3 * 3 * 3 * 4  # of the pooled block's output, 432
 INDICES = 4 * 3 * 3 * 3 * 8  # of a pool, int64: 864
 C = 3 * 4  # of a number per channel
 
 
-def count(name, operation, which, dtype=torch.float32):
-    return moved(name, load(name), operation, which, dtype, CPU)
+def count(name, operation, pass_name, dtype=torch.float32):
+    return moved(name, load(name), operation, pass_name, dtype, CPU)
 
 
-def of_users(batch_norm, which="training forward", operation=KERNEL):
+def of_users(batch_norm, pass_name="training forward", operation=KERNEL):
     who = Implementation(name="user.py", summary="", batch_norm=batch_norm, spec="user.py")
-    return moved("user.py", who, operation, which, torch.float32, CPU)
+    return moved("user.py", who, operation, pass_name, torch.float32, CPU)
 
 
 def bytes_of(function, *tensors):
@@ -203,8 +203,8 @@ def test_builtin_on_the_cpu():
 
 def test_the_block_of_builtin_on_the_cpu():
     sigmoid, pool = X + X, X + Y + INDICES
-    for which in ("training forward", "inference forward"):
-        assert count("builtin", BLOCK, which) == count("builtin", KERNEL, which) + sigmoid + pool
+    for pass_name in ("training forward", "inference forward"):
+        assert count("builtin", BLOCK, pass_name) == count("builtin", KERNEL, pass_name) + sigmoid + pool
     pool = Y + INDICES + X + (X + X)  # zeros to dx, then dy is added to it
     sigmoid = X + X + X
     kernel = count("builtin", KERNEL, "training backward")
@@ -212,8 +212,12 @@ def test_the_block_of_builtin_on_the_cpu():
 
 
 def test_who_calls_torch_moves_what_torch_moves():
-    for which in PASSES:
-        assert of_users(F.batch_norm, which) == count("builtin", KERNEL, which) == count("native", KERNEL, which)
+    for pass_name in PASSES:
+        assert (
+            of_users(F.batch_norm, pass_name)
+            == count("builtin", KERNEL, pass_name)
+            == count("native", KERNEL, pass_name)
+        )
 
 
 def test_the_lesson_predicts_by_the_mode_of_the_gradients():
@@ -230,15 +234,15 @@ def test_16_bits_are_half():
 @pytest.mark.parametrize("operation", [KERNEL, BLOCK, Operation((16, 3), "block")], ids=lambda o: o.description)
 @pytest.mark.parametrize("name", names())
 def test_nobody_moves_less_than_the_fewest_bytes(name, operation):
-    for which in PASSES:
-        found = count(name, operation, which)
-        assert found is None or found >= operation.bytes_moved(which.split()[1], 4)
+    for pass_name in PASSES:
+        found = count(name, operation, pass_name)
+        assert found is None or found >= operation.bytes_moved(pass_name.split()[1], 4)
         assert (found is None) == (name == "compiled")
 
 
 @pytest.mark.parametrize("name", ["naive", "builtin", "cpu_fused"])
 def test_both_is_the_sum(name):
-    forward, backward, both, _ = (count(name, BLOCK, which) for which in PASSES)
+    forward, backward, both, _ = (count(name, BLOCK, pass_name) for pass_name in PASSES)
     assert forward + backward == both
 
 
@@ -314,7 +318,7 @@ def test_cpu_fused_that_calls_torch_moves_what_torch_moves(monkeypatch):
         (KERNEL, 2 * X, 3 * X),
         (BLOCK, X + Y, 2 * X + Y),
         (Operation((16, 3), "block"), 2 * 192, 3 * 192),
-        (Operation((2, 1, 128, 128), "kernel"), 3 * 131_072, 5 * 131_072),  # too large for registers
+        (Operation((2, 1, 128, 128), "norm"), 3 * 131_072, 5 * 131_072),  # too large for registers
         (Operation((2, 1, 128, 128), "block"), 2 * 131_072 + 32_768, 3 * 131_072 + 2 * 32_768),
     ],
     ids=lambda value: value.shape_text if isinstance(value, Operation) else "",
@@ -323,8 +327,10 @@ def test_triton_fused_as_its_interpreter_counts(operation, forward, backward):
     launches = passes(load("triton_fused"), laid_out(operation, CONTIGUOUS), measure=True)
     large = {"x_ptr", "y_ptr", "dy_ptr", "dx_ptr"}
     seen = {
-        which: sum(n for run in found for side in (run.loaded, run.stored) for name, n in side.items() if name in large)
-        for which, found in launches.items()
+        pass_name: sum(
+            n for run in found for side in (run.loaded, run.stored) for name, n in side.items() if name in large
+        )
+        for pass_name, found in launches.items()
     }
     training, inference = (triton_fused(operation, mode, torch.float32, CPU) for mode in (True, False))
     assert tuple(training) == (seen["training forward"], seen["training backward"]) == (forward, backward)
@@ -348,16 +354,16 @@ def test_what_does_not_pass_the_dispatcher_is_unknown():
 
 def test_calls_of_the_compiler_are_unknown():
     compiled = torch.compile(honest, backend="eager")
-    for which in PASSES:
-        assert of_users(honest, which) is not None
-        assert of_users(compiled, which) is None
+    for pass_name in PASSES:
+        assert of_users(honest, pass_name) is not None
+        assert of_users(compiled, pass_name) is None
 
 
 def test_who_fails_while_it_is_watched_is_unknown():
     def shy(*_, **__):
         raise RuntimeError("not now")
 
-    assert [of_users(shy, which) for which in PASSES] == [None] * 4
+    assert [of_users(shy, pass_name) for pass_name in PASSES] == [None] * 4
 
 
 def test_a_backward_of_its_own_is_watched_too():

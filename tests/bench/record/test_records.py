@@ -25,6 +25,7 @@ from bench.record.records import (
     identity,
     latest,
     read,
+    read_all,
     why_no_record,
 )
 from tests.bench.samples import Session
@@ -343,3 +344,18 @@ def test_samples_of_these_tests_are_records(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read(folder / FILE) == session.records
+
+
+def test_records_of_the_first_version_are_read_in_todays_words(folder, session):
+    session.cell("naive")
+    old = {**session.records[0], "schema": 1, "key": {**session.records[0]["key"], "operation": "kernel"}}
+    profile = {"kind": "profile", "key": {"kind": "profile", "implementation": "naive", "of": "step"}, "schema": 1}
+    rows = [{"part": "linear", "which": "forward", "child": "9", "ms": 1.0, "operators_ms": 1.0}]
+    rest = {"operators": [], "step_ns": [1], "step_ms": 1.0, "watched_ms": 1.0, "profiled_ms": 1.0}
+    lines = [old, {**old, **profile, "parts": rows, **rest}]
+    (folder / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cell, of_step = read_all(folder)
+    assert cell["schema"] == of_step["schema"] == 2
+    assert cell["key"]["operation"] == "norm"
+    assert of_step["parts"] == [{"part": "linear", "pass": "forward", "child": "9", "ms": 1.0, "operators_ms": 1.0}]
+    assert read(folder / FILE) == [cell, of_step]

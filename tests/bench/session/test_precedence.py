@@ -13,9 +13,9 @@ from bench.session.precedence import precedence
 
 IN_ORDER = [
     ("test_latency", {"operation": Operation(LENET_SHAPES[0], "block")}),
-    ("test_latency", {"operation": Operation(GPU_SHAPES[0], "kernel")}),
+    ("test_latency", {"operation": Operation(GPU_SHAPES[0], "norm")}),
     ("test_step", {}),
-    ("test_latency", {"operation": Operation(LENET_SHAPES[0], "kernel")}),
+    ("test_latency", {"operation": Operation(LENET_SHAPES[0], "norm")}),
     ("test_training", {}),
     ("test_profile", {}),
 ]

@@ -8,7 +8,7 @@ from bench.record.records import ERROR, UNAVAILABLE, WRONG, Journal
 from bench.session.run import Run
 from tests.bench.samples import CONDITIONS, Session, candidate, latency_key
 
-KEY = latency_key("naive", "256x84", "kernel", "training both", "float32")
+KEY = latency_key("naive", "256x84", "norm", "training both", "float32")
 
 
 def resumed(folder, **conditions):

@@ -19,7 +19,7 @@ def compared(session):
     session.cell(BASELINE, **BLOCK)
     session.cell(AA, **BLOCK)
     session.cell("naive", (2.0, 1.9, 2.1), **BLOCK)
-    session.cell("naive", (1.0, 0.99, 1.01), **BLOCK, which="training forward")
+    session.cell("naive", (1.0, 0.99, 1.01), **BLOCK, pass_name="training forward")
     session.cell("compiled", (0.5, 0.45, 0.55), **BLOCK)
     return session
 

@@ -42,14 +42,14 @@ def test_a_users_file_has_its_row_after_the_projects_own(measured):
 
 
 def test_passes_and_operations_are_in_the_order_of_the_cases(session):
-    for shape, operation in (("4096x1024", "kernel"), ("9x9", "kernel"), ("256x6x24x24", "block"), ("256x84", "block")):
-        for which in ("inference forward", "training forward"):
-            session.cell("builtin", shape=shape, operation=operation, which=which)
+    for shape, operation in (("4096x1024", "norm"), ("9x9", "norm"), ("256x6x24x24", "block"), ("256x84", "block")):
+        for pass_name in ("inference forward", "training forward"):
+            session.cell("builtin", shape=shape, operation=operation, pass_name=pass_name)
     rows = table(page(session.records), "## Ratios at a glance")
     assert [row[0] for row in rows[1:]] == [
-        f"{operation}, {which}"
-        for operation in ("256x6x24x24 block", "256x84 block", "4096x1024 kernel", "9x9 kernel")
-        for which in ("training forward", "inference forward")
+        f"{operation}, {pass_name}"
+        for operation in ("256x6x24x24 block", "256x84 block", "4096x1024 norm", "9x9 norm")
+        for pass_name in ("training forward", "inference forward")
     ]
 
 
@@ -150,14 +150,14 @@ def test_an_aa_row_is_not_held_to_its_own_deviation(session):
 
 def test_an_aa_row_is_held_to_the_others_of_its_run(session):
     session.cell("A/A", (1.3, 1.25, 1.35))
-    session.cell("A/A", (0.5, 0.45, 0.55), which="inference forward")
+    session.cell("A/A", (0.5, 0.45, 0.55), pass_name="inference forward")
     found = {r["pass"]: (r["noise_floor"], r["verdict"]) for r in csv_rows(session.records)}
     assert found["training both"][1] == "unclear"
     assert float(found["inference forward"][0]) == pytest.approx(0.67, abs=0.01)
 
 
 def test_another_runs_noise_is_no_measure(folder, session):
-    session.cell("A/A", (1.3, 1.25, 1.35), which="inference forward")
+    session.cell("A/A", (1.3, 1.25, 1.35), pass_name="inference forward")
     later = type(session)(folder, "20260102T000000Z-0000")
     later.cell("A/A", (1.0, 0.99, 1.01))
     later.cell("naive", (1.2, 1.19, 1.21))
@@ -168,13 +168,13 @@ def test_another_runs_noise_is_no_measure(folder, session):
 
 
 def test_csv_is_unrounded_with_the_same_columns_in_every_row(measured):
-    measured.cell("builtin", (1 / 3, 0.3333, 0.33334), which="inference forward")
+    measured.cell("builtin", (1 / 3, 0.3333, 0.33334), pass_name="inference forward")
     measured.failed_cell("my_bn.py", ERROR, 'with "quotes", commas\tand | bars')
     rows = list(csv.reader(io.StringIO(comma_separated(measured.records)), strict=True))
     assert {len(row) for row in rows} == {len(CSV_HEADERS)}
     baseline, inference = (
-        next(r for r in csv_rows(measured.records) if r["implementation"] == "builtin" and r["pass"] == which)
-        for which in ("training both", "inference forward")
+        next(r for r in csv_rows(measured.records) if r["implementation"] == "builtin" and r["pass"] == pass_name)
+        for pass_name in ("training both", "inference forward")
     )
     assert float(baseline["time_us"]) == 100.125
     assert float(inference["ratio_to_builtin"]) == 1 / 3
@@ -196,7 +196,7 @@ def test_differences_are_printed_under_the_tables(measured):
 
 def test_conditions_are_printed_once_per_run(folder, measured):
     later = type(measured)(folder, "20260102T000000Z-0000", dirty=True, quick=True)
-    later.cell("naive", which="inference forward", state_before={"load_1min": 9.5, "cpu_mhz": None})
+    later.cell("naive", pass_name="inference forward", state_before={"load_1min": 9.5, "cpu_mhz": None})
     text = page(later.records)
     assert text.count("Run `") == 2
     assert text.index("Run `20260102") < text.index("Run `20260101")
@@ -219,4 +219,4 @@ def test_other_types_are_said(session):
     session.cell("builtin", dtype="bfloat16")
     text = page(session.records)
     assert "### (256, 84) batch norm, bfloat16" in text
-    assert "256x84 kernel, training both, bfloat16" in text
+    assert "256x84 norm, training both, bfloat16" in text

@@ -14,12 +14,12 @@ from tests.bench.samples import IDLE, candidate, row_of, table
 PARTS = "## The parts of a step"
 
 
-def part(name, which, child, ms, busy):
-    return {"part": name, "which": which, "child": child, "ms": ms, "operators_ms": busy}
+def part(name, direction, child, ms, busy):
+    return {"part": name, "pass": direction, "child": child, "ms": ms, "operators_ms": busy}
 
 
-def operator(name, of, which, self_us, kernels=()):
-    row = {"part": of, "which": which, "operator": name, "calls": 2.0, "self_us": self_us, "bytes": 2048.0}
+def operator(name, of, direction, self_us, kernels=()):
+    row = {"part": of, "pass": direction, "operator": name, "calls": 2.0, "self_us": self_us, "bytes": 2048.0}
     return {**row, "kernels": list(kernels)}
 
 

@@ -30,8 +30,8 @@ def folder(tmp_path_factory):
     session = Session(tmp_path_factory.mktemp("results") / "cpu-test-2c")
     fill(session)
     for number, name in enumerate(("naive", "compiled", "cpu_fused")):
-        for which in ("training forward", "inference forward"):
-            session.cell(name, (2.0 - 0.5 * number, 0.5, 3.0), which=which)
+        for pass_name in ("training forward", "inference forward"):
+            session.cell(name, (2.0 - 0.5 * number, 0.5, 3.0), pass_name=pass_name)
     session.step("builtin")
     session.step("naive", (1.2, 1.1, 1.3))
     add_trainings(session)
@@ -82,7 +82,7 @@ def test_answers_keep_their_marks_and_nothing_else_is_html():
 @pytest.fixture(scope="module")
 def browser():
     webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    chromium, driver = shutil.pass_name("chromium"), shutil.pass_name("chromedriver")
     if not (chromium and driver):
         pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
