@@ -30,7 +30,7 @@ SHAPE = (4, 10, 6, 6)
 OPERANDS = ("input", "running_mean", "running_var", "weight", "bias")
 
 
-def neglected(implementation: Implementation, device: torch.device, dtype: torch.dtype = torch.float32) -> str | None:
+def failed_duty(implementation: Implementation, device: torch.device, dtype: torch.dtype = torch.float32) -> str | None:
     """None, or in one line the first duty that it fails.
 
     Args:

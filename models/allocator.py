@@ -1,6 +1,6 @@
 """One policy for the C library's memory allocator, the same for every implementation that is measured.
 
-By default glibc gives large freed blocks back to the system, and takes them anew for the next tensor of
+By default glibc gives large freed blocks back to the system, and takes them again for the next tensor of
 that size; each page then faults on first use, about 2 µs apiece. Whether that happens in a training step
 depends on the history of the process, so without a policy the same step takes a different time from one
 process to the next.

@@ -1,6 +1,6 @@
 """The idx format of the MNIST family, and the checksums that guard it.
 
-A file is identified by the SHA-256 of its *decompressed* content: packagers compress anew, so that the
+A file is identified by the SHA-256 of its *decompressed* content: packagers recompress, so that the
 `.gz` files of two sources differ although the images in them are the same.
 """
 

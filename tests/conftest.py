@@ -17,7 +17,7 @@ if not torch.cuda.is_available():
         prepare_and_call = InterpretedFunction.__call__
 
         def call(self, *args, **kwargs):
-            """Don't prepare Triton's language anew for every function that our kernels call.
+            """Don't prepare Triton's language again for every function that our kernels call.
 
             It is a third of the time, and the kernel's own launch has just done it.
             """

@@ -113,7 +113,7 @@ def _cold(subject: Subject, device: torch.device, sleep_cycles: int) -> Callable
 def replay(subject: Subject, device: torch.device) -> Callable[[], float]:
     """What samples a call as a captured graph, in nanoseconds.
 
-    The subject prepares each sample anew, off the clock: what it writes into the tensors that were captured is what
+    The subject prepares each sample again, off the clock: what it writes into the tensors that were captured is what
     the replays read.
     """
     beside, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()

@@ -2,7 +2,7 @@
 
 The forward's come from the modules. The backward's come from hooks on the tensors between them: one runs when the
 gradient of a tensor is complete, and there the backward of what made that tensor begins. LeNet is a chain, so a mark
-ends the part before it, and the parts fill the step without gaps. Nothing is told apart by the names of operators.
+ends the part before it, and the parts fill the step without gaps. Attribution doesn't rely on operator names.
 """
 
 from __future__ import annotations

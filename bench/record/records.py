@@ -101,16 +101,27 @@ def parse(line: bytes) -> Record | None:
 def upgraded(record: Any) -> Any:
     """A record of version 1 in the words of version 2; anything else as it is.
 
-    Batch norm alone was the operation "kernel", and the pass of a part was called "which".
+    Batch norm alone was the operation "kernel", the pass of a part was called "which", and recalibrated statistics
+    were statistics estimated "anew".
     """
     if not isinstance(record, dict) or record.get("schema") != 1 or not isinstance(record.get("key"), dict):
         return record
     new = {**record, "schema": 2, "key": dict(record["key"])}
     if new["key"].get("operation") == "kernel":
         new["key"]["operation"] = "norm"
+    if isinstance(epochs := new.get("epochs"), list):
+        new["epochs"] = [_recalibrated(epoch) for epoch in epochs]
     for name in ("parts", "operators"):
         if isinstance(rows := new.get(name), list):
             new[name] = [{"pass" if k == "which" else k: v for k, v in row.items()} for row in rows]
+    return new
+
+
+def _recalibrated(epoch: dict[str, Any]) -> dict[str, Any]:
+    names = {"test_accuracy_anew": "test_accuracy_recalibrated", "anew": "recalibrated"}
+    new = {names.get(name, name): value for name, value in epoch.items()}
+    if isinstance(ways := new.get("accuracy"), dict):
+        new["accuracy"] = {names.get(name, name): value for name, value in ways.items()}
     return new
 
 

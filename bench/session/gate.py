@@ -12,7 +12,7 @@ from bench.record.records import ERROR
 from bench.session import tampering
 from bench.session.candidate import Candidate, ChildError
 from kernels.agreement import DutyError, Exam, worst
-from kernels.duties import neglected
+from kernels.duties import failed_duty
 
 SEED = 20150212
 
@@ -31,7 +31,7 @@ class Gate:
         self._answers: dict[str, str | None] = {}
         self._neglected: dict[str, str | None] = {}
 
-    def neglected(self, candidate: Candidate) -> str | None:
+    def failed_duty(self, candidate: Candidate) -> str | None:
         """None, or the first duty that an implementation from outside fails.
 
         Raises:
@@ -41,7 +41,7 @@ class Gate:
             return None
         name = candidate.implementation.name
         if name not in self._neglected:
-            reason = neglected(candidate.implementation, self._device)
+            reason = failed_duty(candidate.implementation, self._device)
             self._neglected[name] = tampering.undo() or reason
         return self._neglected[name]
 
@@ -64,7 +64,7 @@ class Gate:
         return self._answers[name]
 
     def _ask(self, candidate: Candidate) -> str | None:
-        if reason := self.neglected(candidate):
+        if reason := self.failed_duty(candidate):
             return reason
         try:
             bad = (worst(exam.mark(candidate.implementation)) for exam in self._exams)

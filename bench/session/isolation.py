@@ -88,7 +88,7 @@ class Isolation:
 
 @dataclass
 class Child:
-    """A process with one implementation in it, started anew after each death.
+    """A process with one implementation in it, started again after each death.
 
     Attributes:
         setup: What it is told.

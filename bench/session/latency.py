@@ -44,7 +44,7 @@ def outcome_of_cell(
 ) -> dict[str, Any]:
     """The outcome of a cell; what another process found, after it has solved a problem that only this one knew."""
     identical = candidate.label == AA
-    outcome = outcome_of(candidate, context, gate, cell, operation, pass_name, identical, question=Gate.neglected)
+    outcome = outcome_of(candidate, context, gate, cell, operation, pass_name, identical, question=Gate.failed_duty)
     if candidate.child is None or outcome["status"] != OK:
         return outcome
     told_ns = sum(outcome["candidate_ns"]) + sum(outcome["baseline_ns"])

@@ -46,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="float32",
         help="type of the batch in latency (default: float32)",
     )
-    add("--quick", action="store_true", help="two operations, one epoch on 5,120 images: a look, no result")
+    add("--quick", action="store_true", help="two operations, one epoch on 5,120 images: a smoke run, no result")
     add("--data-dir", metavar="DIR", help="folder with Fashion-MNIST's idx files")
     add("--results-dir", metavar="DIR", help="default: results; results/quick with --quick")
     add("--isolate", action="store_true", help="measure every implementation in its own process, not only files")

@@ -5,7 +5,7 @@ other, and the ratio within the round is what is left. The figure is the median 
 
 The interval is the wider of two. The exact one of the sign test needs no assumption on the noise but that rounds are
 independent (Conover 1999, "Practical Nonparametric Statistics", section 3.2). Neighbouring rounds may share the
-machine's mood, so the other is a circular block bootstrap: blocks of neighbouring rounds are drawn with replacement,
+machine's load, so the other is a circular block bootstrap: blocks of neighbouring rounds are drawn with replacement,
 not single ones (Politis & Romano 1992, "A circular block-resampling procedure for stationary data"; block length of
 order n^(1/3), Hall, Horowitz & Jing 1995).
 
@@ -28,7 +28,7 @@ from scipy.special import bdtrik, chdtri, ndtri
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 NARROW = 0.012
-"""Half of an interval that is narrow enough, relative to the ratio: then 2 % can be told from nothing."""
+"""Half of an interval that is narrow enough, relative to the ratio: then 2 % is distinguishable from nothing."""
 
 NARROW_FOR_ITS_DISTANCE = 0.1
 """Far from 1 less will do: a tenth of the (logarithmic) distance."""
@@ -157,7 +157,7 @@ def verdict(ratio: Ratio, floor: float) -> str:
 
 
 def fastest(ratios: Mapping[str, Ratio | None], floor: float, baseline: str) -> set[str]:
-    """Who is fastest, or can't be told from the fastest: an interval, less the noise, begins before the least's ends.
+    """Who is fastest or statistically tied with it: an interval, less the noise, that begins before the least's ends.
 
     Args:
         ratios: To the baseline, by implementation; the baseline's own is 1, whatever is given. None: has no figure.

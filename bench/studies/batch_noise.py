@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.measure.figures import Figures
 from bench.record.records import Record
-from bench.studies.study import ANEW, TEST_ACCURACY, Point, Study, train_through
+from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study, train_through
 from bench.view.charts import Chart
 from bench.view.tables import counted, markdown
 from bench.view.training_tables import spread
@@ -117,11 +117,11 @@ def table(records: list[Record]) -> str:
     for size, runs in by_size(records).items():
         row = [str(size), f"{1 / math.sqrt(size):.3f}"]
         row += [f"{off(runs, slot, what):.3f}" for slot in SLOTS for what in ("mean", "variance")]
-        row += [spread([r["epochs"][-1][name] for r in runs]) for name in ("train_loss", TEST_ACCURACY, ANEW)]
+        row += [spread([r["epochs"][-1][name] for r in runs]) for name in ("train_loss", TEST_ACCURACY, RECALIBRATED)]
         rows.append(row)
     headers = ["batch", "1/√batch"]
     headers += [f"{what} {where}" for where in SLOTS.values() for what in ("mean", "variance")]
-    return markdown([*headers, "train loss", "test acc", "test acc, statistics anew"], rows)
+    return markdown([*headers, "train loss", "test acc", "test acc, recalibrated statistics"], rows)
 
 
 def exponent(records: list[Record], slot: str, what: str) -> float:
@@ -147,7 +147,7 @@ def answer(records: list[Record]) -> str:
         )
     found = {
         name: {size: mean(r["epochs"][-1][name] for r in runs) for size, runs in sizes.items()}
-        for name in (TEST_ACCURACY, ANEW)
+        for name in (TEST_ACCURACY, RECALIBRATED)
     }
     told = {name: _best(accuracy) for name, accuracy in found.items()}
     return (
@@ -155,8 +155,8 @@ def answer(records: list[Record]) -> str:
         f" {off(sizes[smallest], '10', 'mean'):.2f} standard deviations in batches of {smallest} and by"
         f" {off(sizes[largest], '10', 'mean'):.3f} in batches of {largest}, which goes with the batch size to the power"
         f" of {power:.2f} (-0.5 for independent draws). After {counted(records[-1]['key']['epochs'], 'epoch')} at the"
-        f" lesson's learning rate, the test accuracy {told[TEST_ACCURACY]}. With statistics estimated anew over the"
-        f" training set for the same weights it {told[ANEW]}."
+        f" lesson's learning rate, the test accuracy {told[TEST_ACCURACY]}. With statistics recalibrated over the"
+        f" training set for the same weights it {told[RECALIBRATED]}."
     )
 
 
@@ -204,6 +204,6 @@ LeNet is trained with each batch size at learning rate 1.0; then all training im
 what enters two of its batch norms is gathered into batches of that size in a new order. *mean*: batch mean less the
 mean of all, in standard deviations of all; *variance*: batch variance over that of all, less one; root mean square over
 batches and channels. After a convolution an image has many values, which are not independent. Test accuracy is that of
-the running statistics, and once more of statistics estimated anew over the training set. Larger batches make fewer
+the running statistics, and once more of statistics recalibrated over the training set. Larger batches make fewer
 updates in an epoch.""",
 )

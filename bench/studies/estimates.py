@@ -40,7 +40,7 @@ def copied(
 
 
 @torch.inference_mode()
-def estimated_anew(model: nn.Module, implementation: Implementation | str | None, data: FashionMNIST) -> nn.Module:
+def recalibrated_copy(model: nn.Module, implementation: Implementation | str | None, data: FashionMNIST) -> nn.Module:
     """A copy whose running statistics are the averages over the whole training set under the weights of now."""
     double = copied(model, implementation).train()
     for module in norms(double):

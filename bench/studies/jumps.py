@@ -2,7 +2,7 @@
 
 At learning rate 1.0 the test accuracy swings between epochs although the train loss falls. The same weights, after each
 epoch, are evaluated with running statistics of several momenta; with such averages again, gathered while the weights
-rest, which have the noise of the first but none of their age; with statistics estimated anew over the whole training
+rest, which have the noise of the first but none of their age; with statistics recalibrated over the whole training
 set; and with those of the test batches: what the lesson's own evaluation does, since it leaves gradients on.
 """
 
@@ -18,7 +18,7 @@ from torch import nn
 from bench.measure.figures import Figures
 from bench.record.records import Record
 from bench.stats.seeds import paired_difference, paired_quotient
-from bench.studies.estimates import Averages, copied, estimated_anew
+from bench.studies.estimates import Averages, copied, recalibrated_copy
 from bench.studies.study import Point, Study
 from bench.view.charts import Chart
 from bench.view.tables import markdown
@@ -39,11 +39,11 @@ FEW_IMAGES = 2000
 """For batches of one and two images, which take as many calls as there are batches."""
 
 RUNNING, REST = "running", "rest"
-ANEW, BATCH = "anew", "batch"
+RECALIBRATED, BATCH = "recalibrated", "batch"
 WAYS = {
     **{f"{RUNNING} {m:g}": f"running, momentum {m:g}" for m in MOMENTA},
     **{f"{REST} {m:g}": f"weights at rest, momentum {m:g}" for m in MOMENTA},
-    ANEW: "anew over the training set",
+    RECALIBRATED: "recalibrated over the training set",
     BATCH: "of the test batch",
 }
 OURS, LATEST = (f"{RUNNING} {m:g}" for m in (MOMENTUM, LAST_BATCH))
@@ -69,14 +69,17 @@ def measure(
     while_training = Averages(model, MOMENTA)
     epochs = []
     for epoch in train(model, data, settings):
-        anew = estimated_anew(model, implementation, data)
-        at_rest = averages_at_rest(copied(anew, implementation), data, settings)
-        ways = {ANEW: evaluate(anew, data), BATCH: with_batch_statistics(model, data, settings.batch_size)}
+        recalibrated = recalibrated_copy(model, implementation, data)
+        at_rest = averages_at_rest(copied(recalibrated, implementation), data, settings)
+        ways = {
+            RECALIBRATED: evaluate(recalibrated, data),
+            BATCH: with_batch_statistics(model, data, settings.batch_size),
+        }
         for name, averages in ((RUNNING, while_training), (REST, at_rest)):
             for momentum, statistics in averages.statistics.items():
                 ways[f"{name} {momentum:g}"] = evaluate(copied(model, implementation, statistics), data)
         epochs.append({"number": epoch.number, "train_loss": epoch.train_loss, "accuracy": ways})
-        told = ", ".join(f"{WAYS[way]} {ways[way]:.3f}" for way in (OURS, LATEST, LATEST_AT_REST, ANEW))
+        told = ", ".join(f"{WAYS[way]} {ways[way]:.3f}" for way in (OURS, LATEST, LATEST_AT_REST, RECALIBRATED))
         progress(f"seed {settings.seed}, epoch {epoch.number}: {told}")
     sizes = [{"batch_size": size, "accuracy": with_batch_statistics(model, data, size)} for size in SIZES]
     return {"epochs": epochs, "by_batch_size": sizes}
@@ -168,14 +171,14 @@ def table(records: list[Record]) -> str:
 
 def answer(records: list[Record]) -> str:
     """Whose swings they are: of the weights, of the statistics' noise, or of their age."""
-    swings = {way: [swing(r, way) for r in records] for way in (OURS, OURS_AT_REST, ANEW, BATCH)}
-    if len(records) < 2 or not all(min(swings[way]) > 0 for way in (OURS, OURS_AT_REST, ANEW)):
+    swings = {way: [swing(r, way) for r in records] for way in (OURS, OURS_AT_REST, RECALIBRATED, BATCH)}
+    if len(records) < 2 or not all(min(swings[way]) > 0 for way in (OURS, OURS_AT_REST, RECALIBRATED)):
         return "These trainings are too few or too short to tell."
-    ours, rested, anew, batch = (mean(values) for values in swings.values())
-    against_anew = paired_quotient(swings[OURS], swings[ANEW])
-    noise = paired_quotient(swings[OURS_AT_REST], swings[ANEW])
+    ours, rested, recalibrated, batch = (mean(values) for values in swings.values())
+    against_recalibrated = paired_quotient(swings[OURS], swings[RECALIBRATED])
+    noise = paired_quotient(swings[OURS_AT_REST], swings[RECALIBRATED])
     fresh = paired_difference(*([mean(last(r, way)) for r in records] for way in (LATEST_AT_REST, LATEST)))
-    if against_anew.low <= 1:
+    if against_recalibrated.low <= 1:
         verdict = "**These trainings don't tell whether weights or statistics do it**"
     elif noise.low > 1:
         verdict = "**Because of the running statistics, which are noisy**"
@@ -183,9 +186,9 @@ def answer(records: list[Record]) -> str:
         verdict = "**Because the running statistics belong to older weights**"
     told = (
         f"{verdict}: between neighbouring epochs the test accuracy moves by {ours:.3f} with the running statistics"
-        f" (momentum {MOMENTUM:g}), {against_anew.text(1)} times as much as with statistics estimated anew over the"
-        f" training set ({anew:.3f}). Gathered with the same momentum while the weights rest, statistics are as noisy"
-        f" but not as old, and it moves by {rested:.3f}."
+        f" (momentum {MOMENTUM:g}), {against_recalibrated.text(1)} times as much as with statistics recalibrated over"
+        f" the training set ({recalibrated:.3f}). Gathered with the same momentum while the weights rest, statistics"
+        f" are as noisy but not as old, and it moves by {rested:.3f}."
     )
     if fresh.low > 0:
         told += (
@@ -207,7 +210,9 @@ def plot(records: list[Record]) -> Chart | None:
     first = records[0]
     if len(first["epochs"]) < 2:
         return None
-    shown = {WAYS[way]: list(enumerate(series(first, way), start=1)) for way in (OURS, LATEST, LATEST_AT_REST, ANEW)}
+    shown = {
+        WAYS[way]: list(enumerate(series(first, way), start=1)) for way in (OURS, LATEST, LATEST_AT_REST, RECALIBRATED)
+    }
     return Chart(
         f"Test accuracy of the same weights, seed {first['key']['seed']}",
         shown,

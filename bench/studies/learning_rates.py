@@ -13,7 +13,7 @@ from statistics import mean
 from bench.measure.figures import Figures
 from bench.record.labels import PLAIN
 from bench.record.records import Record
-from bench.studies.study import ANEW, TEST_ACCURACY, Point, Study, train_through
+from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study, train_through
 from bench.view.charts import Chart, banded
 from bench.view.tables import counted, listed, markdown
 from bench.view.training_tables import spread
@@ -82,12 +82,12 @@ def table(records: list[Record]) -> str:
     headers = ["learning rate"]
     for network in NETWORKS:
         headers += [f"test acc {network}", f"learned nothing, {network}"]
-    headers.insert(2, f"{headers[1]}, statistics anew")
+    headers.insert(2, f"{headers[1]}, recalibrated statistics")
     for rate in sorted({rate for rates in found.values() for rate in rates}):
         row = [f"{rate:g}"]
         for network in NETWORKS:
             runs = found[network].get(rate, [])
-            names = (TEST_ACCURACY, ANEW) if network == NETWORKS[0] else (TEST_ACCURACY,)
+            names = (TEST_ACCURACY, RECALIBRATED) if network == NETWORKS[0] else (TEST_ACCURACY,)
             row += [spread([accuracy(r, name) for r in runs]) if runs else "–" for name in names]
             row.append(f"{sum(not learned(r) for r in runs)} of {len(runs)}" if runs else "–")
         rows.append(row)
@@ -119,12 +119,13 @@ def answer(records: list[Record]) -> str:
             f" {sum(not learned(run) for run in runs)} of {len(runs)} trainings learned nothing"
         )
     verdict = "It does" if largest[0] > largest[1] else "Not that these trainings show it"
-    anew = found[NETWORKS[0]]
-    best = max(anew, key=lambda rate: mean_accuracy(anew[rate], ANEW))
+    recalibrated = found[NETWORKS[0]]
+    best = max(recalibrated, key=lambda rate: mean_accuracy(recalibrated[rate], RECALIBRATED))
     return (
         f"**{verdict}.** After {counted(records[-1]['key']['epochs'], 'epoch')}, {told[0]}. {told[1].capitalize()}."
-        " With statistics estimated anew over the training set in place of the running ones, batch norm's best rate is"
-        f" {best:g} ({mean_accuracy(anew[best], ANEW):.3f}), and it is as near to that {_at(usable(anew, ANEW))}."
+        " With statistics recalibrated over the training set in place of the running ones, batch norm's best rate is"
+        f" {best:g} ({mean_accuracy(recalibrated[best], RECALIBRATED):.3f}), and it is as near to that"
+        f" {_at(usable(recalibrated, RECALIBRATED))}."
     )
 
 
@@ -136,7 +137,7 @@ def plot(records: list[Record]) -> Chart | None:
     """Test accuracy over the learning rate, a band over seeds."""
     found = by_rate(records)
     shown = {network: (network, TEST_ACCURACY) for network in NETWORKS}
-    shown[f"{NETWORKS[0]}, statistics anew"] = (NETWORKS[0], ANEW)
+    shown[f"{NETWORKS[0]}, recalibrated statistics"] = (NETWORKS[0], RECALIBRATED)
     lines = {
         label: [banded(rate, [accuracy(r, name) for r in runs]) for rate, runs in found[network].items()]
         for label, (network, name) in shown.items()
@@ -163,7 +164,7 @@ STUDY = Study(
     plots={PLOT: ("Test accuracy over the learning rate", plot)},
     note=f"""\
 SGD without momentum, batches of 256; the same initial weights and batches for both networks under a seed. Test accuracy
-after the last epoch, with the running statistics, and once more with statistics estimated anew over the training set;
+after the last epoch, with the running statistics, and once more with statistics recalibrated over the training set;
 *learned nothing*: the loss is no number, or the accuracy at most {CHANCE:g}. Mean over seeds, ± their standard
 deviation, and the range.""",
 )

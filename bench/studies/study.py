@@ -14,7 +14,7 @@ from bench.record.labels import PLAIN
 from bench.record.records import OK, Record
 from bench.record.runs import of_one_run
 from bench.session.candidate import Candidate
-from bench.studies.estimates import estimated_anew, norms
+from bench.studies.estimates import norms, recalibrated_copy
 from bench.view import tables
 from bench.view.charts import Chart
 from kernels import Implementation
@@ -25,8 +25,8 @@ from models.training import Settings, evaluate, train, warm_up
 NORM = ("cpu_fused", "builtin")
 """Who stands for batch norm: the first that the device has. That implementations train alike is a study of its own."""
 
-TEST_ACCURACY, ANEW = "test_accuracy", "test_accuracy_anew"
-"""Of an epoch: with the running statistics, and with statistics estimated anew."""
+TEST_ACCURACY, RECALIBRATED = "test_accuracy", "test_accuracy_recalibrated"
+"""Of an epoch: with the running statistics, and with recalibrated statistics."""
 
 Point = dict[str, Any]
 """What tells one measurement of a study from its others: the implementation's label, the seed, and what is varied."""
@@ -127,17 +127,17 @@ def train_through(
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
     """Train LeNet, and return it with the figures of every epoch (`models.training.Epoch`).
 
-    `ANEW` is the test accuracy of the same weights with statistics estimated anew over the training set, which
+    `RECALIBRATED` is the test accuracy of the same weights with statistics recalibrated over the training set, which
     counts in none of the seconds.
     """
     model = lenet(implementation, seed=settings.seed, device=data.train_images.device)
     warm_up(model, data, settings)
     epochs = []
     for epoch in train(model, data, settings):
-        anew = epoch.test_accuracy
+        recalibrated = epoch.test_accuracy
         if norms(model):
-            anew = evaluate(estimated_anew(model, implementation, data), data)
-        epochs.append({**asdict(epoch), ANEW: anew})
+            recalibrated = evaluate(recalibrated_copy(model, implementation, data), data)
+        epochs.append({**asdict(epoch), RECALIBRATED: recalibrated})
     last = epochs[-1]
     name = implementation.name if implementation else PLAIN
     progress(

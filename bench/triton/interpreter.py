@@ -129,7 +129,7 @@ def watch(measure: bool = True) -> Iterator[list[Launch]]:
         raise StrayAccessError(f"{kernel} touches {last - first} bytes that lie in none of its arguments")
 
     def call(function: Any, *args: Any, **kwargs: Any) -> Any:
-        # The interpreter prepares Triton's language anew for every function that a kernel calls, which is a third of
+        # The interpreter prepares Triton's language again for every function that a kernel calls, which is a third of
         # the time; for those beside the kernel its launch has just done it.
         if function.fn.__code__.co_filename == launches[-1].file:
             return function.rewrite()(*args, **kwargs)

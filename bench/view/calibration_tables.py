@@ -14,7 +14,7 @@ VERDICTS = (SLOWER, FASTER, SAME, UNCLEAR)
 
 
 def newest(records: list[Record]) -> list[Record]:
-    """Those of the last run: rates of several runs would mix machines' moods."""
+    """Those of the last run: rates of several runs would mix machines' loads."""
     last = max(record["run"] for record in records)
     return [record for record in records if record["run"] == last]
 

@@ -35,7 +35,7 @@ CSV_HEADERS = (
 NOTE = """\
 A step of the training loop itself, on the full batches of its first epoch. The clock is read where a part of the step
 begins: in the forward when a module is entered, in the backward when the gradient of a module's output is complete.
-Nothing is told apart by the names of operators. **{between}** is the time of all parts in which no operator runs:
+Attribution doesn't rely on operator names. **{between}** is the time of all parts in which no operator runs:
 Python, autograd's engine, launching. Means over the middle half of the steps by length, so that the column adds up.
 *watched step*: the sum of the parts. *step*: the same steps when nobody reads the clock, in turns with the watched
 ones. *recorded step*: while `torch.profiler` records it; the split doesn't come from those, but which share of a part

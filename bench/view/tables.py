@@ -138,7 +138,7 @@ def conditions(records: list[Record]) -> str:
         dirty = {True: ", with uncommitted changes", False: "", None: ""}[c["dirty"]]
         names = sorted({r["implementation"] for r in measured})
         lines += [
-            f"Run `{run}`, commit `{c['commit']}`{dirty}{', --quick: a look, no result' if c['quick'] else ''}:",
+            f"Run `{run}`, commit `{c['commit']}`{dirty}{', --quick: a smoke run, no result' if c['quick'] else ''}:",
             "",
             (
                 f"- {c['device_name']} ({c['device']}), {c['cores']} cores, {c['threads']} threads,"
@@ -156,6 +156,6 @@ def conditions(records: list[Record]) -> str:
             lines.append(f"- load average while measuring: {min(loads):g} to {max(loads):g}")
             busy = max(loads) > c["cores"] + 1
         if busy:
-            lines.append("- **other programs were running: these times are not to be quoted**")
+            lines.append("- **other programs were running: don't quote these times**")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

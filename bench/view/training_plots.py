@@ -60,7 +60,7 @@ def sentence(records: list[Record]) -> str:
         told += f"; LeNet without batch norm has {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
     ratios = {name: speed_ratio(groups, name) for name in groups if name not in (BASELINE, PLAIN)}
     if best := fastest(ratios, speed_floor(groups), BASELINE):
-        apart = ", which can't be told apart" if len(best) > 1 else ""
+        apart = ", which are statistically tied" if len(best) > 1 else ""
         told += (
             f". The fastest to train with is {ratios_listed([n for n in groups if n in best], ratios)}{apart}: time of"
             f" the steps over that of `{BASELINE}`"

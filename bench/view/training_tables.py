@@ -54,9 +54,9 @@ CSV_HEADERS = (
 ACCURACY_NOTE = """\
 Loss and train accuracy are of the last epoch. Test accuracy is given after the last epoch, after the best one, and
 as the mean of the last {last}: mean over seeds, ± their standard deviation, and the range in brackets.
-**One seed ranks nothing**: at learning rate 1.0 test accuracy jumps from epoch to epoch{jump}. It is that of the
-running statistics, which are older than the weights; `pytest bench/studies --benchmark-only -k test-jumps` tells them
-apart.
+**One seed cannot rank implementations**: at learning rate 1.0 test accuracy jumps from epoch to epoch{jump}. It is that
+of the running statistics, which are older than the weights; `pytest bench/studies --benchmark-only -k test-jumps`
+separates the two.
 """
 SPEED_NOTE = """\
 **step time ratio** is the median over epochs of the time of an epoch's steps / `builtin`'s in the same epoch of the

@@ -1,4 +1,4 @@
-"""Launch a Triton kernel again without asking its just-in-time compiler anew which compiled form it takes.
+"""Launch a Triton kernel again without asking its just-in-time compiler again which compiled form it takes.
 
 `kernel[grid](...)` binds the arguments, classifies each by type, value and alignment and makes text of it to look the
 compiled kernel up: more than twice the work that is left here. A `Launch` asks once per kind of tensors, keeps the

@@ -134,7 +134,7 @@ def test_the_index_says_what_the_studies_found(tmp_path):
     build(session.folder)
     text = build_index(tmp_path).read_text(encoding="utf-8")
     question = f"- [Does batch norm train faster, and does it only speed things up?]({PUBLISHED}/cpu-a/study-faster.md)"
-    assert f"{question} It trains faster. With running statistics it ends worse. With" in text
+    assert f"{question} It trains faster. With running statistics, it finishes behind. With" in text
     assert "larger learning rates?" not in text
 
 

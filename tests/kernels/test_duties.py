@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kernels import duties, load, names
 from kernels.agreement import DutyError, Exam, attempt, make_problem, worst
 from kernels.contract import compose
-from kernels.duties import neglected
+from kernels.duties import failed_duty
 from tests.kernels import controls, dishonest
 from tests.kernels.controls import honest, shifted_and_scaled, welford
 
@@ -50,14 +50,14 @@ def test_the_dishonest_are_caught(function):
 
 
 def assert_nothing_neglected(implementation):
-    reason = neglected(implementation, CPU)
+    reason = failed_duty(implementation, CPU)
     if reason:
         raise AssertionError(reason)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_work_on_another_stream_is_caught():
-    assert neglected(dishonest.plug_in(dishonest.works_on_another_stream), torch.device("cuda"))
+    assert failed_duty(dishonest.plug_in(dishonest.works_on_another_stream), torch.device("cuda"))
 
 
 class Operators(TorchDispatchMode):

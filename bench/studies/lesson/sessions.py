@@ -64,5 +64,5 @@ def others_text(records: Sequence[Record]) -> str:
         return ""
     line = f"Meanwhile everything else kept {mean_text(busy, 2)} processors busy: mean, and range of the processes"
     if mean(busy) > MOST_OTHERS:
-        line += "; **other programs were running: these times are not to be quoted**"
+        line += "; **other programs were running: don't quote these times**"
     return f"{line}."

@@ -129,13 +129,13 @@ def test_the_gate_asks_outsiders_only_and_once():
     gate = Gate(torch.device("cpu"))
     outsider = Candidate("counted", dishonest.plug_in(counted))
     assert outsider.foreign
-    assert gate.neglected(outsider) is None
+    assert gate.failed_duty(outsider) is None
     asked = len(calls)
     assert asked > 10
-    assert gate.neglected(outsider) is None
+    assert gate.failed_duty(outsider) is None
     assert len(calls) == asked
     assert not Candidate("builtin", load("builtin")).foreign
-    assert gate.neglected(Candidate("builtin", load("builtin"))) is None
+    assert gate.failed_duty(Candidate("builtin", load("builtin"))) is None
 
 
 def test_a_row_of_an_outsider_that_neglects_a_duty_says_which():

@@ -84,5 +84,5 @@ def test_who_replaces_a_clock_in_a_call_is_wrong_too():
         time.perf_counter = lambda: 0.0
         return F.batch_norm(*arguments, **settings)
 
-    assert Gate(CPU).neglected(Candidate("x", dishonest.plug_in(patient))) == "wrong: replaces time.perf_counter"
+    assert Gate(CPU).failed_duty(Candidate("x", dishonest.plug_in(patient))) == "wrong: replaces time.perf_counter"
     assert time.perf_counter is original

@@ -137,7 +137,7 @@ def test_the_share_of_starting_python_is_told(session):
 def test_a_busy_machine_is_told(session, others, quotable):
     text = page(fill(session, others=others).records)
     assert f"everything else kept {others:.2f} [{others:.2f}, {others:.2f}] processors busy" in text
-    assert ("not to be quoted" in text) is not quotable
+    assert ("don't quote these times" in text) is not quotable
 
 
 def test_other_configurations_have_tables_of_their_own_and_the_longest_has_the_sentence(session):

@@ -131,7 +131,7 @@ def test_one_seed_ranks_nothing_and_the_page_says_so(session):
     for name in (BASELINE, "naive"):
         session.training(name, [1.0] * 3, accuracy=[0.5, 0.8, 0.65])
     text = page(session.records)
-    assert "One seed ranks nothing" in text
+    assert "One seed cannot rank implementations" in text
     assert "by up to 0.150 after the second epoch" in text
     assert "use `--seeds 3` or more" in text
 
