@@ -29,7 +29,7 @@ def test_prints_the_lessons_lines_to_stdout_and_the_rest_to_stderr():
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(LINES, done.stdout), done.stdout
     assert done.stderr.startswith("data: First images of embedded subset of Fashion-MNIST, 512 + 86 images")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.rstrip("\n").count("\n") == 0  # old versions of rich end with an empty line
 
 
 def test_numbers_of_the_last_lines_are_those_of_the_last_epoch(capsys):
