@@ -7,7 +7,7 @@ import functools
 import os
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -110,6 +110,13 @@ def pytest_exception_interact(node: pytest.Item, call: pytest.CallInfo[Any], rep
         node.session.shouldstop = f"the device is lost: {reason}; what was measured is safe, --resume goes on with it"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Don't begin a measurement after a signal which got lost: see `time_limit.alarm`."""
+    if ENDED_BY in item.config.stash:
+        raise KeyboardInterrupt
+
+
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """What is measured is not left for `--resume`."""
     item.config.stash[LEFT].discard(item.nodeid)
@@ -131,15 +138,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path.name in {"studies", "lesson"} - named else None
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
     """Exit as a program does that a signal ended; one that keeps to its time limit is none of those."""
     stash = session.config.stash
-    stash.get(DISARM, lambda: None)()
+    stash.get(DISARM, lambda: None)()  # first: what follows is the end in good order
+    result = yield
     if OUT_OF_TIME in stash:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED if session.testsfailed else pytest.ExitCode.OK
     elif ENDED_BY in stash:
         session.exitstatus = ENDINGS[stash[ENDED_BY]]
+    return result
 
 
 @pytest.hookimpl(trylast=True)  # after plug-ins that shuffle

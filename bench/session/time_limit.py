@@ -18,6 +18,9 @@ RESERVE_SECONDS = 25
 """For the pages and the end of the process: 21 s for the largest folder so far, with all studies, on two cores."""
 
 
+AGAIN_SECONDS = 2.0
+
+
 def seconds(text: str) -> int:
     """The value of `--time-limit`."""
     number = int(text) if text.isdecimal() else 0
@@ -36,17 +39,19 @@ def alarm(limit: float, ring: Callable[[], None]) -> Callable[[], None]:
         ring: Called before the main thread gets SIGTERM.
 
     Returns:
-        What disarms it.
+        What disarms it. Until then it rings again and again: an interrupt that reaches Python inside of a weak
+        reference's callback or a destructor, as torch.compile has them, is printed and forgotten.
     """
+    disarmed = threading.Event()
 
-    def end() -> None:
-        ring()
-        # To the thread, not to the process: only so does a call that waits there (for a child, say) return.
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    def watch(delay: float) -> None:
+        while not disarmed.wait(delay):
+            ring()
+            # To the thread, not to the process: only so does a call that waits there (for a child, say) return.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            delay = AGAIN_SECONDS
 
     passed = time.time() - psutil.Process().create_time()
     # A thread, not SIGALRM's timer, of which a process has one: pytest-timeout takes it.
-    timer = threading.Timer(max(0.0, limit - RESERVE_SECONDS - passed), end)
-    timer.daemon = True
-    timer.start()
-    return timer.cancel
+    threading.Thread(target=watch, args=(max(0.1, limit - RESERVE_SECONDS - passed),), daemon=True).start()
+    return disarmed.set

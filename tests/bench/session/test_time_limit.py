@@ -1,6 +1,7 @@
 """`--time-limit`: measuring ends before the limit, in good order."""
 
 import argparse
+import contextlib
 import os
 import signal
 import time
@@ -35,17 +36,34 @@ def age():
 def test_the_alarm_rings_and_then_interrupts_what_the_main_thread_waits_for():
     rung = []
     reader, _ = os.pipe()
-    time_limit.alarm(age() + time_limit.RESERVE_SECONDS + 0.2, lambda: rung.append(1))
+    disarm = time_limit.alarm(age() + time_limit.RESERVE_SECONDS + 0.2, lambda: rung.append(1))
     with pytest.raises(Interrupted):
         os.read(reader, 1)  # as a child's answer is waited for
+    disarm()
     assert rung == [1]
 
 
 @pytest.mark.usefixtures("handler")
 def test_a_limit_that_has_passed_rings_at_once():
+    disarms = []
     with pytest.raises(Interrupted):  # noqa: PT012 - the alarm may ring before the sleep
-        time_limit.alarm(1, lambda: None)
+        disarms.append(time_limit.alarm(1, lambda: None))
         time.sleep(30)
+    disarms[0]()
+
+
+@pytest.mark.usefixtures("handler")
+def test_an_interrupt_that_gets_lost_is_made_again(monkeypatch):
+    """As torch.compile's callbacks of weak references lose it."""
+    monkeypatch.setattr(time_limit, "AGAIN_SECONDS", 0.2)
+    rung = []
+    disarm = time_limit.alarm(1, lambda: rung.append(1))
+    with contextlib.suppress(Interrupted):
+        time.sleep(30)
+    with pytest.raises(Interrupted):
+        time.sleep(30)
+    disarm()
+    assert len(rung) >= 2
 
 
 @pytest.mark.usefixtures("handler")
