@@ -6,8 +6,7 @@ batches that are hardly more than a call to such that no cache holds, and a line
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -98,7 +97,7 @@ def measure(
     """
     points, fits = [], []
     for threads in thread_counts:
-        with _threads(threads):
+        with timing.threads(threads):
             curve = [_point(implementation, context, size) for size in elements]
         points += [{"threads": threads, **point} for point in curve]
         line = fit(elements, [point["ns"] for point in curve])
@@ -133,14 +132,3 @@ def _point(implementation: Implementation, context: Context, elements: int) -> d
         "rounds": len(rounds.candidate_ns),
         "iterations": rounds.iterations,
     }
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """So many for torch inside of the block; as many as before behind it, however it ends."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -206,3 +206,9 @@ def test_who_works_only_when_nobody_holds_a_clock_is_faster_than_memory(latency)
     record = measure(latency, outsider(dishonest.honest_when_nobody_holds_a_clock), "inference forward", large)
     assert record["reason"].startswith("wrong: faster than memory allows (")
     assert measure(latency, candidate("naive"), "inference forward", large)["status"] == OK
+
+
+def test_a_copy_that_waits_for_a_busy_core_accuses_nobody(latency, monkeypatch):
+    """Beside another program the copy took 8 ms where an honest call of two threads took 0.3."""
+    monkeypatch.setattr(latencies.timing, "copy_ns", lambda *_: 1e9)
+    assert measure(latency, candidate("naive"))["status"] == OK
