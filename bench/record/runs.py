@@ -6,7 +6,7 @@ sentence is made of one selection, so that no figure stands under another one's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.record.records import Record, latest
@@ -48,8 +48,12 @@ def newest(records: Iterable[Record]) -> Record:
 
 def same_run(record: Record, other: Record) -> bool:
     """Whether two records are of one run and were measured under the same conditions."""
-    ours, theirs = record["conditions"], other["conditions"]
-    return bool(record["run"] == other["run"]) and all(ours.get(name) == theirs.get(name) for name in CONDITIONS)
+    return bool(record["run"] == other["run"]) and same_conditions(record["conditions"], other["conditions"])
+
+
+def same_conditions(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether what was measured under the one may share a table with what was measured under the other."""
+    return all(ours.get(name) == theirs.get(name) for name in CONDITIONS)
 
 
 def of_one_run(records: list[Record], settings: Iterable[str] = SETTINGS) -> list[Record]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.record.records import ERROR, Journal, Record, RecordsWarning, identity, read
+from bench.record.runs import same_conditions
 from bench.session.candidate import Candidate
 
 
@@ -37,18 +38,16 @@ class Run:
         self._known = {identity(record): record for record in journal.records if record["run"] == last}
 
     def done(self, key: Mapping[str, Any], candidate: Candidate | None = None) -> Record | None:
-        """What this run already has for a key, when it still holds: same code, same versions.
+        """What this run already has for a key, when it still holds: same code, same conditions.
 
         What crashed is tried again, unless it took the device with it.
         """
         record = self._known.get(identity({"key": dict(key)}))
         if record is None or (record["status"] == ERROR and not record.get("fatal")):
             return None
-        same = record["source"] == (candidate.source if candidate else "") and all(
-            record["conditions"].get(name) == self.conditions.get(name)
-            for name in ("versions", "threads", "device_name", "processor", "quick", "allocator")
-        )
-        return record if same else None
+        same_source = record["source"] == (candidate.source if candidate else "")
+        # What no page would show next to the rest of this run is measured again.
+        return record if same_source and same_conditions(record["conditions"], self.conditions) else None
 
     def append(self, key: Mapping[str, Any], outcome: Mapping[str, Any], candidate: Candidate | None = None) -> Record:
         """Write a finished measurement down, synced, and return its record.

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import report
-from bench.record.records import FILE
+from bench.record.records import FILE, Journal
 from bench.record.runs import CONDITIONS, main_run, newest, of_one_run
+from bench.session.run import Run
 from bench.view.headline import table
 from tests.bench.samples import CONDITIONS as HERE
-from tests.bench.samples import Session
+from tests.bench.samples import Session, candidate
 
 OTHERS = {
     "machine": "cpu-other-8c",
@@ -103,6 +104,20 @@ def test_what_the_newest_run_lacks_is_left_out(folder):
     assert "2.50 [2.40, 2.60]" in text
     assert "1.50" not in text
     assert "training:" not in text  # no caption names a data set of another run
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_resume_takes_for_done_a_page_shows(folder, name):
+    """Else a cell would be on no page, and no --resume would ever add it."""
+    session = Session(folder)
+    cell = session.cell("naive")
+    run = Run(Journal(folder), HERE | {name: OTHERS[name]}, resume=True)
+    assert run.done(cell["key"], candidate("naive")) is None
+    session.run.conditions = run.conditions
+    session.cell("naive")
+    again = session.records[-1]
+    assert of_one_run(session.records) == [again]
+    assert Run(Journal(folder), run.conditions, resume=True).done(cell["key"], candidate("naive")) == again
 
 
 def test_nothing_has_no_run():

@@ -59,7 +59,7 @@ def test_resume_keeps_what_holds(folder, session):
     session.cell("naive")
     session.failed_cell("tutorial", WRONG, "wrong: output off by 1e+00")
     session.failed_cell("native", UNAVAILABLE, "needs an NVIDIA GPU")
-    run = resumed(folder, commit="another", dirty=True, governor="performance")
+    run = resumed(folder, governor="performance", memory_gib=7.9)
     assert run.done(KEY, candidate("naive")) == session.records[0]
     assert run.done({**KEY, "implementation": "tutorial"}, candidate("tutorial"))
     assert run.done({**KEY, "implementation": "native"}, candidate("native"))
@@ -67,7 +67,15 @@ def test_resume_keeps_what_holds(folder, session):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"versions": {"torch": "9"}}, {"threads": 1}, {"device_name": "Other"}, {"quick": True}, {"allocator": "other"}],
+    [
+        {"versions": {"torch": "9"}},
+        {"threads": 1},
+        {"device_name": "Other"},
+        {"quick": True},
+        {"allocator": "other"},
+        {"commit": "another"},
+        {"dirty": True},
+    ],
     ids=lambda changed: next(iter(changed)),
 )
 def test_resume_measures_again_under_other_conditions(folder, session, changed):
