@@ -81,4 +81,4 @@ def test_scaling(
     )
     outcome(record)
     largest = record["points"][-1]
-    hand_over(benchmark, f"batch norm of {largest['elements']:,} elements, training both", [largest["ns"]])
+    hand_over(benchmark, f"batch norm of {largest['elements']:,} elements, training", [largest["ns"]])

@@ -30,5 +30,5 @@ class _Watch(TorchDispatchMode):
 def delegates_to(workload: Workload, training: bool) -> list[str]:
     """The names of torch's batch-norm operators that one call passes: `aten::native_batch_norm`."""
     with _Watch() as watch, torch.no_grad():
-        workload.subject("training forward" if training else "inference forward")(1)()
+        workload.subject("training forward" if training else "inference")(1)()
     return sorted(name for name in watch.seen if not name.startswith("bnbench::"))

@@ -150,7 +150,7 @@ class Latency:
             start = time.perf_counter()
             first: float | Exception
             try:
-                pass_name = BOTH if training else "inference forward"
+                pass_name = BOTH if training else "inference"
                 timing.sample_ns(workload.subject(pass_name), 1, self.device)
                 first = time.perf_counter() - start
             except Exception as error:

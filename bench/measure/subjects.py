@@ -50,8 +50,8 @@ class Workload:
         return {
             "training forward": self._training_forward,
             "training backward": self._training_backward,
-            "training both": self._training_both,
-            "inference forward": self._inference_forward,
+            "training": self._training_both,
+            "inference": self._inference_forward,
         }[pass_name]
 
     def _training_forward(self, iterations: int) -> Callable[[], object]:

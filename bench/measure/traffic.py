@@ -233,7 +233,7 @@ def _watched(
         with torch.compiler.set_stance("fail_on_recompile"):
             if not training:
                 with Watch() as forward:
-                    workload.subject("inference forward")(1)()
+                    workload.subject("inference")(1)()
                 return Traffic(at_least_the_fewest(forward, "forward"), None)
             with Watch() as forward:
                 backward_of_one_call = workload.subject("training backward")(1)

@@ -24,8 +24,8 @@ class Pass(NamedTuple):
 PASS = {
     "training forward": Pass(True, "forward"),
     "training backward": Pass(True, "backward"),
-    "training both": Pass(True, "both"),
-    "inference forward": Pass(False, "forward"),
+    "training": Pass(True, "both"),
+    "inference": Pass(False, "forward"),
 }
 PASSES = tuple(PASS)
 BOTH = PASSES[2]

@@ -26,6 +26,8 @@ REJECTED = "records.rejected"
 LOCK = ".records.lock"
 FORMAT = Path(__file__).with_name("record.schema.json")
 
+OLD_PASSES = {"training both": "training", "inference forward": "inference"}
+
 OK, WRONG, ERROR, UNAVAILABLE = "ok", "wrong", "error", "unavailable"
 
 
@@ -101,14 +103,16 @@ def parse(line: bytes) -> Record | None:
 def upgraded(record: Any) -> Any:
     """A record of version 1 in the words of version 2; anything else as it is.
 
-    Batch norm alone was the operation "kernel", the pass of a part was called "which", and recalibrated statistics
-    were statistics estimated "anew".
+    Batch norm alone was the operation "kernel", a pass of both directions or in inference had its direction in its
+    name, the pass of a part was called "which", and recalibrated statistics were statistics estimated "anew".
     """
     if not isinstance(record, dict) or record.get("schema") != 1 or not isinstance(record.get("key"), dict):
         return record
     new = {**record, "schema": 2, "key": dict(record["key"])}
     if new["key"].get("operation") == "kernel":
         new["key"]["operation"] = "norm"
+    if (name := new["key"].get("pass")) in OLD_PASSES:
+        new["key"]["pass"] = OLD_PASSES[name]
     if isinstance(epochs := new.get("epochs"), list):
         new["epochs"] = [_recalibrated(epoch) for epoch in epochs]
     for name in ("parts", "operators"):

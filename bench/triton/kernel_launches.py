@@ -82,7 +82,7 @@ def passes(implementation: Implementation, problem: Problem, measure: bool) -> d
     return {
         "training forward": seen[:forward],
         "training backward": seen[forward:both],
-        "inference forward": seen[both:],
+        "inference": seen[both:],
     }
 
 

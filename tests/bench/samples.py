@@ -87,7 +87,7 @@ class Session:
         *,
         shape: str = "256x84",
         operation: str = "norm",
-        pass_name: str = "training both",
+        pass_name: str = "training",
         dtype: str = "float32",
         **changes: Any,
     ) -> Record:
@@ -113,7 +113,7 @@ class Session:
         }
         return self.run.append(key, outcome | changes, candidate(name))
 
-    def failed_cell(self, name: str, status: str, reason: str, *, pass_name: str = "training both") -> Record:
+    def failed_cell(self, name: str, status: str, reason: str, *, pass_name: str = "training") -> Record:
         """A cell that has a reason in place of a time."""
         key = latency_key(name, "256x84", "norm", pass_name, "float32")
         return self.run.append(key, {"status": status, "reason": reason}, candidate(name))

@@ -18,7 +18,7 @@ def run(folder, ratio=(0.5, 0.495, 0.505), number=0, *, noise=(1.0, 0.999, 1.001
     """A run with the baseline, enough A/A rows to know its noise, and `naive`."""
     session = Session(folder, f"2026010{number + 1}T000000Z-0000", **conditions)
     session.cell("builtin")
-    for pass_name in ("training forward", "training backward", "training both", "inference forward"):
+    for pass_name in ("training forward", "training backward", "training", "inference"):
         session.cell("A/A", noise, pass_name=pass_name)
     session.cell("A/A", noise, operation="block")
     session.cell("naive", ratio)
@@ -93,7 +93,7 @@ def test_other_conditions_are_named_and_not_compared(tmp_path, changes, reason):
     found = compare(run(tmp_path / "a"), run(tmp_path / "b", number=1, **changes))
     assert found.rows == []
     assert {why for _, why in found.apart} == {reason}
-    assert f"- {reason}: 7, such as 256x84 norm, training both, float32, builtin" in page(found)
+    assert f"- {reason}: 7, such as 256x84 norm, training, float32, builtin" in page(found)
 
 
 def test_between_machines_threads_and_allocator_are_the_machines_own_and_named(tmp_path):

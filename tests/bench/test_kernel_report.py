@@ -100,7 +100,7 @@ def test_one_launch_each_way_where_a_program_holds_its_channels(lenet):
     for shape in ("256x16x8x8", "256x120", "256x84"):
         assert launched(shape, "training forward") == ["forward_resident"]
         assert launched(shape, "training backward") == ["backward_resident"]
-        assert launched(shape, "inference forward") == ["apply"]
+        assert launched(shape, "inference") == ["apply"]
 
 
 @pytest.mark.parametrize(

@@ -328,7 +328,7 @@ def test_benchmark_json_holds_every_cell(outcome):
     found = benchmarks(run)
     cells = {
         f"test_latency[256x84-norm-{pass_name}-{name}]": (pass_name, name)
-        for pass_name in ("training forward", "inference forward")
+        for pass_name in ("training forward", "inference")
         for name in ("naive", "builtin", "A/A")
     }
     others = {f"{test}[{name}]" for test in ("test_training", "test_step") for name in ("naive", "builtin", "A/A")}
@@ -365,7 +365,7 @@ def test_a_broken_file_has_its_rows_with_the_reason(outcome, name):
             assert row["status"] in ("error", "wrong")
             assert row["reason"].startswith(BROKEN[name])
     cells = table(run.text("latency.md"), "### (256, 84) batch norm, float32")
-    for pass_name in ("training forward", "inference forward"):
+    for pass_name in ("training forward", "inference"):
         assert row_of(cells, f"{pass_name}, {name}")["time, µs"].startswith(BROKEN[name])
     assert row_of(table(run.text("training.md"), "### Loss and accuracy"), name)["train loss"].startswith(BROKEN[name])
 
@@ -375,7 +375,7 @@ def test_broken_files_cost_only_their_own_rows_and_the_exit_code(outcome):
     assert run.code == 1
     assert set(benchmarks(run)) == set(benchmarks(outcome("only naive"))) | {
         "test_latency[256x84-norm-training forward-good.py]",
-        "test_latency[256x84-norm-inference forward-good.py]",
+        "test_latency[256x84-norm-inference-good.py]",
         "test_training[good.py]",
         "test_step[good.py]",
     }

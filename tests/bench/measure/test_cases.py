@@ -17,7 +17,7 @@ def test_lenets_four_shapes_and_three_larger_ones_are_measured_as_kernel_and_as_
     ]
     assert operations() == [Operation(shape, kind) for shape in shapes for kind in ("norm", "block")]
     assert KINDS == ("norm", "block")
-    assert PASSES == ("training forward", "training backward", "training both", "inference forward")
+    assert PASSES == ("training forward", "training backward", "training", "inference")
 
 
 def test_a_gpu_gets_two_batches_more_for_batch_norm_alone():

@@ -28,7 +28,7 @@ def test_both_clocks_are_in_page_and_csv(session):
     session.cell(BASELINE, device_time={"cold": COLD, "graph": COLD})
     session.cell("naive", device_time={"cold": COLD, "graph": BROKEN})
     text = latency_tables.page(session.records)
-    line = next(line for line in text.splitlines() if "training both, naive" in line and "0.50" in line)
+    line = next(line for line in text.splitlines() if "training, naive" in line and "0.50" in line)
     assert [cell.strip() for cell in line.split("|")[2:-1]] == ["8", "0.50 [0.40, 0.60]", BROKEN["reason"], "–"]
     rows = {
         r["implementation"]: r for r in csv.DictReader(latency_tables.comma_separated(session.records).splitlines())
@@ -203,7 +203,7 @@ def test_the_parts_of_a_step_are_timed_on_its_device(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA or AMD GPU")
-@pytest.mark.parametrize("pass_name", ["training forward", "training backward", "training both", "inference forward"])
+@pytest.mark.parametrize("pass_name", ["training forward", "training backward", "training", "inference"])
 def test_a_gpu_is_timed_by_both_clocks(pass_name):
     device = torch.device("cuda")
     roster = {c.label: c for c in candidates(["naive"], device)}

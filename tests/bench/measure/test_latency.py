@@ -31,7 +31,7 @@ def user(batch_norm):
     return Candidate("user.py", Implementation(name="user.py", summary="", batch_norm=batch_norm))
 
 
-def measure(latency, who, pass_name="training both", operation=SMALL):
+def measure(latency, who, pass_name="training", operation=SMALL):
     return outcome_of_cell(*latency, operation, who, pass_name)
 
 
@@ -46,7 +46,7 @@ def test_a_right_implementation_gets_samples_and_their_conditions(latency, opera
     assert 0 < low <= value <= high
     assert outcome["copy_ns"] > 0
     assert outcome["bytes_minimum"] == operation.bytes_moved(pass_name.split()[1], 4)
-    assert (outcome["saved_bytes"] is None) == (pass_name == "inference forward")
+    assert (outcome["saved_bytes"] is None) == (pass_name == "inference")
     assert all(error < 1e-4 for error in outcome["errors"].values())
     assert ("dx" in outcome["errors"]) == pass_name.startswith("training")
     assert outcome["backend"] == "eager"
@@ -107,7 +107,7 @@ def test_an_implementation_that_plays_back_its_first_answers_is_found_out(latenc
     assert measure(latency, user(cached))["reason"].startswith("wrong on the timed tensors: ")
 
 
-@pytest.mark.parametrize("pass_name", ["training both", "inference forward"])
+@pytest.mark.parametrize("pass_name", ["training", "inference"])
 def test_an_implementation_that_knows_the_timed_tensors_is_found_out(latency, pass_name):
     seen, kept = {}, {}
 
@@ -147,7 +147,7 @@ def test_what_is_unavailable_is_not_called(latency):
 
 def test_the_baselines_own_row_comes_out_of_the_aa_cell(latency, session):
     outcome = measure(latency, identical(candidate(BASELINE)))
-    key = latency_key(latency[0], SMALL, identical(candidate(BASELINE)), "training both")
+    key = latency_key(latency[0], SMALL, identical(candidate(BASELINE)), "training")
     own = baseline_side(session.run.append(key, outcome, identical(candidate(BASELINE))))
     assert key["implementation"] == AA
     assert own["candidate_ns"] == own["baseline_ns"] == outcome["baseline_ns"]
@@ -203,9 +203,9 @@ def test_what_is_faster_than_memory_is_wrong(latency, monkeypatch):
 
 def test_who_works_only_when_nobody_holds_a_clock_is_faster_than_memory(latency):
     large = Operation((32, 32, 32, 32), "norm")
-    record = measure(latency, outsider(dishonest.honest_when_nobody_holds_a_clock), "inference forward", large)
+    record = measure(latency, outsider(dishonest.honest_when_nobody_holds_a_clock), "inference", large)
     assert record["reason"].startswith("wrong: faster than memory allows (")
-    assert measure(latency, candidate("naive"), "inference forward", large)["status"] == OK
+    assert measure(latency, candidate("naive"), "inference", large)["status"] == OK
 
 
 def test_a_copy_that_waits_for_a_busy_core_accuses_nobody(latency, monkeypatch):

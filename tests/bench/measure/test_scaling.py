@@ -172,7 +172,7 @@ def test_a_cpu_is_measured_with_one_thread_and_with_all_of_torchs(kind, threads,
 def test_a_right_implementation_gets_points_in_order_and_a_line_for_each_number_of_threads(gate):
     found = scale(candidate("naive"), gate, threads=(1, 2))
     assert set(found) == {"status", "backend", "points", "fits", "pass", "state_before", "state_after"}
-    assert (found["status"], found["backend"], found["pass"]) == (OK, "eager", "training both")
+    assert (found["status"], found["backend"], found["pass"]) == (OK, "eager", "training")
     assert [(p["threads"], p["elements"]) for p in found["points"]] == [(t, n) for t in (1, 2) for n in TINY]
     for point in found["points"]:
         assert set(point) == {"threads", "elements", "ns", "baseline_ns", "rounds", "iterations"}

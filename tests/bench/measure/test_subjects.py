@@ -54,8 +54,8 @@ def run(problem, pass_name, iterations):
     [
         ("training forward", True, True, 0, 0),
         ("training backward", True, True, 5, 5),
-        ("training both", True, True, 0, 5),
-        ("inference forward", False, False, 0, 0),
+        ("training", True, True, 0, 5),
+        ("inference", False, False, 0, 0),
     ],
 )
 def test_each_pass_makes_one_call_per_iteration_in_its_mode(
@@ -68,7 +68,7 @@ def test_each_pass_makes_one_call_per_iteration_in_its_mode(
     assert {(c["training"], c["graph"], c["inference"]) for c in spy.calls} == {(training, graph, not training)}
 
 
-@pytest.mark.parametrize(("pass_name", "moves"), [("training forward", True), ("inference forward", False)])
+@pytest.mark.parametrize(("pass_name", "moves"), [("training forward", True), ("inference", False)])
 def test_only_training_moves_the_running_statistics(problem, pass_name, moves):
     spy, _ = run(problem, pass_name, 2)
     for name in ("running_mean", "running_var"):
@@ -83,7 +83,7 @@ def test_backward_asks_for_the_gradients_of_input_weight_and_bias(problem):
             leaf.register_hook(lambda _, name=name: seen.add(name))
         return F.batch_norm(input, running_mean, running_var, weight, bias, *args, **kwargs)
 
-    Workload(Implementation(name="asking", summary="", batch_norm=asking), problem).subject("training both")(1)()
+    Workload(Implementation(name="asking", summary="", batch_norm=asking), problem).subject("training")(1)()
     assert seen == {"input", "weight", "bias"}
 
 
@@ -96,7 +96,7 @@ def test_both_sides_share_the_batch_and_nothing_else(problem):
 
 def test_the_problem_is_left_as_it_was(problem):
     fresh = make_problem(SHAPE)
-    for pass_name in ("training both", "training backward", "inference forward"):
+    for pass_name in ("training", "training backward", "inference"):
         run(problem, pass_name, 2)
     for name in ("input", "running_mean", "running_var", "weight", "bias", "grad_output"):
         assert torch.equal(getattr(problem, name), getattr(fresh, name))
@@ -112,8 +112,8 @@ def test_a_block_gets_activation_and_pool():
 
     implementation = Implementation(name="fused", summary="", batch_norm=F.batch_norm, batch_norm_block=block)
     workload = Workload(implementation, problem)
-    workload.subject("training both")(1)()
-    workload.subject("inference forward")(1)()
+    workload.subject("training")(1)()
+    workload.subject("inference")(1)()
     assert asked == [("sigmoid", 2)] * 2
 
 

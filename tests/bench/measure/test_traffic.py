@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from bench.measure import traffic
 from bench.measure.traffic import Watch, cpu_fused, explanation, moved, triton_fused
-from bench.record.operations import PASSES, Operation
+from bench.record.operations import PASS, PASSES, Operation
 from bench.triton.kernel_launches import CONTIGUOUS, laid_out, passes
 from kernels import Implementation, load, names
 from kernels.triton_fused import interpreted
@@ -171,7 +171,7 @@ def test_the_naive_forward():
 def test_the_naive_inference():
     batch = (X + C + X) * 3  # x - mean, * scale, + bias
     channels = (C + C) * 2 + (C + C + C)  # var + eps, rsqrt, * weight
-    assert count("naive", KERNEL, "inference forward") == batch + channels
+    assert count("naive", KERNEL, "inference") == batch + channels
 
 
 def test_the_naive_backward_of_the_batch():
@@ -198,12 +198,12 @@ def test_builtin_on_the_cpu():
     assert count("builtin", KERNEL, "training forward") == 3 * X + X + channels
     channels = 5 * C + 2 * C  # weight, running statistics, mean and 1 / std; dweight, dbias
     assert count("builtin", KERNEL, "training backward") == 2 * X + 2 * X + X + channels
-    assert count("builtin", KERNEL, "inference forward") == X + X + 4 * C
+    assert count("builtin", KERNEL, "inference") == X + X + 4 * C
 
 
 def test_the_block_of_builtin_on_the_cpu():
     sigmoid, pool = X + X, X + Y + INDICES
-    for pass_name in ("training forward", "inference forward"):
+    for pass_name in ("training forward", "inference"):
         assert count("builtin", BLOCK, pass_name) == count("builtin", KERNEL, pass_name) + sigmoid + pool
     pool = Y + INDICES + X + (X + X)  # zeros to dx, then dy is added to it
     sigmoid = X + X + X
@@ -222,13 +222,13 @@ def test_who_calls_torch_moves_what_torch_moves():
 
 def test_the_lesson_predicts_by_the_mode_of_the_gradients():
     batch = (X + C + X) * 4  # - mean, / std, gamma *, + beta
-    assert count("tutorial", KERNEL, "inference forward") == batch + (C + C) * 2  # var + eps, sqrt
+    assert count("tutorial", KERNEL, "inference") == batch + (C + C) * 2  # var + eps, sqrt
 
 
 def test_16_bits_are_half():
-    naive = [count("naive", KERNEL, "inference forward", dtype) for dtype in (torch.float32, torch.bfloat16)]
+    naive = [count("naive", KERNEL, "inference", dtype) for dtype in (torch.float32, torch.bfloat16)]
     assert naive[1] == naive[0] + 2 * (X // 2 + X)  # to float32 and back
-    assert count("builtin", KERNEL, "inference forward", torch.bfloat16) == X // 2 + X // 2 + 4 * C
+    assert count("builtin", KERNEL, "inference", torch.bfloat16) == X // 2 + X // 2 + 4 * C
 
 
 @pytest.mark.parametrize("operation", [KERNEL, BLOCK, Operation((16, 3), "block")], ids=lambda o: o.description)
@@ -236,7 +236,7 @@ def test_16_bits_are_half():
 def test_nobody_moves_less_than_the_fewest_bytes(name, operation):
     for pass_name in PASSES:
         found = count(name, operation, pass_name)
-        assert found is None or found >= operation.bytes_moved(pass_name.split()[1], 4)
+        assert found is None or found >= operation.bytes_moved(PASS[pass_name].direction, 4)
         assert (found is None) == (name == "compiled")
 
 
@@ -292,9 +292,9 @@ def test_an_odd_image_is_read_whole():
 
 
 def test_declared_counts_are_those_of_the_layout():
-    assert count("cpu_fused", BLOCK, "training both") == sum(declared(BLOCK))
+    assert count("cpu_fused", BLOCK, "training") == sum(declared(BLOCK))
     matrix = Operation((16, 3), "block")
-    assert count("cpu_fused", matrix, "training both") == sum(declared(matrix, planes=False))
+    assert count("cpu_fused", matrix, "training") == sum(declared(matrix, planes=False))
 
 
 def test_cpu_fused_that_calls_torch_moves_what_torch_moves(monkeypatch):
@@ -306,7 +306,7 @@ def test_cpu_fused_that_calls_torch_moves_what_torch_moves(monkeypatch):
     library.why_not.cache_clear()
     monkeypatch.setattr(library, "load", none)
     try:
-        assert count("cpu_fused", BLOCK, "training both") == count("builtin", BLOCK, "training both")
+        assert count("cpu_fused", BLOCK, "training") == count("builtin", BLOCK, "training")
     finally:
         library.why_not.cache_clear()
 
@@ -334,12 +334,12 @@ def test_triton_fused_as_its_interpreter_counts(operation, forward, backward):
     }
     training, inference = (triton_fused(operation, mode, torch.float32, CPU) for mode in (True, False))
     assert tuple(training) == (seen["training forward"], seen["training backward"]) == (forward, backward)
-    assert inference.forward == seen["inference forward"]
+    assert inference.forward == seen["inference"]
 
 
 def test_without_triton_its_count_is_unknown(monkeypatch):
     monkeypatch.setattr(traffic.importlib.util, "find_spec", lambda _name: None)
-    assert count("triton_fused", KERNEL, "training both") is None
+    assert count("triton_fused", KERNEL, "training") is None
 
 
 # Unknown
@@ -349,7 +349,7 @@ def test_what_does_not_pass_the_dispatcher_is_unknown():
     def with_numpy(input, *_, **__):
         return torch.from_numpy(input.numpy() * 2)
 
-    assert of_users(with_numpy, "inference forward") is None
+    assert of_users(with_numpy, "inference") is None
 
 
 def test_calls_of_the_compiler_are_unknown():

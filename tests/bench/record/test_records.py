@@ -348,7 +348,8 @@ def test_samples_of_these_tests_are_records(folder):
 
 def test_records_of_the_first_version_are_read_in_todays_words(folder, session):
     session.cell("naive")
-    old = {**session.records[0], "schema": 1, "key": {**session.records[0]["key"], "operation": "kernel"}}
+    words = {"operation": "kernel", "pass": "inference forward"}
+    old = {**session.records[0], "schema": 1, "key": {**session.records[0]["key"], **words}}
     profile = {"kind": "profile", "key": {"kind": "profile", "implementation": "naive", "of": "step"}, "schema": 1}
     rows = [{"part": "linear", "which": "forward", "child": "9", "ms": 1.0, "operators_ms": 1.0}]
     rest = {"operators": [], "step_ns": [1], "step_ms": 1.0, "watched_ms": 1.0, "profiled_ms": 1.0}
@@ -356,6 +357,6 @@ def test_records_of_the_first_version_are_read_in_todays_words(folder, session):
     (folder / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     cell, of_step = read_all(folder)
     assert cell["schema"] == of_step["schema"] == 2
-    assert cell["key"]["operation"] == "norm"
+    assert (cell["key"]["operation"], cell["key"]["pass"]) == ("norm", "inference")
     assert of_step["parts"] == [{"part": "linear", "pass": "forward", "child": "9", "ms": 1.0, "operators_ms": 1.0}]
     assert read(folder / FILE) == [cell, of_step]

@@ -103,7 +103,7 @@ def test_an_exam_that_measures_nothing_is_an_error_and_no_pass(monkeypatch, gate
     for who in (candidate("naive"), Candidate("x", dishonest.plug_in(F.batch_norm))):
         assert outcome_of(who, context(), gate, dict) == refused
         operation = Operation((16, 3), "norm")
-        assert outcome_of_cell(context(), gate, operation, who, "training both") == refused
+        assert outcome_of_cell(context(), gate, operation, who, "training") == refused
 
 
 def test_an_exam_of_the_parents_that_measures_nothing_is_an_error(monkeypatch, gate):
@@ -115,7 +115,7 @@ def test_an_exam_of_the_parents_that_measures_nothing_is_an_error(monkeypatch, g
 
     monkeypatch.setattr(cells, "Exam", refuses)
     who = dataclasses.replace(candidate("naive"), child=SimpleNamespace(ask=ask, verdicts={}))
-    outcome = outcome_of_cell(context(), gate, Operation((16, 3), "norm"), who, "training both")
+    outcome = outcome_of_cell(context(), gate, Operation((16, 3), "norm"), who, "training")
     assert outcome == {"status": ERROR, "reason": "ExamError: nothing can be judged by this problem"}
 
 

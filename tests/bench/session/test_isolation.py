@@ -21,7 +21,7 @@ from tests.bench.samples import context
 
 CPU = torch.device("cpu")
 SMALL = Operation((64, 3, 8, 8), "block")
-WHICH = "training both"
+WHICH = "training"
 LONG, SHORT = 120.0, 10.0
 
 FILE = """

@@ -17,7 +17,7 @@ from models import device as devices
 from tests.bench.samples import CONDITIONS, candidate, context, latency_key
 
 CPU = torch.device("cpu")
-KEY = latency_key("naive", "256x84", "norm", "training both", "float32")
+KEY = latency_key("naive", "256x84", "norm", "training", "float32")
 LOST = {"status": ERROR, "reason": "RuntimeError: an illegal memory access; the device is lost", "fatal": True}
 
 
@@ -51,7 +51,7 @@ def test_a_cell_that_loses_the_device_says_so_wherever_it_raises(monkeypatch, pl
 
     monkeypatch.setattr(owner, name, raises)
     operation = Operation((16, 3), "norm")
-    outcome = outcome_of_cell(context(), Gate(CPU), operation, candidate("naive"), "training both")
+    outcome = outcome_of_cell(context(), Gate(CPU), operation, candidate("naive"), "training")
     assert (outcome["status"], outcome["fatal"]) == (ERROR, True)
 
 

@@ -8,7 +8,7 @@ from bench.record.records import ERROR, UNAVAILABLE, WRONG, Journal
 from bench.session.run import Run
 from tests.bench.samples import CONDITIONS, Session, candidate, latency_key
 
-KEY = latency_key("naive", "256x84", "norm", "training both", "float32")
+KEY = latency_key("naive", "256x84", "norm", "training", "float32")
 
 
 def resumed(folder, **conditions):
@@ -34,7 +34,7 @@ def test_a_run_does_not_measure_the_same_twice(session):
     assert session.run.done(KEY, candidate("naive")) is None
     record = session.cell("naive")
     assert session.run.done(KEY, candidate("naive")) == record
-    assert session.run.done({**KEY, "pass": "inference forward"}, candidate("naive")) is None
+    assert session.run.done({**KEY, "pass": "inference"}, candidate("naive")) is None
 
 
 def test_a_new_run_measures_again(session, folder):

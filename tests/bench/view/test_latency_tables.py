@@ -31,7 +31,7 @@ def csv_rows(records):
 
 def test_rows_are_baseline_then_aa_then_the_order_of_the_implementations(measured):
     rows = table(page(measured.records), CELL)
-    names = [row[0].removeprefix("training both, ") for row in rows[1:]]
+    names = [row[0].removeprefix("training, ") for row in rows[1:]]
     assert names == ["builtin", "A/A", "tutorial", "naive", "compiled"]
     assert [r["implementation"] for r in csv_rows(measured.records)] == names
 
@@ -43,20 +43,20 @@ def test_a_users_file_has_its_row_after_the_projects_own(measured):
 
 def test_passes_and_operations_are_in_the_order_of_the_cases(session):
     for shape, operation in (("4096x1024", "norm"), ("9x9", "norm"), ("256x6x24x24", "block"), ("256x84", "block")):
-        for pass_name in ("inference forward", "training forward"):
+        for pass_name in ("inference", "training forward"):
             session.cell("builtin", shape=shape, operation=operation, pass_name=pass_name)
     rows = table(page(session.records), "## Ratios at a glance")
     assert [row[0] for row in rows[1:]] == [
         f"{operation}, {pass_name}"
         for operation in ("256x6x24x24 block", "256x84 block", "4096x1024 norm", "9x9 norm")
-        for pass_name in ("training forward", "inference forward")
+        for pass_name in ("training forward", "inference")
     ]
 
 
 def test_what_a_row_says(measured):
-    row = row_of(table(page(measured.records), CELL), "training both, naive")
+    row = row_of(table(page(measured.records), CELL), "training, naive")
     assert row == {
-        "pass, implementation": "training both, naive",
+        "pass, implementation": "training, naive",
         "time, µs": "300",
         "ratio to builtin": "3.00 [2.90, 3.10]",
         "verdict": "slower",
@@ -69,7 +69,7 @@ def test_what_a_row_says(measured):
 
 
 def test_the_baseline_is_judged_as_nothing(measured):
-    row = row_of(table(page(measured.records), CELL), "training both, builtin")
+    row = row_of(table(page(measured.records), CELL), "training, builtin")
     assert (row["ratio to builtin"], row["verdict"], row["time, µs"]) == ("1", "baseline", "100")
 
 
@@ -94,7 +94,7 @@ def test_a_row_that_failed_says_why_in_place_of_a_time(measured, status, reason,
     measured.failed_cell("my_bn.py", status, reason)
     text = page(measured.records)
     rows = table(text, CELL)
-    row = row_of(rows, "training both, my_bn.py")
+    row = row_of(rows, "training, my_bn.py")
     assert row["time, µs"] == shown
     assert {row[header] for header in rows[0][2:]} == {"–"}
     assert f"**{reason}**" in text
@@ -114,14 +114,14 @@ def test_a_row_that_failed_costs_no_other(measured):
 def test_only_failures_still_make_a_page(session):
     session.failed_cell("A/A", ERROR, "broken")
     session.failed_cell("builtin", ERROR, "broken")
-    assert "| training both, builtin |" in page(session.records)
+    assert "| training, builtin |" in page(session.records)
     assert len(csv_rows(session.records)) == 2
 
 
 def test_bars_in_a_name_or_a_reason_do_not_make_columns(measured):
     measured.failed_cell("a|b.py", ERROR, "x | y | z")
     assert "a\\|b.py | x \\| y \\| z |" in " ".join(page(measured.records).split())
-    assert row_of(table(page(measured.records), CELL), "training both, a|b.py")["time, µs"] == "x | y | z"
+    assert row_of(table(page(measured.records), CELL), "training, a|b.py")["time, µs"] == "x | y | z"
 
 
 # The noise floor
@@ -150,14 +150,14 @@ def test_an_aa_row_is_not_held_to_its_own_deviation(session):
 
 def test_an_aa_row_is_held_to_the_others_of_its_run(session):
     session.cell("A/A", (1.3, 1.25, 1.35))
-    session.cell("A/A", (0.5, 0.45, 0.55), pass_name="inference forward")
+    session.cell("A/A", (0.5, 0.45, 0.55), pass_name="inference")
     found = {r["pass"]: (r["noise_floor"], r["verdict"]) for r in csv_rows(session.records)}
-    assert found["training both"][1] == "unclear"
-    assert float(found["inference forward"][0]) == pytest.approx(0.67, abs=0.01)
+    assert found["training"][1] == "unclear"
+    assert float(found["inference"][0]) == pytest.approx(0.67, abs=0.01)
 
 
 def test_another_runs_noise_is_no_measure(folder, session):
-    session.cell("A/A", (1.3, 1.25, 1.35), pass_name="inference forward")
+    session.cell("A/A", (1.3, 1.25, 1.35), pass_name="inference")
     later = type(session)(folder, "20260102T000000Z-0000")
     later.cell("A/A", (1.0, 0.99, 1.01))
     later.cell("naive", (1.2, 1.19, 1.21))
@@ -168,13 +168,13 @@ def test_another_runs_noise_is_no_measure(folder, session):
 
 
 def test_csv_is_unrounded_with_the_same_columns_in_every_row(measured):
-    measured.cell("builtin", (1 / 3, 0.3333, 0.33334), pass_name="inference forward")
+    measured.cell("builtin", (1 / 3, 0.3333, 0.33334), pass_name="inference")
     measured.failed_cell("my_bn.py", ERROR, 'with "quotes", commas\tand | bars')
     rows = list(csv.reader(io.StringIO(comma_separated(measured.records)), strict=True))
     assert {len(row) for row in rows} == {len(CSV_HEADERS)}
     baseline, inference = (
         next(r for r in csv_rows(measured.records) if r["implementation"] == "builtin" and r["pass"] == pass_name)
-        for pass_name in ("training both", "inference forward")
+        for pass_name in ("training", "inference")
     )
     assert float(baseline["time_us"]) == 100.125
     assert float(inference["ratio_to_builtin"]) == 1 / 3
@@ -196,7 +196,7 @@ def test_differences_are_printed_under_the_tables(measured):
 
 def test_conditions_are_printed_once_per_run(folder, measured):
     later = type(measured)(folder, "20260102T000000Z-0000", dirty=True, quick=True)
-    later.cell("naive", pass_name="inference forward", state_before={"load_1min": 9.5, "cpu_mhz": None})
+    later.cell("naive", pass_name="inference", state_before={"load_1min": 9.5, "cpu_mhz": None})
     text = page(later.records)
     assert text.count("Run `") == 2
     assert text.index("Run `20260102") < text.index("Run `20260101")
@@ -219,4 +219,4 @@ def test_other_types_are_said(session):
     session.cell("builtin", dtype="bfloat16")
     text = page(session.records)
     assert "### (256, 84) batch norm, bfloat16" in text
-    assert "256x84 norm, training both, bfloat16" in text
+    assert "256x84 norm, training, bfloat16" in text

@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     session = Session(tmp_path_factory.mktemp("results") / "cpu-test-2c")
     fill(session)
     for number, name in enumerate(("naive", "compiled", "cpu_fused")):
-        for pass_name in ("training forward", "inference forward"):
+        for pass_name in ("training forward", "inference"):
             session.cell(name, (2.0 - 0.5 * number, 0.5, 3.0), pass_name=pass_name)
     session.step("builtin")
     session.step("naive", (1.2, 1.1, 1.3))
@@ -143,7 +143,7 @@ def test_words_filter_the_rows(opened):
     field.send_keys("cpu_fused inference")
     wait_for(opened, lambda: len(rows(opened)) < everything)
     latency = [row for row in rows(opened) if row[0].count("x")]
-    assert [(row[3], row[2]) for row in latency] == [("cpu_fused", "inference forward")]
+    assert [(row[3], row[2]) for row in latency] == [("cpu_fused", "inference")]
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(opened):
