@@ -24,6 +24,7 @@ from torch import Tensor
 from bench import ROOT, report
 from bench.measure import environment, timing
 from bench.measure.cases import problem_of
+from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
 from bench.measure.timing import Subject
 from bench.record.labels import BASELINE
@@ -34,7 +35,6 @@ from bench.session.run import Run
 from bench.stats.ratios import paired_ratio
 from bench.view.calibration_tables import sentence
 from kernels import Implementation
-from kernels.reference import Problem
 from models import allocator
 
 GROUPS = 25
@@ -50,14 +50,14 @@ SEED = 20150215
 BUSY = "while True: pass"
 
 
-def sides(implementation: Implementation, problem: Problem, order: random.Random) -> tuple[Subject, Tensor, Subject]:
+def sides(implementation: Implementation, operands: Operands, order: random.Random) -> tuple[Subject, Tensor, Subject]:
     """The baseline twice, with tensors of its own each, and between them memory that moves the second ones around.
 
     Where tensors lie in memory is part of what differs between two measurements of the same code.
     """
-    candidate = Workload(implementation, problem).subject(BOTH)
+    candidate = Workload(implementation, operands).subject(BOTH)
     between = torch.empty(order.randrange(1 << 20), dtype=torch.uint8)
-    return candidate, between, Workload(implementation, problem).subject(BOTH)
+    return candidate, between, Workload(implementation, operands).subject(BOTH)
 
 
 def slowed(subject: Subject, factor: float) -> Subject:
@@ -104,10 +104,16 @@ def calibrate(run: Run, groups: int, progress: Callable[[str], None]) -> None:
                 order.shuffle(truths)
                 for number, truth in enumerate(truths):
                     place = order.randrange(len(problems))
-                    candidate, _, against = sides(baseline.implementation, problems[place], order)
+                    operands = Operands(problems[place])
+                    candidate, _, against = sides(baseline.implementation, operands, order)
                     start, before = time.perf_counter(), environment.state(device)
                     rounds = timing.paired_rounds(
-                        slowed(candidate, truth), slowed(against, 1.0), device, timing.EFFORT, order.randrange(2**31)
+                        slowed(candidate, truth),
+                        slowed(against, 1.0),
+                        device,
+                        timing.EFFORT,
+                        order.randrange(2**31),
+                        between=operands.change,
                     )
                     ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
                     key = {

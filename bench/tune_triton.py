@@ -18,6 +18,7 @@ import torch
 from bench.measure import device_timing
 from bench.measure.cases import problem_of
 from bench.measure.figures import one_line
+from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
 from bench.record.operations import BOTH, Operation, operations
 from bench.stats.ratios import Ratio
@@ -62,10 +63,12 @@ def tune(operation: Operation, device: torch.device) -> tuple[str, tuple[int, in
     table = plan._table().setdefault(machine.name, {})
     before = table.pop(key, None)
 
+    operands = Operands(problem)
+
     def workload(choice: tuple[int, int]) -> Workload:
         table[key] = list(choice)
         plan.divide.cache_clear()
-        made = Workload(implementation, problem)
+        made = Workload(implementation, operands)
         made.subject(BOTH)(1)()
         return made
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import random
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.measure import checkpoints
-from bench.measure.figures import Figures
+from bench.measure.figures import Figures, WrongError
+from bench.measure.verification import State, state_of, why_no_evaluation, why_no_step
 from bench.record.operations import LENET_SHAPES
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
@@ -28,6 +30,36 @@ class Turn:
     model: nn.Module
     epochs: Iterator[Epoch]
     warm_up_seconds: float
+    watch: Watch
+    lr: float
+
+
+class Watch:
+    """Notes the states before and after one step of each epoch, any of them, so that it can be judged."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.before: State | None = None
+        self.after: State | None = None
+        self.batch: Tensor | None = None
+        self._model = model
+        self._random = random.SystemRandom()
+        self._chosen = 0
+
+    def on_batch(self, number: int, batch: Tensor, batches: int) -> None:
+        """Called before each step of an epoch, and once behind the last.
+
+        Args:
+            number: From 0.
+            batch: Indices of the images.
+            batches: In this epoch.
+        """
+        if number == 0:
+            self.before = self.after = self.batch = None
+            self._chosen = self._random.randrange(batches)
+        if number == self._chosen:
+            self.before, self.batch = state_of(self._model), batch
+        elif number == self._chosen + 1:
+            self.after = state_of(self._model)
 
 
 def begin(
@@ -39,22 +71,37 @@ def begin(
     """
     device = data.train_images.device
     model = lenet(implementation, seed=settings.seed, device=device)
+    watch = Watch(model)
     if done and checkpoints.restore(folder, label, settings.seed, done, model):
-        epochs = train(model, data, settings, first_epoch=done + 1)
+        epochs = train(model, data, settings, first_epoch=done + 1, on_batch=watch.on_batch)
     else:
-        epochs = itertools.islice(train(model, data, settings), done, None)
-    return Turn(implementation, model, epochs, warm_up(model, data, settings))
+        epochs = itertools.islice(train(model, data, settings, on_batch=watch.on_batch), done, None)
+    return Turn(implementation, model, epochs, warm_up(model, data, settings), watch, settings.lr)
 
 
 def take(turn: Turn, data: FashionMNIST) -> Figures:
-    """Train one epoch, and say what came of it."""
+    """Train one epoch, and say what came of it.
+
+    Raises:
+        WrongError: One of its steps, any of them, didn't train; or an implementation from outside evaluates what it
+            has trained to another accuracy than `builtin` does.
+    """
     faults = page_faults()
     epoch = next(turn.epochs)
+    faults_now = page_faults()
+    watch = turn.watch
+    if watch.before and watch.after and watch.batch is not None:
+        reason = why_no_step(watch.before, watch.after, [watch.batch], data, turn.implementation, turn.lr)
+        if reason:
+            raise WrongError(f"wrong in a step of epoch {epoch.number}: {reason}")
+    if turn.implementation and turn.implementation.foreign:
+        if reason := why_no_evaluation(turn.model, data, epoch.test_accuracy):
+            raise WrongError(f"wrong in the evaluation of epoch {epoch.number}: {reason}")
     return {
         "backend": backend(turn.implementation, data.train_images.device),
         **asdict(epoch),
         "warm_up_seconds": turn.warm_up_seconds,
-        "page_faults": None if faults is None else (page_faults() or 0) - faults,
+        "page_faults": None if faults is None or faults_now is None else faults_now - faults,
     }
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
 import torch
 
-from bench.measure import device_timing, timing, traffic
+from bench.measure import cold as cold_caches
+from bench.measure import device_timing, floor, timing, traffic
 from bench.measure.cases import problem_of
 from bench.measure.delegation import delegates_to
 from bench.measure.figures import Figures, WrongError
+from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
 from bench.measure.timing import Effort, Subject
 from bench.record.operations import BOTH, PASS, Operation
@@ -25,6 +28,8 @@ SEED = 20150211  # any fixed number: the day on which the paper went online
 GATE_SEED, SECOND_GATE_SEED = SEED + 1, SEED + 2
 LEAST_OF_A_COPY = 0.4
 """A call that takes less than this part of a plain copy of the fewest bytes can't have moved them."""
+ALONE_NS = 50_000_000
+"""How long to time the baseline alone."""
 
 
 @dataclass
@@ -44,6 +49,7 @@ class Latency:
     baseline: Implementation
     _operation: Operation | None = None
     _exams: dict[tuple[bool, int], Exam] = field(default_factory=dict)
+    _operands: dict[bool, Operands] = field(default_factory=dict)
     _workloads: dict[tuple[str, bool], tuple[Workload, float | Exception]] = field(default_factory=dict)
     _passed: dict[tuple[str, bool], list[Deviation]] = field(default_factory=dict)
     _copies: dict[int, float] = field(default_factory=dict)
@@ -64,11 +70,7 @@ class Latency:
             DutyError: The same, in what is no number.
             Exception: Whatever the implementation raises.
         """
-        if operation != self._operation:
-            self._operation = operation
-            for shared in (self._exams, self._workloads, self._passed):
-                shared.clear()
-            gc.collect()  # here and not before every cell, where it would take half as long as the timing
+        self._turn_to(operation)
         training, direction = PASS[pass_name]
         label = f"{implementation.name} again" if identical else implementation.name
         workload, first_call_seconds = self._workload(operation, implementation, label, training)
@@ -78,31 +80,28 @@ class Latency:
             raise WrongError(f"wrong: {bad}", errors=_plain(deviations))
         if isinstance(first_call_seconds, Exception):
             raise first_call_seconds
+        witness = timing.Witness(workload.seal)
         times = in_pairs(
             workload.subject(pass_name),
             against.subject(pass_name),
             self.device,
             self.effort,
             captured=pass_name != "training backward",
+            between=self._operands[training].change,
+            witness=witness,
+            cold=True,
         )
-        found = workload.answers_to_other_content(training)
-        exam = self._exam(operation, training, GATE_SEED)
-        if bad := worst(exam.judge(implementation, found, only=found)):
-            raise WrongError(f"wrong on the timed tensors: {bad}")
+        if reason := workload.why_wrong(witness.kept):
+            raise WrongError(f"wrong on the timed tensors: {reason}")
         again = self._exam(operation, training, SECOND_GATE_SEED).mark(implementation)
         if bad := worst(again):
             raise WrongError(f"wrong after timing: {bad}", errors=_plain(again))
         saved = workload.saved_bytes() if training else None
-        delegates = delegates_to(workload, training) if implementation.foreign else []
+        delegates = delegates_to(workload) if implementation.foreign else []
         moved = operation.bytes_moved(direction, self.dtype.itemsize)
         copy_ns, call_ns = self._copy_ns(moved), median(times["candidate_ns"]) / times["iterations"]
-        # The second copy is measured only where the first one arouses suspicion.
-        if call_ns < LEAST_OF_A_COPY * copy_ns and call_ns < LEAST_OF_A_COPY * timing.least_copy_ns(moved, self.device):
-            raise WrongError(
-                f"wrong: faster than memory allows ({call_ns / 1e3:.1f} us; a copy takes {copy_ns / 1e3:.1f})",
-                **times,
-                copy_ns=copy_ns,
-            )
+        if call_ns < LEAST_OF_A_COPY * copy_ns:
+            floor.check(call_ns, moved, self.device, LEAST_OF_A_COPY)
         backend = implementation.backend(self._problem(operation).input, training)
         return {
             "backend": f"delegates to {', '.join(delegates)}" if delegates else backend,
@@ -117,8 +116,26 @@ class Latency:
             "errors": _plain(deviations),
             "first_call_seconds": first_call_seconds,
             "seed": SEED,
-            "input": "normal(0.5, 2), weights of both signs",
+            "input": "normal(0.5, 2), images and weights of both signs",
         }
+
+    def baseline_ns(self, operation: Operation, pass_name: str) -> list[float]:
+        """Nanoseconds of calls of the baseline alone, a sample each: what it takes in a process that ran nothing else.
+
+        Args:
+            operation: What is timed.
+            pass_name: One of `PASSES`.
+        """
+        self._turn_to(operation)
+        workload, _ = self._workload(operation, self.baseline, self.baseline.name, PASS[pass_name].training)
+        return timing.samples(workload.subject(pass_name), self.device, ALONE_NS)
+
+    def _turn_to(self, operation: Operation) -> None:
+        if operation != self._operation:
+            self._operation = operation
+            for shared in (self._exams, self._operands, self._workloads, self._passed):
+                shared.clear()
+            gc.collect()  # here and not before every cell, where it would take half as long as the timing
 
     def _problem(self, operation: Operation) -> Any:
         return self._exam(operation, True, GATE_SEED).problem
@@ -146,7 +163,9 @@ class Latency:
         """
         key = (label, training)
         if key not in self._workloads:
-            workload = Workload(implementation, self._problem(operation))
+            if training not in self._operands:
+                self._operands[training] = Operands(self._exam(operation, training, GATE_SEED).problem)
+            workload = Workload(implementation, self._operands[training])
             start = time.perf_counter()
             first: float | Exception
             try:
@@ -165,7 +184,15 @@ class Latency:
 
 
 def in_pairs(
-    candidate: Subject, baseline: Subject, device: torch.device, effort: Effort, *, captured: bool = True
+    candidate: Subject,
+    baseline: Subject,
+    device: torch.device,
+    effort: Effort,
+    *,
+    captured: bool = True,
+    between: Callable[[], None] = timing.nothing,
+    witness: timing.Witness | None = None,
+    cold: bool = False,
 ) -> dict[str, Any]:
     """Time both by every clock that the device has: the samples and the ratios that a record holds.
 
@@ -176,8 +203,11 @@ def in_pairs(
         effort: How long, by wall time.
         captured: Whether it can be captured as a CUDA graph. A backward alone can't: it needs a graph of autograd
             that the capture would contain.
+        between: Called before each round, off the clock.
+        witness: Sees the candidate's samples.
+        cold: Whether to time with cold caches too; on a GPU that is always done.
     """
-    rounds = timing.paired_rounds(candidate, baseline, device, effort, SEED)
+    rounds = timing.paired_rounds(candidate, baseline, device, effort, SEED, between=between, witness=witness)
     ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
     on_device = None
     if device.type == "cuda":
@@ -188,6 +218,9 @@ def in_pairs(
         **asdict(rounds),
         "ratio": [ratio.value, ratio.low, ratio.high],
         "device_time": on_device,
+        "cold": cold_caches.measure(candidate, baseline, SEED, between, witness)
+        if cold and device.type == "cpu"
+        else None,
     }
 
 

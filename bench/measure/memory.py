@@ -12,20 +12,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.profiler import profile  # torch.profiler's imports torch's compiler, which takes seconds
 
 from bench.measure import epochs
 from bench.measure.context import Context
-from bench.measure.figures import Figures
+from bench.measure.figures import Figures, WrongError
 from bench.measure.ledger import Ledger
 from bench.measure.parts import step_mark, watch
 from bench.measure.step import SETTINGS
+from bench.measure.verification import State, state_of, why_no_step
 from kernels import Implementation
 from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
-from models.step import Totals, cross_entropy, gather, take_step
+from models.step import Totals, cross_entropy, descend, gather, take_step
 
 BATCH_SIZES = (64, 128, 256, 512, 1024)
 QUICK_BATCH_SIZES = (64, 256)
@@ -57,19 +58,30 @@ def saved(implementation: Implementation | None, data: FashionMNIST, batch_size:
 
     Raises:
         ValueError: There are fewer images.
+        WrongError: What is kept is not enough for the right gradients.
     """
     batch, device = _first(data, batch_size), data.train_images.device
     model, ledger = lenet(implementation, seed=SETTINGS.seed, device=device), Ledger()
     watch(model, ledger.enter)
     mark = step_mark(ledger.enter)
+    before = state_of(model)
     images, labels = gather(model, data, batch)
     with ledger.hooks():
         output = model(images)
         mark("loss")
         loss = cross_entropy(output, labels)
     rows = ledger.rows([*model.parameters(), *model.buffers()])
-    del loss  # and with it the graph: it had to be there
+    loss.backward()  # from what was kept, so it had to be all that there is
+    descend(list(model.parameters()), SETTINGS.lr)
+    _check(before, model, batch, data, implementation)
     return rows
+
+
+def _check(
+    before: State, model: nn.Module, batch: Tensor, data: FashionMNIST, implementation: Implementation | None
+) -> None:
+    if reason := why_no_step(before, state_of(model), [batch], data, implementation, SETTINGS.lr):
+        raise WrongError(f"wrong in the step whose memory was counted: {reason}")
 
 
 # The most that is in use
@@ -88,6 +100,7 @@ def peak_bytes(implementation: Implementation | None, data: FashionMNIST, batch_
 
     Raises:
         ValueError: There are fewer images.
+        WrongError: The step that was watched didn't train.
     """
     batch, device = _first(data, batch_size), data.train_images.device
     model = lenet(implementation, seed=SETTINGS.seed, device=device)
@@ -98,7 +111,10 @@ def peak_bytes(implementation: Implementation | None, data: FashionMNIST, batch_
 
     for _ in range(WARM_UP_STEPS):
         step()
-    return most_in_use(step, device)
+    before = state_of(model)
+    most = most_in_use(step, device)
+    _check(before, model, batch, data, implementation)
+    return most
 
 
 def most_in_use(run: Callable[[], object], device: torch.device) -> int | None:

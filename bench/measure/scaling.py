@@ -16,7 +16,8 @@ import torch
 
 from bench.measure import timing
 from bench.measure.context import Context
-from bench.measure.figures import Figures
+from bench.measure.figures import Figures, WrongError
+from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
 from bench.measure.timing import Effort
 from bench.record.operations import BOTH
@@ -120,11 +121,20 @@ def shape_of(elements: int) -> tuple[int, ...]:
 
 
 def _point(implementation: Implementation, context: Context, elements: int) -> dict[str, Any]:
-    """Time one size: medians in nanoseconds per call. Its tensors are gone before the next size has any."""
-    problem = make_problem(shape_of(elements), device=context.device, seed=SEED)
-    own, against = (Workload(who, problem).subject(BOTH) for who in (implementation, context.baseline))
-    timing.sample_ns(own, 1, context.device)  # may compile: the rounds would have it do so without garbage collection
-    rounds = timing.paired_rounds(own, against, context.device, EFFORT, SEED)
+    """Time one size: medians in nanoseconds per call. Its tensors are gone before the next size has any.
+
+    Raises:
+        WrongError: One of the timed calls gave no batch norm.
+    """
+    operands = Operands(make_problem(shape_of(elements), device=context.device, seed=SEED))
+    own, against = (Workload(who, operands) for who in (implementation, context.baseline))
+    subject, witness = own.subject(BOTH), timing.Witness(own.seal)
+    timing.sample_ns(subject, 1, context.device)  # may compile: the rounds would have it do so without garbage collection
+    rounds = timing.paired_rounds(
+        subject, against.subject(BOTH), context.device, EFFORT, SEED, between=operands.change, witness=witness
+    )
+    if reason := own.why_wrong(witness.kept):
+        raise WrongError(f"wrong on the timed tensors of {elements:,} elements: {reason}")
     return {
         "elements": elements,
         "ns": median(rounds.candidate_ns) / rounds.iterations,

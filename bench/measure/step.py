@@ -1,22 +1,24 @@
 """One whole training step of LeNet, next to the baseline's: the loop's own step, on the loop's own first batches.
 
-Neighbouring epochs are seconds apart, neighbouring steps are milliseconds: so these pairs see the same machine.
+Neighboring epochs are seconds apart, neighboring steps are milliseconds: so these pairs see the same machine.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bench.measure.context import Context
 from bench.measure.epochs import backend, page_faults
-from bench.measure.figures import Figures
+from bench.measure.figures import Figures, WrongError
 from bench.measure.latency import in_pairs
 from bench.measure.parts import Boundary, step_mark, watch
-from bench.measure.timing import Effort
+from bench.measure.timing import Effort, Witness, samples
+from bench.measure.verification import State, state_of, why_no_step
 from kernels import Implementation
 from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
@@ -29,6 +31,22 @@ QUICK_EFFORT = Effort(seconds=0.2, most_seconds=0.2, least_rounds=6, most_rounds
 SETTINGS = Settings()  # the lesson's batch size and learning rate; seed 0
 EPOCH = 1
 FIRST_STEPS = 10
+ALONE_NS = 200_000_000
+
+
+@dataclass
+class Sample:
+    """Some steps, and what there is to know to judge them.
+
+    Attributes:
+        before: The state before them.
+        batches: Indices of their images.
+        after: The state after them, from `Steps.seal` on.
+    """
+
+    before: State
+    batches: tuple[Tensor, ...]
+    after: State | None = None
 
 
 class Steps:
@@ -48,6 +66,7 @@ class Steps:
         self, implementation: Implementation | None, data: FashionMNIST, boundary: Boundary | None = None
     ) -> None:
         self._device = data.train_images.device
+        self._implementation = implementation
         self.model = lenet(implementation, seed=SETTINGS.seed, device=self._device)
         if boundary:
             watch(self.model, boundary)
@@ -75,11 +94,28 @@ class Steps:
         for indices, batch in zip(chosen, self._batches, strict=False):  # the batches never end
             indices.copy_(batch)
 
-        def run() -> None:
+        sample = Sample(state_of(self.model), chosen)
+
+        def run() -> Sample:
             for indices in chosen:
                 take_step(self.model, self._parameters, self._data, indices, SETTINGS.lr, self._totals, self._mark)
+            return sample
 
         return run
+
+    def seal(self, sample: object) -> None:
+        """Note where a sample that is to be judged has led, before the next one begins."""
+        assert isinstance(sample, Sample)
+        sample.batches = tuple(batch.clone() for batch in sample.batches)
+        sample.after = state_of(self.model)
+
+    def why_wrong(self, sample: object) -> str | None:
+        """None, or what is wrong with a sealed sample."""
+        assert isinstance(sample, Sample)
+        assert sample.after is not None
+        return why_no_step(
+            sample.before, sample.after, sample.batches, self._data, self._implementation, SETTINGS.lr
+        )
 
     def first_steps(self) -> dict[str, float | None]:
         """Take the first steps: the same for everyone, and the warm-up, torch.compile's compilation included.
@@ -100,14 +136,29 @@ class Steps:
 
 
 def measure(implementation: Implementation | None, context: Context, effort: Effort) -> Figures:
-    """Time steps next to the baseline's: the samples, and what they mean."""
+    """Time steps next to the baseline's: the samples, and what they mean.
+
+    Raises:
+        WrongError: One of the timed samples didn't train.
+    """
     own, against = Steps(implementation, context.data), Steps(context.baseline, context.data)
     first = own.first_steps()
     against.first_steps()
+    witness = Witness(own.seal)
+    times = in_pairs(own.subject, against.subject, context.device, effort, witness=witness)
+    if reason := own.why_wrong(witness.kept):
+        raise WrongError(f"wrong in a step that was timed: {reason}")
     return {
         "backend": backend(implementation, context.device),
-        **in_pairs(own.subject, against.subject, context.device, effort),
+        **times,
         **first,
         "first_steps": FIRST_STEPS,
         "batches": f"the whole ones of epoch {EPOCH} in order, the same for both sides of a round",
     }
+
+
+def baseline_ns(context: Context) -> list[float]:
+    """Nanoseconds of steps of the baseline alone: what one takes in a process that ran nothing else."""
+    steps = Steps(context.baseline, context.data)
+    steps.first_steps()
+    return samples(steps.subject, context.device, ALONE_NS)

@@ -3,123 +3,232 @@
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.measure.ledger import Ledger
+from bench.measure.operands import Content, Operands
 from bench.measure.timing import Subject
 from kernels import Implementation
-from kernels.reference import Problem
+from kernels.agreement import ROUNDINGS, Exam, worst
+
+Answers = dict[str, Tensor]
+Call = Callable[[], Tensor]
+
+_any = random.SystemRandom()
+"""No implementation can know its numbers, whatever it does to the generators of its process."""
+
+
+@dataclass
+class Sample:
+    """What one of a sample's calls gave, and what there is to know to judge it.
+
+    Attributes:
+        places: The windows of its calls, in order.
+        place: Of the call that was kept.
+        answers: "output", or "dx", "dweight" and "dbias".
+        running: The running statistics before the sample, and, from `seal` on, after it.
+        content: Of the operands, from `seal` on.
+    """
+
+    places: list[int]
+    place: int
+    answers: Answers
+    running: list[tuple[Tensor, Tensor]]
+    content: Content | None = None
 
 
 class Workload:
     """One implementation with its operands, ready to be timed.
 
-    The batch and the gradient are the problem's own tensors, shared with whatever else is timed on it, so that
-    no side has the luckier addresses. Parameters and running statistics are this workload's own.
+    Batches and gradients are shared with whatever else is timed on the operands. Parameters and running statistics
+    are this workload's own.
 
     Args:
         implementation: What is timed.
-        problem: The operation; its `grad_output` is sent back in the backward.
+        operands: What it is timed on.
     """
 
-    def __init__(self, implementation: Implementation, problem: Problem) -> None:
+    def __init__(self, implementation: Implementation, operands: Operands) -> None:
+        problem = operands.problem
         assert problem.running_mean is not None
         assert problem.running_var is not None
         assert problem.weight is not None
         assert problem.bias is not None
-        weight, bias = (p.detach().clone().requires_grad_() for p in (problem.weight, problem.bias))
-        x = problem.input.detach().requires_grad_()
-        self._leaves = (x, weight, bias)
-        self._dy = problem.grad_output
+        self._implementation, self._operands = implementation, operands
+        self._parameters = tuple(p.detach().clone().requires_grad_() for p in (problem.weight, problem.bias))
+        self._running = (problem.running_mean.clone(), problem.running_var.clone())
         function: Callable[..., Tensor] = implementation.batch_norm
         extra: dict[str, Any] = {}
         if problem.activation or problem.pool:
             function = implementation.block
             extra = {"activation": problem.activation, "pool": problem.pool}
-        arguments = (problem.running_mean.clone(), problem.running_var.clone(), weight, bias)
         settings = {"momentum": problem.momentum, "eps": problem.eps, **extra}
-        self._train = functools.partial(function, x, *arguments, training=True, **settings)
-        self._infer = functools.partial(function, problem.input, *arguments, training=False, **settings)
+        self._function = functools.partial(function, training=problem.training, **settings)
+        self._next = 0
+        self._windows: list[tuple[Call, tuple[Tensor, ...], Tensor | None]] = []
+        self._made_for = 0
 
     def subject(self, pass_name: str) -> Subject:
-        """What to time for one of `PASSES`."""
+        """What to time for one of `PASSES`: its `run` returns a `Sample`."""
         return {
             "training forward": self._training_forward,
             "training backward": self._training_backward,
             "training": self._training_both,
-            "inference": self._inference_forward,
+            "inference": self._inference,
         }[pass_name]
 
-    def _training_forward(self, iterations: int) -> Callable[[], object]:
-        call = self._train
+    def _places(self, iterations: int) -> list[int]:
+        """Windows for the next calls: none of them was in the sample before.
 
-        def run() -> None:
-            for _ in range(iterations):
+        So the call that warms the caches before a sample doesn't have that sample's content.
+        """
+        self._operands.extend(iterations + 1)
+        if self._made_for != self._operands.windows:
+            self._made_for, self._next = self._operands.windows, 0
+            self._windows = [self._window(place) for place in range(self._made_for)]
+        first, self._next = self._next, (self._next + iterations) % self._made_for
+        return [(first + number) % self._made_for for number in range(iterations)]
+
+    def _window(self, place: int) -> tuple[Call, tuple[Tensor, ...], Tensor | None]:
+        x = self._operands.x.window(place).requires_grad_(self._operands.problem.training)
+        dy = None if self._operands.dy is None else self._operands.dy.window(place)
+        call = functools.partial(self._function, x, *self._running, *self._parameters)
+        return call, (x, *self._parameters), dy
+
+    def _prepared(self, iterations: int) -> tuple[list[Any], Any, list[Any], Sample]:
+        """The calls before the one that is kept, that one, and those behind it; and the sample, not filled yet."""
+        places = self._places(iterations)
+        kept = _any.randrange(iterations)
+        windows = [self._windows[place] for place in places]
+        running = [(self._running[0].clone(), self._running[1].clone())]
+        return windows[:kept], windows[kept], windows[kept + 1 :], Sample(places, places[kept], {}, running)
+
+    def _training_forward(self, iterations: int) -> Callable[[], object]:
+        before, (kept, _, _), after, sample = self._prepared(iterations)
+
+        def run() -> Sample:
+            for call, _, _ in before:
                 call()
+            sample.answers["output"] = kept()
+            for call, _, _ in after:
+                call()
+            return sample
 
         return run
 
     def _training_backward(self, iterations: int) -> Callable[[], object]:
-        # Every backward gets a graph of its own, made off the clock: nothing is retained, as in training.
-        outputs = [self._train() for _ in range(iterations)]
-        leaves, dy = self._leaves, self._dy
+        # Every backward gets a graph of its own, made off the clock: nothing is retained, as in training. One more is
+        # made and gone through, for what comes before the clock should be a backward: not what the forward left.
+        before, kept, after, sample = self._prepared(iterations)
+        call, leaves, dy = self._windows[self._places(1)[0]]
+        first = call()
+        graphs = [[(call(), leaves, dy) for call, leaves, dy in windows] for windows in (before, [kept], after)]
+        torch.autograd.grad(first, leaves, dy)
+        del first
+        sample.places = []  # the statistics have moved by now, and must not move again
+        sample.running = [(self._running[0].clone(), self._running[1].clone())]
+        (kept_y, kept_leaves, kept_dy), gradient = graphs[1][0], torch.autograd.grad
 
-        def run() -> None:
-            for y in outputs:
-                torch.autograd.grad(y, leaves, dy)
+        def run() -> Sample:
+            for y, leaves, dy in graphs[0]:
+                gradient(y, leaves, dy)
+            found = gradient(kept_y, kept_leaves, kept_dy)
+            for y, leaves, dy in graphs[2]:
+                gradient(y, leaves, dy)
+            sample.answers.update(zip(("dx", "dweight", "dbias"), found, strict=True))
+            return sample
 
         return run
 
     def _training_both(self, iterations: int) -> Callable[[], object]:
-        call, leaves, dy = self._train, self._leaves, self._dy
+        before, (kept, kept_leaves, kept_dy), after, sample = self._prepared(iterations)
+        gradient = torch.autograd.grad
 
-        def run() -> None:
-            for _ in range(iterations):
-                torch.autograd.grad(call(), leaves, dy)
+        def run() -> Sample:
+            for call, leaves, dy in before:
+                gradient(call(), leaves, dy)
+            found = gradient(kept(), kept_leaves, kept_dy)
+            for call, leaves, dy in after:
+                gradient(call(), leaves, dy)
+            sample.answers.update(zip(("dx", "dweight", "dbias"), found, strict=True))
+            return sample
 
         return run
 
-    def _inference_forward(self, iterations: int) -> Callable[[], object]:
-        call = self._infer
+    def _inference(self, iterations: int) -> Callable[[], object]:
+        before, (kept, _, _), after, sample = self._prepared(iterations)
+        sample.places = []
 
-        def run() -> None:
+        def run() -> Sample:
             with torch.inference_mode():
-                for _ in range(iterations):
+                for call, _, _ in before:
                     call()
+                sample.answers["output"] = kept()
+                for call, _, _ in after:
+                    call()
+            return sample
 
         return run
 
-    def answers_to_other_content(self, training: bool) -> dict[str, Tensor]:
-        """One more call on the tensors that are timed, which only look unchanged: what it gives for the problem.
+    def seal(self, sample: object) -> None:
+        """Note what the operands hold and where the running statistics are, right after a sample that is to be judged."""
+        assert isinstance(sample, Sample)
+        sample.content = self._operands.content()
+        sample.running.append((self._running[0].clone(), self._running[1].clone()))
 
-        The images are rotated by one behind autograd's back, and the answers back again, since batch norm doesn't care
-        for their order. Who keeps answers for tensors that it has seen gives those of before.
-        """
-        x, dy = self._leaves[0].detach(), self._dy
-        moving = [tensor for tensor in (x, dy) if tensor is not None]
-        for tensor in moving:
-            tensor.data.copy_(tensor.roll(1, 0))
-        try:
-            if not training:
-                with torch.inference_mode():
-                    return {"output": self._infer().roll(-1, 0)}
-            y = self._train()
-            dx, dweight, dbias = torch.autograd.grad(y, self._leaves, dy)
-            rotated_back = {"output": y.detach().roll(-1, 0), "dx": dx.roll(-1, 0)}
-            return {**rotated_back, "dweight": dweight, "dbias": dbias}
-        finally:
-            for tensor in moving:
-                tensor.data.copy_(tensor.roll(-1, 0))
+    def why_wrong(self, sample: object) -> str | None:
+        """None, or what is wrong with a sealed sample: its kept call, its running statistics, or its operands."""
+        assert isinstance(sample, Sample)
+        assert sample.content is not None
+        if not self._operands.untouched():
+            return "the input was changed"
+        backward = "dx" in sample.answers
+        exam = Exam(self._operands.solved(sample.place, sample.content, backward=backward))
+        answers = {quantity: answer.detach() for quantity, answer in sample.answers.items()}
+        bad = worst(exam.judge(self._implementation, answers, only=answers))
+        return str(bad) if bad else self._why_stale(sample, exam.solution.condition)
+
+    def _why_stale(self, sample: Sample, condition: float) -> str | None:
+        """None, or how far the running statistics are from where the calls of a sample must have moved them."""
+        assert sample.content is not None
+        (mean, var), found = ([t.double() for t in pair] for pair in sample.running)
+        momentum, differences = self._operands.problem.momentum, self._implementation.differences
+        for place in sample.places:
+            x = self._operands.x.content(place, sample.content.x_signs).double()
+            dims = [d for d in range(x.dim()) if d != 1]
+            new_var, new_mean = torch.var_mean(x, dims, correction=0 if "biased running_var" in differences else 1)
+            mean, var = (1 - momentum) * mean + momentum * new_mean, (1 - momentum) * var + momentum * new_var
+        dtype = self._operands.problem.input.dtype
+        rounding = torch.finfo(dtype if "half" in differences else torch.float32).eps
+        tolerance = ROUNDINGS * rounding * condition * (1 + len(sample.places))
+        for name, value, exact in (("running_mean", found[0], mean), ("running_var", found[1], var)):
+            error = float((value - exact).abs().max() / exact.abs().max().clamp(min=1e-300))
+            if not error <= tolerance:
+                return f"{name} off by {error:.0e} (may be {tolerance:.0e})"
+        return None
+
+    def forward(self) -> Tensor:
+        """One call outside of any sample."""
+        self._places(1)
+        with torch.inference_mode(not self._operands.problem.training):
+            return self._windows[0][0]()
+
+    def backward(self, y: Tensor) -> None:
+        """The backward of such a call."""
+        _, leaves, dy = self._windows[0]
+        torch.autograd.grad(y, leaves, dy)
 
     def saved_bytes(self) -> int:
         """Bytes that a training forward keeps for its backward, each storage counted once, the batch included."""
         ledger = Ledger()
         with ledger.hooks():
-            y = self._train()
+            y = self.forward()
         kept = sum(int(row["bytes"]) for row in ledger.rows([]))
         del y  # and with it the graph: it had to be there
         return kept

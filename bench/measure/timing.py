@@ -18,7 +18,10 @@ from bench.stats.ratios import narrow_enough, paired_ratio
 from models.device import synchronize
 
 Subject = Callable[[int], Callable[[], object]]
-"""What is timed: given a number of iterations it prepares them, off the clock, and returns what runs them."""
+"""What is timed: given a number of iterations it prepares them, off the clock, and returns what runs them.
+
+What that returns is a sample, for a `Witness` to keep.
+"""
 
 SHORTEST_SAMPLE_NS, SHORTEST_ON_CPU_NS = 1_000_000, 250_000
 """On a CPU shorter ones: another program's time slices hit fewer of them, and they tell no less in the same time."""
@@ -64,18 +67,45 @@ class Rounds:
     baseline_ns: list[int]
 
 
+class Witness:
+    """Keeps one of the candidate's timed samples, each with the same chance, so that it can be judged afterwards.
+
+    Whatever an implementation recognizes of the clock, it can't tell which of the timed samples will be looked at.
+
+    Args:
+        seal: Called right after a sample that is kept, with the sample.
+    """
+
+    def __init__(self, seal: Callable[[object], None]) -> None:
+        self.kept: object = None
+        self._seal = seal
+        self._seen = 0
+        self._random = random.SystemRandom()
+
+    def sees(self, sample: object) -> None:
+        """Keep this one, or the one from before."""
+        self._seen += 1
+        if self._random.randrange(self._seen) == 0:
+            self._seal(sample)
+            self.kept = sample
+
+
 class RecompiledError(Exception):
     """torch.compile compiled inside the timed rounds: the times are not those of the compiled code."""
 
 
 def sample_ns(subject: Subject, iterations: int, device: torch.device) -> int:
     """Nanoseconds that `iterations` calls take, the device idle before and after."""
-    run = subject(iterations)
+    return timed(subject(iterations), device)[0]
+
+
+def timed(run: Callable[[], object], device: torch.device) -> tuple[int, object]:
+    """Nanoseconds that what a subject prepared takes, the device idle before and after; and the sample it gave."""
     synchronize(device)
     start = perf_counter_ns()
-    run()
+    sample = run()
     synchronize(device)
-    return perf_counter_ns() - start
+    return perf_counter_ns() - start, sample
 
 
 def warm_sample_ns(subject: Subject, iterations: int, device: torch.device) -> int:
@@ -106,12 +136,34 @@ def settle_iterations(subjects: tuple[Subject, ...], device: torch.device) -> tu
         iterations = min(MOST_ITERATIONS, max(wanted, 2 * iterations))
 
 
-def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, effort: Effort, seed: int) -> Rounds:
+def nothing() -> None:
+    """What there is to do between two rounds of what has no content."""
+
+
+def paired_rounds(
+    candidate: Subject,
+    baseline: Subject,
+    device: torch.device,
+    effort: Effort,
+    seed: int,
+    *,
+    between: Callable[[], None] = nothing,
+    witness: Witness | None = None,
+) -> Rounds:
     """Time both in every round, until the interval of their ratio is narrow enough or the effort is spent.
 
     Rounds come in twos, one in either order, and which order comes first is random: so what the first of two owes to
     its place, it owes as often as the other. Garbage collection is off while rounds run. What settles the number of
     iterations, and the first rounds, warm both up and are not kept.
+
+    Args:
+        candidate: What is timed.
+        baseline: What is timed next to it.
+        device: Where.
+        effort: How long.
+        seed: Of the order.
+        between: Called before each round, off the clock.
+        witness: Sees the candidate's samples.
 
     Raises:
         RecompiledError: See there.
@@ -122,6 +174,7 @@ def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, e
     try:
         iterations, round_ns = settle_iterations((candidate, baseline), device)
         for _ in range(round(WARM_UP_NS / max(round_ns, 1))):
+            between()
             for subject in (candidate, baseline):
                 sample_ns(subject, iterations, device)
         before = compilations()
@@ -134,8 +187,14 @@ def paired_rounds(candidate: Subject, baseline: Subject, device: torch.device, e
             while len(baseline_ns) < least:
                 order.shuffle(sides)
                 for turn in (sides, sides[::-1]):
+                    between()
                     for subject, samples in turn:
-                        samples.append(warm_sample_ns(subject, iterations, device))
+                        subject(1)()  # see `warm_sample_ns`
+                        nanoseconds, sample = timed(subject(iterations), device)
+                        samples.append(nanoseconds)
+                        if witness and samples is candidate_ns:
+                            witness.sees(sample)
+                        del sample  # its memory is the next one's
             if least >= effort.most_rounds or narrow_enough(paired_ratio(candidate_ns, baseline_ns)):
                 break
             spent_ns = perf_counter_ns() - start
@@ -160,27 +219,11 @@ def compilations() -> int:
 
 def copy_ns(bytes_moved: int, device: torch.device) -> float:
     """Nanoseconds that a plain copy takes which reads and writes `bytes_moved` together, median of rounds."""
-    samples, iterations = _copies(bytes_moved, device)
-    return median(samples) / iterations
+    return median(samples(copier(bytes_moved, device), device, 50_000_000))
 
 
-def least_copy_ns(bytes_moved: int, device: torch.device) -> float:
-    """The least that such a copy takes, with all threads or with one.
-
-    Beside a busy program every parallel region waits for the thread that has to share its core: a copy takes a time
-    slice, while a short call may come through. So who is faster than the median copy need not be impossibly fast.
-    """
-    counts = {torch.get_num_threads(), 1} if device.type == "cpu" else {torch.get_num_threads()}
-    found = []
-    for count in counts:
-        with threads(count):
-            samples, iterations = _copies(bytes_moved, device)
-        found.append(min(samples) / iterations)
-    return min(found)
-
-
-def _copies(bytes_moved: int, device: torch.device) -> tuple[list[int], int]:
-    """Samples of a copy in nanoseconds, and how many copies are in each."""
+def copier(bytes_moved: int, device: torch.device) -> Subject:
+    """A plain copy that reads and writes `bytes_moved` together."""
     source = torch.ones(max(bytes_moved // 2, 1), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
 
@@ -191,9 +234,14 @@ def _copies(bytes_moved: int, device: torch.device) -> tuple[list[int], int]:
 
         return run
 
+    return subject
+
+
+def samples(subject: Subject, device: torch.device, budget_ns: int) -> list[float]:
+    """Nanoseconds per call, a sample each, of one subject alone."""
     iterations, round_ns = settle_iterations((subject,), device)
-    rounds = min(50, max(10, int(5e7 / max(round_ns, 1))))
-    return [warm_sample_ns(subject, iterations, device) for _ in range(rounds)], iterations
+    rounds = min(200, max(10, int(budget_ns / max(round_ns, 1))))
+    return [warm_sample_ns(subject, iterations, device) / iterations for _ in range(rounds)]
 
 
 @contextmanager

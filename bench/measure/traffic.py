@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.measure.cases import problem_of
+from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
 from bench.record.operations import PASS, Operation
 from kernels import Implementation
@@ -222,7 +223,7 @@ def _watched(
     implementation: Implementation, operation: Operation, training: bool, dtype: torch.dtype, device: torch.device
 ) -> Traffic:
     problem = problem_of(operation, dtype=dtype, device=device, training=training)
-    workload = Workload(implementation, problem)
+    workload = Workload(implementation, Operands(problem))
 
     def at_least_the_fewest(watch: Watch, direction: str) -> int | None:
         # Who moves less has moved the rest where nobody watched: in a kernel of its own, or in numpy.
@@ -231,14 +232,12 @@ def _watched(
     try:
         # A call of what torch.compile has made now raises: while it is watched, the function before would run instead.
         with torch.compiler.set_stance("fail_on_recompile"):
-            if not training:
-                with Watch() as forward:
-                    workload.subject("inference")(1)()
-                return Traffic(at_least_the_fewest(forward, "forward"), None)
             with Watch() as forward:
-                backward_of_one_call = workload.subject("training backward")(1)
+                y = workload.forward()
+            if not training:
+                return Traffic(at_least_the_fewest(forward, "forward"), None)
             with Watch() as backward:
-                backward_of_one_call()
+                workload.backward(y)
     except Exception:  # it ran when it was timed, so it is the watching that it doesn't bear
         if devices.why_lost(device):
             raise

@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.measure import checkpoints, environment, epochs
 from bench.measure.epochs import Turn
+from bench.measure.figures import WrongError
 from bench.record.records import OK, WRONG, Record
 from bench.session.candidate import Candidate, ChildError
 from bench.session.gate import Gate
@@ -135,7 +136,10 @@ def go_on(turn: LocalTurn | RemoteTurn, data: FashionMNIST, settings: Settings, 
 def epoch(turn: Turn, label: str, data: FashionMNIST, seed: int, folder: Path) -> dict[str, Any]:
     """Train one epoch in this process, and keep the weights; the outcome for the record."""
     before = environment.state(data.train_images.device)
-    figures = epochs.take(turn, data)
+    try:
+        figures = epochs.take(turn, data)
+    except WrongError as error:
+        return {"status": WRONG, "reason": str(error)}
     after = environment.state(data.train_images.device)
     checkpoints.save(folder, label, seed, figures["number"], turn.model)
     return {"status": OK, **figures, "state_before": before, "state_after": after}

@@ -110,6 +110,7 @@ def train(
     *,
     first_epoch: int = 1,
     on_step: Callable[[Step], None] | None = None,
+    on_batch: Callable[[int, Tensor, int], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` on `data` with SGD and cross-entropy, one epoch per `next()`.
 
@@ -122,6 +123,8 @@ def train(
             of its own and the batch order depends on the epoch alone, so the rest is as if never interrupted.
         on_step: Called five or six times an epoch, at the lesson's points. Only then are loss and accuracy
             read from the device before the epoch ends. Its own time does not count as step time.
+        on_batch: Called before each step with its number from 0, its indices and the number of steps, and once more
+            after the last. Its time does count.
 
     Yields:
         The outcome of each epoch.
@@ -136,7 +139,7 @@ def train(
             f"{examples} images in batches of {settings.batch_size} leave a last batch of one image, "
             "and one value has no variance: choose another limit or batch size"
         )
-    return _epochs(model, data, settings, first_epoch, on_step)
+    return _epochs(model, data, settings, first_epoch, on_step, on_batch)
 
 
 def _epochs(
@@ -145,6 +148,7 @@ def _epochs(
     settings: Settings,
     first_epoch: int,
     on_step: Callable[[Step], None] | None,
+    on_batch: Callable[[int, Tensor, int], None] | None,
 ) -> Iterator[Epoch]:
     parameters = list(model.parameters())
     device = data.train_images.device
@@ -161,6 +165,8 @@ def _epochs(
         synchronize(device)
         start = time.perf_counter()
         for i, batch in enumerate(batches):
+            if on_batch is not None:
+                on_batch(i, batch, len(batches))
             take_step(model, parameters, data, batch, settings.lr, totals)
             # The lesson's rule, made safe for fewer than five batches.
             if on_step is not None and ((i + 1) % report_every == 0 or i == len(batches) - 1):
@@ -168,6 +174,8 @@ def _epochs(
                 listening_start = time.perf_counter()
                 on_step(Step(number, i + 1, len(batches), train_loss, train_accuracy))
                 listening_seconds += time.perf_counter() - listening_start
+        if on_batch is not None:
+            on_batch(len(batches), batches[-1], len(batches))
         synchronize(device)
         step_seconds = time.perf_counter() - start - listening_seconds
 

@@ -1,0 +1,78 @@
+"""Time on the CPU with cold caches: before each call another program's worth of memory passes through them.
+
+A call that is repeated finds its batch where the call before left it, and a fused kernel, which goes through the batch
+least often, gains most by that. In a network the layers in between have used the caches. This clock is the other end:
+nothing of the batch, the parameters or the code's own buffers is left in them.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.measure import timing
+from bench.measure.timing import Subject, Witness
+from bench.stats.ratios import paired_ratio
+
+LEAST_ROUNDS, MOST_ROUNDS = 10, 40
+BUDGET_NS = 120_000_000
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+UNKNOWN_CACHE_BYTES = 32 << 20
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+@functools.cache
+def cache_bytes() -> int:
+    """The largest cache of a processor, in bytes; where the system doesn't say, 32 MiB."""
+    sizes = [re.fullmatch(r"(\d+)([KMG])", file.read_text().strip()) for file in CACHES.glob("index*/size")]
+    return max((int(size[1]) * UNITS[size[2]] for size in sizes if size), default=UNKNOWN_CACHE_BYTES)
+
+
+def measure(
+    candidate: Subject, baseline: Subject, seed: int, between: Callable[[], None], witness: Witness | None
+) -> dict[str, Any]:
+    """Rounds of one call each, the caches swept before either side's.
+
+    Args:
+        candidate: What is timed.
+        baseline: What is timed next to it.
+        seed: Of the order within rounds.
+        between: Called before each round, off the clock.
+        witness: Sees the candidate's samples.
+
+    Returns:
+        "rounds", "candidate_ns", "baseline_ns", "ratio", and "swept_bytes": how much is written before each call.
+    """
+    device, order = torch.device("cpu"), random.Random(seed)
+    swept = torch.zeros(cache_bytes() * 5 // 4, dtype=torch.uint8)
+    samples: tuple[list[int], list[int]] = ([], [])
+    sides = [(candidate, samples[0]), (baseline, samples[1])]
+    start = timing.perf_counter_ns()
+    while len(samples[0]) < LEAST_ROUNDS or (
+        len(samples[0]) < MOST_ROUNDS and timing.perf_counter_ns() - start < BUDGET_NS
+    ):
+        order.shuffle(sides)
+        for turn in (sides, sides[::-1]):
+            between()
+            for subject, taken in turn:
+                run = subject(1)
+                swept.add_(1)
+                nanoseconds, sample = timing.timed(run, device)
+                taken.append(nanoseconds)
+                if witness and taken is samples[0]:
+                    witness.sees(sample)
+                del sample
+    ratio = paired_ratio(*samples)
+    return {
+        "rounds": len(samples[0]),
+        "candidate_ns": samples[0],
+        "baseline_ns": samples[1],
+        "ratio": [ratio.value, ratio.low, ratio.high],
+        "swept_bytes": swept.numel(),
+    }

@@ -1,0 +1,68 @@
+"""The floor under all times: no call can take much less than the fastest copy of the bytes that it must move."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from bench.measure import environment, timing
+from bench.measure.figures import PlainError, WrongError
+
+LEAST_SECONDS = 1.0
+"""Copies are tried for so long before anybody is accused: other programs' time slices must not pass for memory."""
+
+BUSY = 0.3
+"""Processors. Where others keep more busy, a copy says nothing, and nobody is accused."""
+
+ROUND = 20
+
+
+def fastest_copy_ns(bytes_moved: int, device: torch.device, enough_ns: float, seconds: float = LEAST_SECONDS) -> float:
+    """The fastest copy seen, with all threads and with one.
+
+    Beside a busy program every parallel region waits for the thread that has to share its core: a copy of two threads
+    takes a time slice, while one of one thread, or a short call, may come through.
+
+    Args:
+        bytes_moved: Read and written together.
+        device: Where.
+        enough_ns: A copy that is as fast as that ends the search.
+        seconds: How long to search.
+    """
+    subject = timing.copier(bytes_moved, device)
+    counts = {torch.get_num_threads(), 1} if device.type == "cpu" else {torch.get_num_threads()}
+    least, end = float("inf"), time.perf_counter() + seconds
+    while least > enough_ns and time.perf_counter() < end:
+        for count in counts:
+            with timing.threads(count):
+                least = min(least, *(timing.warm_sample_ns(subject, 1, device) for _ in range(ROUND)))
+    return least
+
+
+def check(call_ns: float, bytes_moved: int, device: torch.device, part: float) -> None:
+    """Refuse a time that memory does not allow, where the machine is idle enough to say so.
+
+    Args:
+        call_ns: What a call is said to take.
+        bytes_moved: The fewest bytes that it must move.
+        device: Where.
+        part: Of a copy's time, the least that is believed.
+
+    Raises:
+        WrongError: It is faster than that.
+        PlainError: It is, and other programs keep the machine so busy that it says nothing.
+    """
+    start, before = time.perf_counter(), environment.others_seconds()
+    least = fastest_copy_ns(bytes_moved, device, call_ns / part)
+    if call_ns >= part * least:
+        return
+    texts = f"({call_ns / 1e3:.1f} us; the fastest copy takes {least / 1e3:.1f})"
+    seconds, after = time.perf_counter() - start, environment.others_seconds()
+    processors = 0.0 if before is None or after is None else (after - before) / seconds
+    if processors > BUSY:
+        raise PlainError(
+            f"machine busy: faster than memory seems to allow {texts}, while other programs keep {processors:.1f} "
+            "processors busy; measure again on an idle machine"
+        )
+    raise WrongError(f"wrong: faster than memory allows {texts}", copy_ns=least)

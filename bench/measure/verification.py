@@ -1,0 +1,97 @@
+"""Was that a step of training, and was that an evaluation? Whole networks are judged by doing the same again.
+
+A step is known by the weights before it, its batches, and the weights after it. So any step that was timed, counted or
+trained can be gone through again in float64 with `builtin`, and what an evaluation says can be said by `builtin`, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kernels import Implementation
+from kernels.builtin import IMPLEMENTATION as BUILTIN
+from models.fashion_mnist import FashionMNIST
+from models.lenet import lenet
+from models.step import cross_entropy, descend, normalised
+from models.training import evaluate
+
+TOLERANCE = 0.02
+"""Of an update's largest element. Two right float32 steps differ by far less; a wrong gradient is off by far more."""
+
+ATEN_MULTIPLE = 8.0
+LEAST_SCALE = 0.01
+"""Of the largest update of all: a bias before a batch norm has a gradient of rounding errors only."""
+
+LEAST_ALIKE = 0.995
+"""Of the test images, the part that an evaluation must classify as `builtin` does."""
+
+State = dict[str, Tensor]
+
+
+def state_of(model: nn.Module) -> State:
+    """Copies of the weights and running statistics as they are now."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+
+
+def why_no_step(
+    before: State, after: State, batches: Sequence[Tensor], data: FashionMNIST, implementation: Implementation | None,
+    lr: float,
+) -> str | None:  # fmt: skip
+    """None, or what is wrong with steps that an implementation took.
+
+    Args:
+        before: The state before them.
+        after: The state after them.
+        batches: Indices of their training images.
+        data: The images.
+        implementation: Who took them; None is LeNet without batch norm.
+        lr: Learning rate.
+    """
+    exact = _after_steps(before, batches, data, implementation, lr, torch.float64)
+    near = _after_steps(before, batches, data, implementation, lr, torch.float32)
+    start = {name: tensor.to("cpu", torch.float64) for name, tensor in before.items()}
+    moved = {name: float((exact[name] - start[name]).abs().max()) for name in exact}
+    least = LEAST_SCALE * max(moved.values())
+    for name, right in exact.items():
+        if implementation and "biased running_var" in implementation.differences and name.endswith("running_var"):
+            continue
+        scale = max(moved[name], least) or 1.0
+        error = float((after[name].to("cpu", torch.float64) - right).abs().max()) / scale
+        own = float((near[name] - right).abs().max()) / scale
+        if not error <= (tolerance := max(TOLERANCE, ATEN_MULTIPLE * own)):
+            return f"the step of {name} off by {error:.0e} (may be {tolerance:.0e})"
+    return None
+
+
+def _after_steps(
+    before: State, batches: Sequence[Tensor], data: FashionMNIST, implementation: Implementation | None, lr: float,
+    dtype: torch.dtype,
+) -> State:  # fmt: skip
+    model = lenet(BUILTIN if implementation else None).to(dtype)
+    model.load_state_dict({**model.state_dict(), **before})
+    parameters = list(model.parameters())
+    for batch in batches:
+        images = data.train_images.index_select(0, batch).cpu()
+        labels = data.train_labels.index_select(0, batch).cpu()
+        cross_entropy(model(normalised(images, dtype)), labels).backward()
+        descend(parameters, lr)
+    return {name: tensor.double() for name, tensor in state_of(model).items()}
+
+
+def why_no_evaluation(model: nn.Module, data: FashionMNIST, accuracy: float) -> str | None:
+    """None, or how far an accuracy is from the one that `builtin` finds with the same weights.
+
+    Args:
+        model: LeNet with some batch norm.
+        data: The test images.
+        accuracy: What it is said to have.
+    """
+    twin = lenet(BUILTIN, device=data.test_images.device)
+    twin.load_state_dict(model.state_dict())
+    right = evaluate(twin, data)
+    if abs(accuracy - right) <= 1 - LEAST_ALIKE:
+        return None
+    return f"test accuracy {accuracy:.4f} where builtin has {right:.4f} with the same weights"

@@ -1,0 +1,137 @@
+"""Settings of a process that make everybody in it slower or faster, the baseline included: how to read and reset each.
+
+Most are torch's, some are Python's or the system's. Whoever needs one for the length of a call may change it, if it is
+put back when the call returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from bench.measure.environment import PRECISION, float32_precision
+
+Setting = tuple[Callable[[], Any], Callable[[Any], object]]
+"""What reads it, and what sets it to what was read before."""
+
+
+def _precision() -> dict[str, Any]:
+    """By both of torch's interfaces; the older one raises where its answer would not be all that was set."""
+    values: dict[str, Any] = dict(float32_precision())
+    for name, get in (
+        ("older, matmul", torch.get_float32_matmul_precision),
+        ("older, cuDNN", lambda: torch.backends.cudnn.allow_tf32),
+    ):
+        with contextlib.suppress(RuntimeError):
+            values[name] = get()
+    return values
+
+
+def _set_precision(wanted: dict[str, Any]) -> None:
+    """The older interface first: it writes to the places of the newer one, too."""
+    if "older, matmul" in wanted:
+        torch.set_float32_matmul_precision(wanted["older, matmul"])
+    if "older, cuDNN" in wanted:
+        torch.backends.cudnn.allow_tf32 = wanted["older, cuDNN"]
+    for name, place in PRECISION.items():
+        place.fp32_precision = wanted[name]
+
+
+def _denormals_are_zero() -> bool:
+    return bool(torch.tensor(1e-40) * 1.0 == 0)
+
+
+def _modes() -> list[int]:
+    """Those that see every call of torch: each has a price for everybody."""
+    return [id(mode) for mode in (*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack())]
+
+
+def _leave_modes(wanted: list[int]) -> None:
+    for stack in (_get_current_function_mode_stack, _get_current_dispatch_mode_stack):
+        while stack() and id(stack()[-1]) not in wanted:
+            stack()[-1].__exit__(None, None, None)
+
+
+def _anomaly() -> tuple[bool, bool]:
+    return torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
+
+
+def _autocast() -> list[bool]:
+    return [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")]
+
+
+def _set_autocast(wanted: list[bool]) -> None:
+    for kind, on in zip(("cpu", "cuda"), wanted, strict=True):
+        torch.set_autocast_enabled(kind, on)
+
+
+def _hooks() -> tuple[bool, ...]:
+    """Those that autograd or Python calls for everybody: of saved tensors, and of each call or line."""
+    saved = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return (bool(saved and saved(True)), sys.gettrace() is not None, sys.getprofile() is not None)
+
+
+def _remove_hooks(wanted: tuple[bool, ...]) -> None:
+    saved, trace, profile = wanted
+    while not saved and torch._C._autograd._top_saved_tensors_default_hooks(True):
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+    if not trace:
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
+    if not profile:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+
+
+def _set_gc(wanted: tuple[bool, tuple[int, int, int]]) -> None:
+    (gc.enable if wanted[0] else gc.disable)()
+    gc.set_threshold(*wanted[1])
+
+
+SETTINGS: dict[str, Setting] = {
+    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "the default device": (torch.get_default_device, torch.set_default_device),
+    "whether gradients are on": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "anomaly detection": (_anomaly, lambda wanted: torch.autograd.set_detect_anomaly(*wanted)),
+    "autocasting": (_autocast, _set_autocast),
+    "float32 precision": (_precision, _set_precision),
+    "denormal numbers": (_denormals_are_zero, torch.set_flush_denormal),
+    "the modes of torch that are on": (_modes, _leave_modes),
+    "hooks that everybody's calls pass": (_hooks, _remove_hooks),
+    "deterministic algorithms": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    "whether cuDNN is on": (
+        lambda: torch.backends.cudnn.enabled,
+        functools.partial(setattr, torch.backends.cudnn, "enabled"),
+    ),
+    "cuDNN's benchmark mode": (
+        lambda: torch.backends.cudnn.benchmark,
+        functools.partial(setattr, torch.backends.cudnn, "benchmark"),
+    ),
+    "whether oneDNN is on": (
+        torch._C._get_mkldnn_enabled,
+        torch._C._set_mkldnn_enabled,
+    ),
+    "garbage collection": (lambda: (gc.isenabled(), gc.get_threshold()), _set_gc),
+    "Python's switch interval": (sys.getswitchinterval, sys.setswitchinterval),
+}
+
+if hasattr(os, "sched_getaffinity"):
+    SETTINGS["the affinity"] = (lambda: os.sched_getaffinity(0), lambda cores: os.sched_setaffinity(0, cores))
+if hasattr(os, "getpriority"):
+
+    def _raise_priority(wanted: int) -> None:
+        with contextlib.suppress(PermissionError):  # it may be lowered by anyone, and raised by few
+            os.setpriority(os.PRIO_PROCESS, 0, wanted)
+
+    SETTINGS["the priority"] = (lambda: os.getpriority(os.PRIO_PROCESS, 0), _raise_priority)
