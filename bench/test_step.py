@@ -16,6 +16,7 @@ from bench.measure.timing import Effort
 from bench.record.labels import BASELINE
 from bench.record.records import Record
 from bench.session.candidate import Candidate, contestants, identical
+from bench.session.clean import beside
 from bench.session.gate import Gate
 from bench.session.handover import hand_over, replayed_clock
 from bench.session.keys import step_key
@@ -58,6 +59,10 @@ def cell(candidate: Candidate, baseline: Candidate, context: Context, run: Run, 
         return known
     if candidate.label == BASELINE:
         measured = baseline_side(cell(identical(baseline), baseline, context, run, gate, effort))
+    elif candidate.child and not candidate.unavailable:
+        measured = beside(
+            lambda: outcome_of(candidate, context, gate, step.measure, effort), lambda: step.baseline_ns(context)
+        )
     else:
         measured = outcome_of(candidate, context, gate, step.measure, effort)
     return run.append(key, {"data": data.source, "digest": data.digest, **measured}, candidate)

@@ -3,20 +3,21 @@
 An implementation that recognizes a batch, by its address, its version or its whole content, could answer from memory.
 So the batches of a sample are windows on one band of images, each a few images further along than the one before:
 
-    band      ┌─┬─┬─┬─┬─┬─┬─┬─┬─┬─┬─┐    an image of it is the problem's own, or that one negated
+    band      ┌─┬─┬─┬─┬─┬─┬─┬─┬─┬─┬─┐    images of the problem, each channel of them with a sign
     window 0  └─┴─┴─┴─┴─┴─┴─┘     │
     window 1      └─┴─┴─┴─┴─┴─┴─┘ │      N images each, aligned alike
     window 2          └─┴─┴─┴─┴─┴─┴─┘
 
-They take hardly more memory than one batch, so the caches are as warm as with one. Between two rounds one image in N
-changes its sign, every N-th of the band, which is one in each window. So each content is known exactly from the signs,
-and each of the timed calls can be judged when the clock has stopped.
+They take hardly more memory than one batch, so the caches are as warm as with one. Between two rounds channels of one
+image in N change their sign, of every N-th of the band, which is one in each window. So each content is known exactly
+from the signs, and each of the timed calls can be judged when the clock has stopped.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,76 +28,84 @@ from kernels.reference import Problem
 ALIGNMENT = 64
 """Bytes; what torch's allocator gives on the CPU, and more than a vector unit asks for."""
 
+SHIFT = 7
+
 
 class Band:
     """Images in a row, of which windows are the batches.
 
     Args:
-        batch: (N, ...), contiguous; its images are the band's, over and over, each with a sign.
-        signs: Draws them.
+        batch: (N, C, ...). The band's images are its own, over and over, each time with their values shifted.
+        draw: Draws signs, one per image and channel, and which of them change.
     """
 
-    def __init__(self, batch: Tensor, signs: random.Random) -> None:
-        self.batch = batch.detach().contiguous()
-        self._random = signs
-        image_bytes = max(1, batch[0].numel() * batch.element_size())
+    def __init__(self, batch: Tensor, draw: random.Random) -> None:
+        self._batch = batch.detach().contiguous()
+        self._draw = draw
+        image_bytes = max(1, self._batch[0].numel() * batch.element_size())
         self._stride = ALIGNMENT // math.gcd(ALIGNMENT, image_bytes)
-        self.signs: list[int] = []
-        self.images = self.batch[:0]
+        self.signs = torch.empty(0, batch.shape[1], dtype=torch.int8)
+        self.images = self._batch
         self.extend(1)
 
     def extend(self, count: int) -> None:
-        """Make so many windows. What was a window of the shorter band keeps its old content, and changes no more."""
-        while len(self.signs) < self._first(count - 1) + len(self.batch):
-            self.signs.append(self._random.choice((-1, 1)))
-        # Filled in place: an index of the whole band would be one more copy of it.
-        self.images = self.batch.new_empty((len(self.signs), *self.batch.shape[1:]))
-        for first in range(0, len(self.signs), len(self.batch)):
-            part = self.images[first : first + len(self.batch)]
-            part.copy_(self.batch[: len(part)])
-        self.images.mul_(self._column(self.signs))
+        """Make so many windows. What was a window of the shorter band keeps its content, and changes no more."""
+        length = self._first(count - 1) + len(self._batch)
+        generator = torch.Generator().manual_seed(self._draw.getrandbits(62))
+        more = (length - len(self.signs), self.signs.shape[1])
+        drawn = torch.randint(0, 2, more, generator=generator, dtype=torch.int8) * 2 - 1
+        self.signs = torch.cat([self.signs, drawn])
+        self.images = self._batch.new_empty((length, *self._batch.shape[1:]))
+        for first, part in self._parts():
+            self.images[first : first + len(part)] = part
 
     def window(self, place: int) -> Tensor:
         """A batch: a tensor of its own on the band's memory, and no view for autograd."""
-        shape = self.batch.shape
-        offset = self._first(place) * self.batch[0].numel()
-        return self.batch.new_empty(0).set_(self.images.untyped_storage(), offset, shape, self.batch.stride())
+        shape, offset = self._batch.shape, self._first(place) * self._batch[0].numel()
+        return self._batch.new_empty(0).set_(self.images.untyped_storage(), offset, shape, self._batch.stride())
 
-    def content(self, place: int, signs: list[int]) -> Tensor:
+    def content(self, place: int, signs: Tensor) -> Tensor:
         """What a window held when the band had these signs."""
-        first, count = self._first(place), len(self.batch)
-        return self.batch.roll(-(first % count), 0) * self._column(signs[first : first + count])
+        first, n = self._first(place), len(self._batch)
+        images = torch.cat([self._shifted(first // n), self._shifted(first // n + 1)])[first % n :][:n]
+        return images * self._spread(signs[first : first + n])
 
     def change(self) -> None:
-        """Negate one image of every window; no tensor's version tells."""
-        first = self._random.randrange(len(self.batch))
-        self.images[first :: len(self.batch)].neg_()
-        for place in range(first, len(self.signs), len(self.batch)):
-            self.signs[place] = -self.signs[place]
+        """Negate some channels of one image of every window; no tensor's version tells."""
+        n, channels = self._batch.shape[:2]
+        image, channel = self._draw.randrange(n), self._draw.randrange(channels)
+        for tensor in (self.images, self.signs):
+            tensor[image::n, channel:].neg_()
 
     def untouched(self) -> bool:
-        """Whether it holds what it should, that is: whether nobody but `change` wrote to it."""
-        count = len(self.batch)
-        whole = (self.images[first : first + count] for first in range(0, len(self.signs), count))
-        signs = (self.signs[first : first + count] for first in range(0, len(self.signs), count))
-        return all(
-            torch.equal(part, self.batch[: len(part)] * self._column(s)) for part, s in zip(whole, signs, strict=True)
-        )
+        """Whether it holds what it should: whether nobody but `change` wrote to it."""
+        return all(torch.equal(self.images[first : first + len(part)], part) for first, part in self._parts())
+
+    def _parts(self) -> Iterator[tuple[int, Tensor]]:
+        """All that the band should hold, a batch's length at a time, each with the place of its first image."""
+        n = len(self._batch)
+        for first in range(0, len(self.signs), n):
+            signs = self.signs[first : first + n]
+            yield first, self._shifted(first // n)[: len(signs)] * self._spread(signs)
+
+    def _shifted(self, number: int) -> Tensor:
+        """The batch when its images come for the n-th time: the values of each moved on by some places."""
+        return self._batch.flatten(1).roll(number * SHIFT, 1).view_as(self._batch) if number else self._batch
 
     def _first(self, place: int) -> int:
         return place * self._stride
 
-    def _column(self, signs: list[int]) -> Tensor:
-        column = torch.tensor(signs, dtype=self.batch.dtype, device=self.batch.device)
-        return column.view(-1, *[1] * (self.batch.dim() - 1))
+    def _spread(self, signs: Tensor) -> Tensor:
+        spread = signs.to(self._batch.device, self._batch.dtype)
+        return spread.view(*signs.shape, *[1] * (self._batch.dim() - 2))
 
 
 @dataclass(frozen=True)
 class Content:
     """What the bands held at one time: enough to state the problem that a call solved."""
 
-    x_signs: list[int]
-    dy_signs: list[int]
+    x_signs: Tensor
+    dy_signs: Tensor | None
 
 
 class Operands:
@@ -107,10 +116,10 @@ class Operands:
     """
 
     def __init__(self, problem: Problem) -> None:
-        signs = random.Random(random.SystemRandom().getrandbits(64))
+        draw = random.Random(random.SystemRandom().getrandbits(64))
         self.problem = problem
-        self.x = Band(problem.input, signs)
-        self.dy = None if problem.grad_output is None else Band(problem.grad_output, signs)
+        self.x = Band(problem.input, draw)
+        self.dy = None if problem.grad_output is None else Band(problem.grad_output, draw)
         self.windows = 1
 
     def extend(self, windows: int) -> None:
@@ -129,11 +138,13 @@ class Operands:
 
     def content(self) -> Content:
         """As it is now."""
-        return Content(list(self.x.signs), [] if self.dy is None else list(self.dy.signs))
+        return Content(self.x.signs.clone(), None if self.dy is None else self.dy.signs.clone())
 
     def solved(self, place: int, content: Content, *, backward: bool) -> Problem:
         """The problem that a call on a window solved when the bands had this content."""
-        dy = self.dy.content(place, content.dy_signs) if backward and self.dy is not None else None
+        dy = None
+        if backward and self.dy is not None and content.dy_signs is not None:
+            dy = self.dy.content(place, content.dy_signs)
         return replace(self.problem, input=self.x.content(place, content.x_signs), grad_output=dy)
 
     def untouched(self) -> bool:

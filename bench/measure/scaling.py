@@ -129,7 +129,9 @@ def _point(implementation: Implementation, context: Context, elements: int) -> d
     operands = Operands(make_problem(shape_of(elements), device=context.device, seed=SEED))
     own, against = (Workload(who, operands) for who in (implementation, context.baseline))
     subject, witness = own.subject(BOTH), timing.Witness(own.seal)
-    timing.sample_ns(subject, 1, context.device)  # may compile: the rounds would have it do so without garbage collection
+    timing.sample_ns(
+        subject, 1, context.device
+    )  # may compile: the rounds would have it do so without garbage collection
     rounds = timing.paired_rounds(
         subject, against.subject(BOTH), context.device, EFFORT, SEED, between=operands.change, witness=witness
     )

@@ -113,9 +113,7 @@ class Steps:
         """None, or what is wrong with a sealed sample."""
         assert isinstance(sample, Sample)
         assert sample.after is not None
-        return why_no_step(
-            sample.before, sample.after, sample.batches, self._data, self._implementation, SETTINGS.lr
-        )
+        return why_no_step(sample.before, sample.after, sample.batches, self._data, self._implementation, SETTINGS.lr)
 
     def first_steps(self) -> dict[str, float | None]:
         """Take the first steps: the same for everyone, and the warm-up, torch.compile's compilation included.

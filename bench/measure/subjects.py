@@ -17,6 +17,7 @@ from bench.measure.timing import Subject
 from kernels import Implementation
 from kernels.agreement import ROUNDINGS, Exam, worst
 
+ALL = ("output", "dx", "dweight", "dbias")
 Answers = dict[str, Tensor]
 Call = Callable[[], Tensor]
 
@@ -31,7 +32,7 @@ class Sample:
     Attributes:
         places: The windows of its calls, in order.
         place: Of the call that was kept.
-        answers: "output", or "dx", "dweight" and "dbias".
+        answers: "output", and where a backward was timed "dx", "dweight" and "dbias".
         running: The running statistics before the sample, and, from `seal` on, after it.
         content: Of the operands, from `seal` on.
     """
@@ -72,7 +73,7 @@ class Workload:
         self._function = functools.partial(function, training=problem.training, **settings)
         self._next = 0
         self._windows: list[tuple[Call, tuple[Tensor, ...], Tensor | None]] = []
-        self._made_for = 0
+        self._extend(1)
 
     def subject(self, pass_name: str) -> Subject:
         """What to time for one of `PASSES`: its `run` returns a `Sample`."""
@@ -88,12 +89,17 @@ class Workload:
 
         So the call that warms the caches before a sample doesn't have that sample's content.
         """
-        self._operands.extend(iterations + 1)
-        if self._made_for != self._operands.windows:
-            self._made_for, self._next = self._operands.windows, 0
-            self._windows = [self._window(place) for place in range(self._made_for)]
-        first, self._next = self._next, (self._next + iterations) % self._made_for
-        return [(first + number) % self._made_for for number in range(iterations)]
+        self._extend(iterations + 1)
+        count = len(self._windows)
+        first, self._next = self._next, (self._next + iterations) % count
+        return [(first + number) % count for number in range(iterations)]
+
+    def _extend(self, windows: int) -> None:
+        """Have at least so many windows, and all that the operands have by now."""
+        self._operands.extend(windows)
+        if len(self._windows) != self._operands.windows:
+            self._next = 0
+            self._windows = [self._window(place) for place in range(self._operands.windows)]
 
     def _window(self, place: int) -> tuple[Call, tuple[Tensor, ...], Tensor | None]:
         x = self._operands.x.window(place).requires_grad_(self._operands.problem.training)
@@ -141,7 +147,7 @@ class Workload:
             found = gradient(kept_y, kept_leaves, kept_dy)
             for y, leaves, dy in graphs[2]:
                 gradient(y, leaves, dy)
-            sample.answers.update(zip(("dx", "dweight", "dbias"), found, strict=True))
+            sample.answers.update(zip(ALL, (kept_y, *found), strict=True))
             return sample
 
         return run
@@ -153,10 +159,11 @@ class Workload:
         def run() -> Sample:
             for call, leaves, dy in before:
                 gradient(call(), leaves, dy)
-            found = gradient(kept(), kept_leaves, kept_dy)
+            y = kept()
+            found = gradient(y, kept_leaves, kept_dy)
             for call, leaves, dy in after:
                 gradient(call(), leaves, dy)
-            sample.answers.update(zip(("dx", "dweight", "dbias"), found, strict=True))
+            sample.answers.update(zip(ALL, (y, *found), strict=True))
             return sample
 
         return run
@@ -215,7 +222,7 @@ class Workload:
 
     def forward(self) -> Tensor:
         """One call outside of any sample."""
-        self._places(1)
+        self._extend(1)
         with torch.inference_mode(not self._operands.problem.training):
             return self._windows[0][0]()
 

@@ -22,7 +22,7 @@ TOLERANCE = 0.02
 """Of an update's largest element. Two right float32 steps differ by far less; a wrong gradient is off by far more."""
 
 ATEN_MULTIPLE = 8.0
-LEAST_SCALE = 0.01
+LEAST_SCALE = 0.1
 """Of the largest update of all: a bias before a batch norm has a gradient of rounding errors only."""
 
 LEAST_ALIKE = 0.995

@@ -13,6 +13,7 @@ from bench.record.labels import AA
 from bench.record.operations import PASS, Operation
 from bench.record.records import ERROR, OK, WRONG, Record
 from bench.session.candidate import Candidate
+from bench.session.clean import beside
 from bench.session.gate import Gate
 from bench.session.messages import packed, unpacked
 from bench.session.outcomes import failure, outcome_of
@@ -44,8 +45,14 @@ def outcome_of_cell(
 ) -> dict[str, Any]:
     """The outcome of a cell; what another process found, after it has solved a problem that only this one knew."""
     identical = candidate.label == AA
-    outcome = outcome_of(candidate, context, gate, cell, operation, pass_name, identical, question=Gate.failed_duty)
-    if candidate.child is None or outcome["status"] != OK:
+
+    def measured() -> dict[str, Any]:
+        return outcome_of(candidate, context, gate, cell, operation, pass_name, identical, question=Gate.failed_duty)
+
+    if candidate.child is None or candidate.unavailable:
+        return measured()
+    outcome = beside(measured, lambda: context.latency.baseline_ns(operation, pass_name))
+    if outcome["status"] != OK:
         return outcome
     told_ns = sum(outcome["candidate_ns"]) + sum(outcome["baseline_ns"])
     if told_ns > 1e9 * outcome["child_seconds"]:
@@ -85,4 +92,5 @@ def baseline_side(record: Record) -> dict[str, Any]:
         "candidate_ns": record["baseline_ns"],
         "ratio": [1.0, 1.0, 1.0],
         "device_time": device_timing.swapped(record["device_time"]) if record.get("device_time") else None,
+        "cold": device_timing.swapped({"": record["cold"]})[""] if record.get("cold") else None,
     }

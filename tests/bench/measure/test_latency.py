@@ -1,15 +1,17 @@
 """One cell: who is refused before and after the clock, and what a record of a measured one holds."""
 
+import gc
 import re
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from bench.measure import floor
 from bench.measure import latency as latencies
 from bench.measure.figures import one_line
 from bench.record.labels import AA, BASELINE
-from bench.record.operations import PASSES, Operation
+from bench.record.operations import PASS, PASSES, Operation
 from bench.record.records import ERROR, OK, UNAVAILABLE, WRONG
 from bench.session.candidate import Candidate, identical
 from bench.session.gate import Gate
@@ -45,7 +47,7 @@ def test_a_right_implementation_gets_samples_and_their_conditions(latency, opera
     value, low, high = outcome["ratio"]
     assert 0 < low <= value <= high
     assert outcome["copy_ns"] > 0
-    assert outcome["bytes_minimum"] == operation.bytes_moved(pass_name.split()[1], 4)
+    assert outcome["bytes_minimum"] == operation.bytes_moved(PASS[pass_name].direction, 4)
     assert (outcome["saved_bytes"] is None) == (pass_name == "inference")
     assert all(error < 1e-4 for error in outcome["errors"].values())
     assert ("dx" in outcome["errors"]) == pass_name.startswith("training")
@@ -94,7 +96,7 @@ def test_an_implementation_that_is_right_on_the_timed_tensors_only_is_found_out(
         calls, timed = calls + 1, timed or input.data_ptr()
         return F.batch_norm(input, *args, **kwargs) * (1 if calls <= 4 or input.data_ptr() == timed else 0)
 
-    assert measure(latency, user(narrow))["reason"].startswith("wrong after timing: ")
+    assert measure(latency, user(narrow))["reason"].startswith("wrong on the timed tensors: ")
 
 
 def test_an_implementation_that_plays_back_its_first_answers_is_found_out(latency):
@@ -104,7 +106,7 @@ def test_an_implementation_that_plays_back_its_first_answers_is_found_out(latenc
         y = F.batch_norm(input, running_mean, running_var, weight, bias, training, *args, **kwargs)
         return y - y.detach() + kept.setdefault((input.shape, training), y.detach().clone())
 
-    assert measure(latency, user(cached))["reason"].startswith("wrong on the timed tensors: ")
+    assert measure(latency, user(cached))["reason"].startswith("wrong: output off by")
 
 
 @pytest.mark.parametrize("pass_name", ["training", "inference"])
@@ -196,16 +198,49 @@ def test_an_outsider_that_neglects_a_duty_is_not_timed(latency):
 
 def test_what_is_faster_than_memory_is_wrong(latency, monkeypatch):
     monkeypatch.setattr(latencies, "LEAST_OF_A_COPY", 1e6)
+    monkeypatch.setattr(floor, "BUSY", 1e6)
     record = measure(latency, candidate("naive"))
     assert record["status"] == WRONG
-    assert re.match(r"wrong: faster than memory allows \([\d.]+ us; a copy takes [\d.]+\)", record["reason"])
+    assert re.match(r"wrong: faster than memory allows \([\d.]+ us; the fastest copy takes [\d.]+\)", record["reason"])
 
 
-def test_who_works_only_when_nobody_holds_a_clock_is_faster_than_memory(latency):
-    large = Operation((32, 32, 32, 32), "norm")
-    record = measure(latency, outsider(dishonest.honest_when_nobody_holds_a_clock), "inference", large)
-    assert record["reason"].startswith("wrong: faster than memory allows (")
-    assert measure(latency, candidate("naive"), "inference", large)["status"] == OK
+@pytest.mark.parametrize("pass_name", PASSES)
+def test_who_works_only_when_nobody_holds_a_clock_is_found_out(latency, pass_name):
+    record = measure(latency, outsider(dishonest.honest_when_nobody_holds_a_clock), pass_name)
+    assert record["reason"].startswith("wrong")
+    assert measure(latency, candidate("naive"), pass_name)["status"] == OK
+
+
+@pytest.mark.parametrize("pass_name", ["training forward", "training"])
+def test_who_moves_the_running_statistics_only_when_nobody_holds_a_clock_is_found_out(latency, pass_name):
+    def lazy(x, running_mean, running_var, *rest, **settings):
+        if gc.isenabled():
+            return F.batch_norm(x, running_mean, running_var, *rest, **settings)
+        return F.batch_norm(x, running_mean.clone(), running_var.clone(), *rest, **settings)
+
+    reason = measure(latency, user(lazy), pass_name)["reason"]
+    assert reason.startswith("wrong on the timed tensors: running_mean off by")
+
+
+def test_who_writes_to_the_batch_when_it_is_timed_is_found_out(latency):
+    def in_place(x, *rest, **settings):
+        y = F.batch_norm(x, *rest, **settings)
+        if not gc.isenabled():
+            x.data.copy_(y)
+        return y
+
+    assert (
+        measure(latency, user(in_place), "inference")["reason"] == "wrong on the timed tensors: the input was changed"
+    )
+
+
+def test_beside_a_busy_program_nobody_is_called_faster_than_memory(latency, monkeypatch):
+    monkeypatch.setattr(latencies, "LEAST_OF_A_COPY", 1e6)
+    monkeypatch.setattr(floor, "BUSY", -1.0)
+    record = measure(latency, candidate("naive"))
+    assert record["status"] == ERROR
+    assert record["reason"].startswith("machine busy: ")
+    assert "candidate_ns" not in record
 
 
 def test_a_copy_that_waits_for_a_busy_core_accuses_nobody(latency, monkeypatch):

@@ -1,0 +1,46 @@
+"""Whether the baseline is itself in a child: timed here too, where no code from outside ever ran.
+
+The two sides of a pair share a process, so that what happens to it happens to both. What an implementation does to its
+process it does to the baseline as well: it can pin it to one core, leave a mode on, or keep a thread busy. Then the
+ratio would be that of two things which nobody asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from bench.record.labels import BASELINE
+from bench.record.records import ERROR, OK
+
+SLOWER = 1.25
+"""Two processes that run the same code differ by up to a tenth: in where its tensors and its code lie."""
+
+TRIES = 3
+"""Before a ratio is refused: a busy moment must not pass for the work of an implementation."""
+
+
+def beside(ask: Callable[[], dict[str, Any]], alone: Callable[[], list[float]]) -> dict[str, Any]:
+    """A child's outcome, if the baseline takes as long there as in this process right before and right after.
+
+    Args:
+        ask: Has the child measure.
+        alone: Times the baseline here: nanoseconds per call, a sample each.
+
+    Returns:
+        The outcome, with the median of the samples from here as "clean_baseline_ns"; or the reason why there is none.
+    """
+    factors = []
+    for _ in range(TRIES):
+        before, outcome, after = alone(), ask(), alone()
+        if outcome["status"] != OK:
+            return outcome
+        here = max(median(before), median(after))
+        factors.append(median(outcome["baseline_ns"]) / outcome["iterations"] / here)
+        if factors[-1] <= SLOWER:
+            return {**outcome, "clean_baseline_ns": median([*before, *after])}
+    return {
+        "status": ERROR,
+        "reason": f"no ratio: {BASELINE} takes {min(factors):.2g} times as long in its process as in a clean one",
+    }

@@ -1,0 +1,81 @@
+"""Windows on a band: aligned, none like another, changed behind autograd's back, and known exactly from the signs."""
+
+import itertools
+
+import pytest
+import torch
+
+from bench.measure.operands import ALIGNMENT, Operands
+from kernels.agreement import make_problem
+
+SHAPES = [(8, 3, 6, 6), (16, 5), (2, 4, 3, 3), (1, 16, 8, 8)]
+
+
+def windows(operands):
+    return [operands.x.window(place) for place in range(operands.windows)]
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def operands(request):
+    made = Operands(make_problem(request.param))
+    made.extend(7)
+    return made
+
+
+def test_all_windows_are_batches_of_the_problems_shape_at_aligned_addresses(operands):
+    wanted = operands.problem.input
+    start = operands.x.images.data_ptr()
+    for x in windows(operands):
+        assert (x.shape, x.stride(), x.dtype) == (wanted.shape, wanted.stride(), wanted.dtype)
+        assert (x.data_ptr() - start) % ALIGNMENT == 0
+        assert not x._is_view()
+        assert x.is_leaf
+
+
+def test_no_window_is_like_another_nor_like_itself_before_a_change(operands):
+    before = [x.clone() for x in windows(operands)]
+    operands.change()
+    after = windows(operands)
+    assert not any(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(after, 2))
+
+
+def test_no_version_tells_of_a_change(operands):
+    made = windows(operands)
+    before = [x._version for x in made]
+    operands.change()
+    assert [x._version for x in made] == before
+
+
+def test_each_content_is_known_from_the_signs(operands):
+    places = range(operands.windows)
+    before, kept = (
+        operands.content(),
+        [(x.clone(), operands.dy.window(p).clone()) for p, x in enumerate(windows(operands))],
+    )
+    operands.change()
+    operands.change()
+    for place, (x, dy) in zip(places, kept, strict=True):
+        problem = operands.solved(place, before, backward=True)
+        assert torch.equal(problem.input, x)
+        assert torch.equal(problem.grad_output, dy)
+    assert operands.solved(0, before, backward=False).grad_output is None
+
+
+def test_the_values_are_the_problems_own_or_negated(operands):
+    own = {value for value in operands.problem.input.abs().flatten().tolist()}
+    for x in windows(operands):
+        assert set(x.abs().flatten().tolist()) <= own
+
+
+def test_who_writes_to_a_batch_is_seen(operands):
+    operands.change()
+    assert operands.untouched()
+    operands.x.window(3).view(-1)[0] += 1
+    assert not operands.untouched()
+
+
+def test_memory_hardly_grows_with_the_windows():
+    operands = Operands(make_problem((256, 84)))
+    operands.extend(30)
+    assert operands.x.images.numel() < 1.6 * operands.problem.input.numel()
