@@ -22,7 +22,8 @@ import numpy as np
 
 from bench.record.labels import AA, BASELINE
 from bench.record.records import FILE, OK, Record, RecordsError, identity, latest, read_all
-from bench.stats.ratios import SLOWER, Ratio, noise_floor, paired_ratio, verdict
+from bench.record.verdicts import Verdicts
+from bench.stats.ratios import SLOWER, Ratio, paired_ratio, verdict
 from bench.view import latency_tables
 from bench.view.tables import markdown, ratio_text, significant
 
@@ -88,7 +89,7 @@ def compare(old: list[Record], new: list[Record], across: Collection[str] = ()) 
     """
     before, after = ({identity(r): r for r in latest(records) if r["kind"] in KINDS} for records in (old, new))
     same_machine = _machines(before) == _machines(after)
-    floors = [_floors(side) for side in (before, after)]
+    verdicts = [Verdicts(side.values()) for side in (before, after)]
     held = [name for name in CONDITIONS if name not in (*across, *(() if same_machine else OF_THE_MACHINE))]
     rows, apart, differing = [], [], []
     for key in dict.fromkeys([*before, *after]):
@@ -102,9 +103,7 @@ def compare(old: list[Record], new: list[Record], across: Collection[str] = ()) 
             continue  # its ratio to itself says nothing
         differing += [text for name in CONDITIONS if (text := difference(then, now, name))]
         ratio = relative(then, now) if same_machine else absolute(then, now)
-        floor = max(
-            side.get((r["kind"], r["run"]), noise_floor([])) for side, r in zip(floors, (then, now), strict=True)
-        )
+        floor = max(side.floor(record) for side, record in zip(verdicts, (then, now), strict=True))
         old_us, new_us = (latency_tables.time_ns(r) / 1e3 for r in (then, now))
         interval = (ratio.value, ratio.low, ratio.high)
         rows.append(Row(_what(now), now["implementation"], old_us, new_us, interval, verdict(ratio, floor)))
@@ -154,15 +153,6 @@ def _time(record: Record) -> Ratio:
     """Nanoseconds of a call, with the interval of their median."""
     samples = np.asarray(record["candidate_ns"], dtype=float) / record["iterations"]
     return paired_ratio(samples, np.ones_like(samples))
-
-
-def _floors(records: dict[str, Record]) -> dict[tuple[str, str], float]:
-    """The noise of each run, by kind."""
-    identical: dict[tuple[str, str], list[Ratio]] = {}
-    for record in records.values():
-        if record["implementation"] == AA and record["status"] == OK:
-            identical.setdefault((record["kind"], record["run"]), []).append(Ratio(*record["ratio"]))
-    return {run: noise_floor(ratios) for run, ratios in identical.items()}
 
 
 def _machines(records: dict[str, Record]) -> set[tuple[Any, ...]]:

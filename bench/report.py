@@ -34,7 +34,6 @@ from bench.view import (
     training_tables,
     trainings,
 )
-from bench.view.latency_tables import floors
 
 if TYPE_CHECKING:
     from bench.studies.study import Study
@@ -139,7 +138,7 @@ def build(folder: Path, run: str | None = None) -> tuple[list[Path], str]:
 def _short(kind: str, records: list[Record]) -> str:
     if kind == "latency":
         title = "Latency: time of builtin; the others' ratio to it (below 1 is faster) and verdict; *: fastest of a row"
-        return title + "\n\n" + latency_tables.summary(records, floors(records), terminal=True)
+        return title + "\n\n" + latency_tables.summary(records, terminal=True)
     if kind == "lesson":
         return lesson_tables.sentence(records)
     if kind == "calibration":

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from statistics import median
 
-from bench.record.records import Record
-from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR, Ratio, noise_floor, verdict
+from bench.record.records import Record, identity
+from bench.record.verdicts import Noise
+from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR, Ratio
 from bench.view import tables
 from bench.view.tables import markdown
 
@@ -24,12 +25,11 @@ def verdicts(records: list[Record]) -> list[tuple[Record, str]]:
     groups: dict[tuple[str, int], list[Record]] = {}
     for record in records:
         groups.setdefault((record["key"]["condition"], record["key"]["group"]), []).append(record)
-    said = []
+    judged = []
     for group in groups.values():
-        for record in group:
-            identical = [Ratio(*r["ratio"]) for r in group if r["key"]["truth"] == 1 and r is not record]
-            said.append((record, verdict(Ratio(*record["ratio"]), noise_floor(identical))))
-    return said
+        noise = Noise({identity(r): Ratio(*r["ratio"]) for r in group if r["key"]["truth"] == 1})
+        judged += [(r, noise.verdict(Ratio(*r["ratio"]), identity(r))) for r in group]
+    return judged
 
 
 def rows(records: list[Record]) -> list[list[str]]:

@@ -9,9 +9,9 @@ from bench.record.labels import AA, BASELINE, PLAIN, row_order
 from bench.record.operations import BOTH
 from bench.record.records import OK, Record
 from bench.record.runs import main_run
+from bench.record.verdicts import Verdicts
 from bench.stats.ratios import Ratio, fastest
 from bench.view import latency_tables, step_tables, training_tables, trainings
-from bench.view.latency_tables import floors, verdict_of
 from bench.view.tables import bold, markdown, ratio_text, ratios_listed
 
 STEP_NOTE = " Step time ratio: single training steps in pairs, or whole epochs where no step was timed."
@@ -76,21 +76,21 @@ def figures(records: list[Record]) -> dict[str, Figures]:
     """Of each implementation that has any, in the order of the tables."""
     run = main_run(records)
     latency, epochs, steps_taken = (run.get(kind, []) for kind in ("latency", "epoch", "step"))
-    identical, steps = floors(latency), step_tables.by_implementation(steps_taken)
+    verdicts, steps = Verdicts([*latency, *steps_taken]), step_tables.by_implementation(steps_taken)
     groups = trainings.by_implementation(trainings.trainings(epochs)) if epochs else {}
     everyone = {r["implementation"]: r for r in [*latency, *epochs, *steps_taken]}
     found = {name: Figures(record) for name, record in sorted(everyone.items(), key=lambda item: row_order(item[1]))}
     for record in latency:
         if record["status"] == OK and all(record["key"][name] == value for name, value in HEADLINE.items()):
             one = found[record["implementation"]]
-            one.block, one.verdict = record, verdict_of(record, identical)
-            one.floor = latency_tables.floor_of(record, identical)
+            one.block, one.verdict = record, verdicts.of(record)
+            one.floor = verdicts.floor(record)
     for name, one in found.items():
         one.done = [t for t in groups.get(name, []) if t.complete]
         if name in steps:
-            one.step, one.step_floor = Ratio(*steps[name]["ratio"]), step_tables.floor_of(steps[name], steps_taken)
+            one.step, one.step_floor = Ratio(*steps[name]["ratio"]), verdicts.floor(steps[name])
         elif one.done:
-            one.step, one.step_floor = trainings.speed_ratio(groups, name), trainings.speed_floor(groups)
+            one.step, one.step_floor = trainings.speed_ratio(groups, name), trainings.speed_noise(groups).floor()
     return {n: f for n, f in found.items() if n != AA and (f.block or f.done or n in steps)}
 
 

@@ -7,9 +7,10 @@ from collections import Counter
 from bench.record.labels import AA, BASELINE, row_order
 from bench.record.operations import BOTH, LENET_SHAPES
 from bench.record.records import OK, Record
+from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, SAME, SLOWER, Ratio
 from bench.view import latency_tables, tables
-from bench.view.latency_tables import floor_of, floors, grouped, verdict_of
+from bench.view.latency_tables import grouped
 
 PLOT = "latency.svg"
 
@@ -25,24 +26,24 @@ def contenders(records: list[Record]) -> dict[str, list[Record]]:
 
 def sentence(records: list[Record]) -> str:
     """The answer: who is fastest in how many cells, by how much at LeNet's blocks, and against the baseline."""
-    identical = floors(records)
+    verdicts = Verdicts(records)
     told = []
     for name, cells in contenders(records).items():
-        counts = Counter(verdict_of(record, identical) for record in cells)
+        counts = Counter(verdicts.of(record) for record in cells)
         others = len(cells) - counts[FASTER] - counts[SLOWER]
         parts = [f"faster in {counts[FASTER]}", f"slower in {counts[SLOWER]}"]
         parts += [f"neither in {others} ({counts[SAME]} the same)"] if others else []
         told.append(f"`{name}` is {tables.listed(parts)} of {len(cells)} cells")
     if not told:
         return f"Nothing was compared with `{BASELINE}`."
-    return "\n\n".join(filter(None, [_winners(records, identical), f"Against `{BASELINE}`: {'; '.join(told)}."]))
+    return "\n\n".join(filter(None, [_winners(records, verdicts), f"Against `{BASELINE}`: {'; '.join(told)}."]))
 
 
-def _winners(records: list[Record], identical: dict[str, dict[str, Ratio]]) -> str:
+def _winners(records: list[Record], verdicts: Verdicts) -> str:
     cells: dict[str, dict[str, Record]] = {}
     for record in records:
         cells.setdefault(latency_tables.cell_of(record), {})[record["implementation"]] = record
-    wins = Counter(name for group in cells.values() for name in latency_tables.winners(group, identical))
+    wins = Counter(name for group in cells.values() for name in verdicts.fastest(group))
     ranked = sorted((n for n in (BASELINE, *contenders(records)) if wins[n]), key=lambda n: -wins[n])
     if not ranked:
         return ""
@@ -74,9 +75,9 @@ def plot(records: list[Record]) -> str:
     """`latency.svg`: ratios with intervals around the baseline; empty without blocks of LeNet."""
     from bench.view import plots
 
-    shown, identical = plotted(records), floors(records)
+    shown, verdicts = plotted(records), Verdicts(records)
     rows = [
-        (f"{operation.shape_text}, {r['implementation']}", Ratio(*r["ratio"]), verdict_of(r, identical))
+        (f"{operation.shape_text}, {r['implementation']}", Ratio(*r["ratio"]), verdicts.of(r))
         for _, operation, _, group in grouped(shown)
         for r in sorted(group, key=row_order)
     ]
@@ -87,5 +88,5 @@ def plot(records: list[Record]) -> str:
         rows,
         "time / builtin's time, with 95 % intervals",
         f"{sentence(records)} A row per block and implementation; left of 1 is faster.",
-        floor=max(floor_of(record, identical) for record in shown),
+        floor=max(verdicts.floor(record) for record in shown),
     )

@@ -6,10 +6,11 @@ import itertools
 import math
 from statistics import median
 
-from bench.record.labels import AA, BASELINE, row_order
+from bench.record.labels import BASELINE, row_order
 from bench.record.operations import KINDS, LARGER_SHAPES, LENET_SHAPES, PASSES, Operation
 from bench.record.records import OK, UNAVAILABLE, Record
-from bench.stats.ratios import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio, fastest, noise_floor, verdict
+from bench.record.verdicts import Verdicts
+from bench.stats.ratios import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio
 from bench.view import device_tables, tables
 from bench.view.tables import in_place_of_a_figure, markdown, ratio_text, reason, significant
 
@@ -64,64 +65,28 @@ def time_ns(record: Record, side: str = "candidate") -> float:
     return float(median(record[f"{side}_ns"])) / int(record["iterations"])
 
 
-def floors(records: list[Record]) -> dict[str, dict[str, Ratio]]:
-    """For each run its A/A ratios, by cell."""
-    found: dict[str, dict[str, Ratio]] = {}
-    for record in records:
-        if record["implementation"] == AA and record["status"] == OK:
-            found.setdefault(record["run"], {})[cell_of(record)] = Ratio(*record["ratio"])
-    return found
-
-
-def floor_of(record: Record, identical: dict[str, dict[str, Ratio]]) -> float:
-    """The noise floor that a row is held to. An A/A row is not held to itself, or it could never fail."""
-    cells = identical.get(record["run"], {})
-    own = cell_of(record) if record["implementation"] == AA else None
-    return noise_floor([ratio for cell, ratio in cells.items() if cell != own])
-
-
-def verdict_of(record: Record, identical: dict[str, dict[str, Ratio]]) -> str:
-    """The verdict on a row: "baseline" for the baseline."""
-    if record["implementation"] == BASELINE:
-        return "baseline"
-    return verdict(Ratio(*record["ratio"]), floor_of(record, identical))
-
-
-def winners(cells: dict[str, Record], identical: dict[str, dict[str, Ratio]]) -> set[str]:
-    """Who is fastest at an operation and pass, or statistically tied with the fastest.
-
-    Args:
-        cells: By implementation.
-        identical: From `floors`.
-    """
-    good = {name: r for name, r in cells.items() if name != AA and r["status"] == OK}
-    floor = max((floor_of(r, identical) for r in good.values()), default=0.0)
-    return fastest({name: Ratio(*r["ratio"]) for name, r in good.items()}, floor, BASELINE)
-
-
 def page(records: list[Record], answer: str = "") -> str:
     """`latency.md`, with an answer on top of the tables."""
-    identical = floors(records)
-    largest = max((noise_floor(list(cells.values())) for cells in identical.values()), default=LEAST_DIFFERENCE)
+    verdicts = Verdicts(records)
     device = records[-1]["conditions"]["device_name"]
     parts = [
         f"# Latency: {device}",
         answer,
         INTRODUCTION.format(
-            floor=f"{largest:.1%} here",
+            floor=f"{verdicts.largest_floor():.1%} here",
             least=LEAST_DIFFERENCE,
             same=SAME_WITHIN,
             narrow=NARROW,
         ),
         "## Ratios at a glance",
         "Time / `builtin`'s time and the verdict; bold: fastest of a row, or statistically tied with it.",
-        summary(records, identical),
+        summary(records),
         "## Every cell",
     ]
     for _, operation, dtype, group in grouped(records):
         shape = "(" + ", ".join(map(str, operation.shape)) + ")"
         parts.append(f"### {shape} {operation.description}, {dtype}")
-        parts += [_cells(group, identical), device_tables.table(group, row_order)]
+        parts += [_cells(group, verdicts), device_tables.table(group, row_order)]
     parts += [tables.footnotes(records), tables.conditions(records)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
@@ -146,7 +111,7 @@ def grouped(records: list[Record]) -> list[tuple[int, Operation, str, list[Recor
     return sorted(found, key=lambda f: (f[2], f[0], f[1].shape, f[1].kind))
 
 
-def summary(records: list[Record], identical: dict[str, dict[str, Ratio]], *, terminal: bool = False) -> str:
+def summary(records: list[Record], *, terminal: bool = False) -> str:
     """One row per operation and pass, one column per implementation; the fastest are bold, on a terminal starred."""
     names = list(
         dict.fromkeys(r["implementation"] for r in sorted(records, key=row_order) if r["implementation"] != BASELINE)
@@ -155,7 +120,7 @@ def summary(records: list[Record], identical: dict[str, dict[str, Ratio]], *, te
         r["implementation"] for r in records if r["status"] != UNAVAILABLE
     }
     names = [name for name in names if name not in absent]
-    mark = tables.starred if terminal else tables.bold
+    verdicts, mark = Verdicts(records), tables.starred if terminal else tables.bold
     rows = []
     for _, operation, dtype, group in grouped(records):
         for pass_name in PASSES:
@@ -163,8 +128,8 @@ def summary(records: list[Record], identical: dict[str, dict[str, Ratio]], *, te
             if not cells:
                 continue
             label = f"{operation.shape_text} {operation.kind}, {pass_name}"
-            best = winners(cells, identical)
-            row = {BASELINE: _time(cells.get(BASELINE)), **{name: _ratio(cells.get(name), identical) for name in names}}
+            best = verdicts.fastest(cells)
+            row = {BASELINE: _time(cells.get(BASELINE)), **{name: _ratio(cells.get(name), verdicts) for name in names}}
             marked = [mark(text, name in best and name in cells) for name, text in row.items()]
             rows.append([label if dtype == "float32" else f"{label}, {dtype}", *marked])
     headers = ["operation", "builtin, µs", *names]
@@ -175,17 +140,17 @@ def _time(record: Record | None) -> str:
     return significant(time_ns(record) / 1e3) if record and record["status"] == OK else "–"
 
 
-def _ratio(record: Record | None, identical: dict[str, dict[str, Ratio]]) -> str:
+def _ratio(record: Record | None, verdicts: Verdicts) -> str:
     if record is None:
         return "–"
     if record["status"] != OK:
         return str(record["status"])
     ratio = Ratio(*record["ratio"])
     decimals = 2 if ratio.value < 9.95 else 1
-    return f"{ratio.value:.{decimals}f} {verdict_of(record, identical)}"
+    return f"{ratio.value:.{decimals}f} {verdicts.of(record)}"
 
 
-def _cells(group: list[Record], identical: dict[str, dict[str, Ratio]]) -> str:
+def _cells(group: list[Record], verdicts: Verdicts) -> str:
     headers = [
         "pass, implementation",
         "time, µs",
@@ -210,7 +175,7 @@ def _cells(group: list[Record], identical: dict[str, dict[str, Ratio]]) -> str:
                     label,
                     significant(time_ns(record) / 1e3),
                     "1" if record["implementation"] == BASELINE else ratio_text(Ratio(*record["ratio"])),
-                    verdict_of(record, identical),
+                    verdicts.of(record),
                     f"{record['copy_ns'] / time_ns(record):.0%}",
                     "–" if saved is None else f"{saved / 1024:,.0f}",
                     f"{largest_error(record):.0e}",
@@ -228,7 +193,7 @@ def largest_error(record: Record) -> float:
 
 def comma_separated(records: list[Record]) -> str:
     """`latency.csv`."""
-    identical = floors(records)
+    verdicts = Verdicts(records)
     rows = []
     for _, _, _, group in grouped(records):
         order = sorted(group, key=lambda r: (PASSES.index(r["key"]["pass"]), row_order(r)))
@@ -256,8 +221,8 @@ def comma_separated(records: list[Record]) -> str:
                     ns / 1e3,
                     time_ns(r, "baseline") / 1e3,
                     *r["ratio"],
-                    floor_of(r, identical),
-                    verdict_of(r, identical),
+                    verdicts.floor(r),
+                    verdicts.of(r),
                     r["copy_ns"] / ns,
                     r["bytes_minimum"],
                     r["saved_bytes"],

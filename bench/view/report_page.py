@@ -14,10 +14,11 @@ from bench.record.labels import BASELINE, row_order
 from bench.record.operations import BOTH
 from bench.record.records import FILE, OK, Record
 from bench.record.runs import newest
+from bench.record.verdicts import Verdicts
 from bench.view import latency_plots, profile_tables, roofline_tables, step_tables, tables, training_plots
 from bench.view import report_charts as charts
 from bench.view.charts import Chart
-from bench.view.latency_tables import floors, grouped, largest_error, time_ns, verdict_of
+from bench.view.latency_tables import grouped, largest_error, time_ns
 from bench.view.trainings import examples_per_second, last_mean
 
 FILE_NAME = "report.html"
@@ -118,7 +119,7 @@ def _latency(records: list[Record]) -> list[Section]:
     good = sorted((r for r in records if r["status"] == OK), key=row_order)
     if not good:
         return []
-    identical = floors(records)
+    verdicts = Verdicts(records)
     rows = [
         {
             "shape": r["key"]["shape"],
@@ -129,7 +130,7 @@ def _latency(records: list[Record]) -> list[Section]:
             "ratio": round(r["ratio"][0], 3),
             "low": round(r["ratio"][1], 3),
             "high": round(r["ratio"][2], 3),
-            "verdict": verdict_of(r, identical),
+            "verdict": verdicts.of(r),
             "share of copy": round(r["copy_ns"] / time_ns(r), 3),
             "error": float(f"{largest_error(r):.1e}"),
         }
@@ -148,6 +149,7 @@ def _steps(records: list[Record]) -> list[Section]:
     if not done:
         return []
     group = [r for r in records if r["key"]["images"] == next(iter(done.values()))["key"]["images"]]
+    verdicts = Verdicts(group)
     rows = [
         {
             "implementation": name,
@@ -155,7 +157,7 @@ def _steps(records: list[Record]) -> list[Section]:
             "ratio": round(r["ratio"][0], 3),
             "low": round(r["ratio"][1], 3),
             "high": round(r["ratio"][2], 3),
-            "verdict": step_tables.verdict_of(r, group),
+            "verdict": verdicts.of(r),
             "ran as": r["backend"],
         }
         for name, r in sorted(done.items(), key=lambda item: row_order(item[1]))

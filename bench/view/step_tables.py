@@ -7,7 +7,8 @@ from typing import Any
 
 from bench.record.labels import AA, BASELINE, PLAIN, row_order
 from bench.record.records import OK, Record, latest
-from bench.stats.ratios import FASTER, UNKNOWN_FLOOR, Ratio, noise_floor, verdict
+from bench.record.verdicts import Verdicts
+from bench.stats.ratios import FASTER, UNKNOWN_FLOOR, Ratio
 from bench.view import device_tables, tables
 from bench.view.latency_tables import time_ns
 from bench.view.tables import markdown, ratio_text, significant
@@ -73,33 +74,20 @@ def configurations(records: list[Record]) -> list[list[Record]]:
     return [sorted(group, key=row_order) for group in groups.values()]
 
 
-def floor_of(record: Record, group: list[Record]) -> float:
-    """The noise floor of a row: A/A of its run. An A/A row is not held to itself, or it could never fail."""
-    identical = [r for r in group if r["implementation"] == AA and r["status"] == OK and r["run"] == record["run"]]
-    return noise_floor([] if record["implementation"] == AA else [Ratio(*r["ratio"]) for r in identical])
-
-
-def verdict_of(record: Record, group: list[Record]) -> str:
-    """The verdict on a row: "baseline" for the baseline."""
-    if record["implementation"] == BASELINE:
-        return "baseline"
-    return verdict(Ratio(*record["ratio"]), floor_of(record, group))
-
-
 def sentence(group: list[Record]) -> str:
     """The answer: who takes the fastest step, and on a GPU, whose captured step is the fastest."""
     done = {r["implementation"]: r for r in group if r["status"] == OK}
     rivals = [r for name, r in done.items() if name not in (BASELINE, AA, PLAIN)]
     if not rivals:
         return "No implementation's step was compared with `builtin`'s."
-    best = min(rivals, key=lambda r: r["ratio"][0])
-    if verdict_of(best, group) == FASTER:
+    best, verdicts = min(rivals, key=lambda r: r["ratio"][0]), Verdicts(group)
+    if verdicts.of(best) == FASTER:
         told = (
             f"The fastest training step is that of `{best['implementation']}`: {_milliseconds(best)} ms where `builtin`"
             f" takes {_milliseconds(best, 'baseline')} ms, {_speedup(best['ratio'])} times as fast."
         )
     else:
-        told = f"No training step is faster than `builtin`'s beyond the noise ({floor_of(best, group):.1%} here)."
+        told = f"No training step is faster than `builtin`'s beyond the noise ({verdicts.floor(best):.1%} here)."
     captured = [r for r in rivals if "ratio" in ((r.get("device_time") or {}).get("graph") or {})]
     if captured:
         best = min(captured, key=lambda r: r["device_time"]["graph"]["ratio"][0])
@@ -132,7 +120,7 @@ def table(group: list[Record], render: Callable[..., str] = markdown) -> str:
         "rounds × iterations",
         "ran as",
     ]
-    rows = []
+    verdicts, rows = Verdicts(group), []
     for record in group:
         name = record["implementation"]
         if record["status"] != OK:
@@ -145,7 +133,7 @@ def table(group: list[Record], render: Callable[..., str] = markdown) -> str:
                 _milliseconds(record),
                 f"{examples_per_second(record):,.0f}",
                 "1" if name == BASELINE else ratio_text(Ratio(*record["ratio"])),
-                verdict_of(record, group),
+                verdicts.of(record),
                 f"{record['first_steps_loss']:.4f}",
                 "–" if faults is None else significant(faults, 2),
                 f"{record['rounds']} × {record['iterations']}",
@@ -192,6 +180,7 @@ def comma_separated(records: list[Record]) -> str:
     """`step.csv`."""
     rows = []
     for group in configurations(records):
+        verdicts = Verdicts(group)
         for r in group:
             names = ("data", "images", "batch_size", "lr", "seed", "epoch", "dtype", "implementation")
             head = [*(r["key"][name] for name in names), r["status"]]
@@ -209,8 +198,8 @@ def comma_separated(records: list[Record]) -> str:
                     time_ns(r, "baseline") / 1e6,
                     examples_per_second(r),
                     *r["ratio"],
-                    floor_of(r, group),
-                    verdict_of(r, group),
+                    verdicts.floor(r),
+                    verdicts.of(r),
                     r["first_steps_loss"],
                     r["page_faults_per_step"],
                     r["rounds"],

@@ -17,7 +17,7 @@ from bench.view.trainings import (
     configurations,
     examples_per_second,
     last_mean,
-    speed_floor,
+    speed_noise,
     speed_ratio,
     trainings,
 )
@@ -59,7 +59,7 @@ def sentence(records: list[Record]) -> str:
     if PLAIN in groups:
         told += f"; LeNet without batch norm has {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
     ratios = {name: speed_ratio(groups, name) for name in groups if name not in (BASELINE, PLAIN)}
-    if best := fastest(ratios, speed_floor(groups), BASELINE):
+    if best := fastest(ratios, speed_noise(groups).floor(), BASELINE):
         apart = ", which are statistically tied" if len(best) > 1 else ""
         told += (
             f". The fastest to train with is {ratios_listed([n for n in groups if n in best], ratios)}{apart}: time of"

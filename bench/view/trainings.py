@@ -8,7 +8,8 @@ from typing import Any
 
 from bench.record.labels import AA, BASELINE, row_order
 from bench.record.records import OK, Record
-from bench.stats.ratios import Ratio, noise_floor, paired_ratio, verdict
+from bench.record.verdicts import BASELINE_VERDICT, Noise
+from bench.stats.ratios import Ratio, paired_ratio
 
 GOAL = 0.80
 LAST = 5
@@ -98,16 +99,14 @@ def speed_ratio(groups: dict[str, list[Training]], name: str) -> Ratio | None:
 def speed_verdict(groups: dict[str, list[Training]], name: str, ratio: Ratio | None) -> str:
     """As in the latency tables, with the second training of the baseline as the A/A."""
     if name == BASELINE:
-        return "baseline"
-    if ratio is None:
-        return "–"
-    return verdict(ratio, noise_floor([]) if name == AA else speed_floor(groups))
+        return BASELINE_VERDICT
+    return speed_noise(groups).verdict(ratio, name) if ratio else "–"
 
 
-def speed_floor(groups: dict[str, list[Training]]) -> float:
-    """The noise floor of step times, but for the A/A row, which is not held to itself."""
+def speed_noise(groups: dict[str, list[Training]]) -> Noise:
+    """The noise of step times."""
     identical = speed_ratio(groups, AA) if AA in groups else None
-    return noise_floor([identical] if identical else [])
+    return Noise({AA: identical} if identical else {})
 
 
 def examples_per_second(all_seeds: list[Training], clock: str) -> float:

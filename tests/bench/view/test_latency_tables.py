@@ -209,7 +209,7 @@ def test_a_quiet_machine_is_not_accused(measured):
 
 
 def test_the_summary_shows_ratio_and_verdict(measured):
-    summary = latency_tables.summary(measured.records, latency_tables.floors(measured.records), terminal=True)
+    summary = latency_tables.summary(measured.records, terminal=True)
     assert "3.00 slower" in summary
     assert "0.50 faster" in summary
     assert "1.01 same" in summary
