@@ -56,7 +56,7 @@ def training_page(records: list[Record]) -> str:
     return training_tables.page(records, answer.strip())
 
 
-CHOOSE_A_RUN = ("lesson", "calibration", "study")
+CHOOSE_A_RUN = ("lesson", "study")
 """Kinds whose pages choose a run by themselves: the newest that is whole, or one for each study."""
 
 PAGES: dict[str, Pages] = {
@@ -148,18 +148,13 @@ def _short(kind: str, records: list[Record]) -> str:
     if kind == "profile":
         return profile_tables.short(records)
     if kind == "step":
-        return "\n\n".join(
-            f"{step_tables.sentence(group)}\n\n{step_tables.table(group, tables.plain_text)}"
-            for group in step_tables.configurations(records)
-        )
-    parts = []
-    for configuration, group in trainings.configurations(records):
-        groups = trainings.by_implementation(trainings.trainings(group))
-        parts += [
-            f"Training LeNet, {tables.counted(configuration['epochs'], 'epoch')} on {group[-1]['data']}",
-            training_tables.accuracy_table(groups, tables.plain_text),
-            training_tables.speed_table(groups, tables.plain_text),
-        ]
+        return f"{step_tables.sentence(records)}\n\n{step_tables.table(records, tables.plain_text)}"
+    groups = trainings.by_implementation(records)
+    parts = [
+        f"Training LeNet, {tables.counted(records[-1]['key']['epochs'], 'epoch')} on {records[-1]['data']}",
+        training_tables.accuracy_table(groups, tables.plain_text),
+        training_tables.speed_table(groups, tables.plain_text),
+    ]
     return "\n\n".join(parts)
 
 

@@ -14,12 +14,6 @@ from bench.view.tables import markdown
 VERDICTS = (SLOWER, FASTER, SAME, UNCLEAR)
 
 
-def newest(records: list[Record]) -> list[Record]:
-    """Those of the last run: rates of several runs would mix machines' loads."""
-    last = max(record["run"] for record in records)
-    return [record for record in records if record["run"] == last]
-
-
 def verdicts(records: list[Record]) -> list[tuple[Record, str]]:
     """Every comparison with its verdict, held to the A/A comparisons of its group, and never to itself."""
     groups: dict[tuple[str, int], list[Record]] = {}
@@ -76,7 +70,7 @@ HEADERS = [
 
 def sentence(records: list[Record]) -> str:
     """The answer."""
-    identical = [(r, said) for r, said in verdicts(newest(records)) if r["key"]["truth"] == 1]
+    identical = [(r, said) for r, said in verdicts(records) if r["key"]["truth"] == 1]
     parts = []
     for condition in dict.fromkeys(r["key"]["condition"] for r, _ in identical):
         those = [said for r, said in identical if r["key"]["condition"] == condition]
@@ -87,7 +81,6 @@ def sentence(records: list[Record]) -> str:
 
 def page(records: list[Record]) -> str:
     """`calibration.md`."""
-    records = newest(records)
     parts = [
         f"# Calibration of the verdicts: {records[-1]['conditions']['device_name']}",
         sentence(records),

@@ -77,7 +77,7 @@ def figures(records: list[Record]) -> dict[str, Figures]:
     run = main_run(records)
     latency, epochs, steps_taken = (run.get(kind, []) for kind in ("latency", "epoch", "step"))
     verdicts, steps = Verdicts([*latency, *steps_taken]), step_tables.by_implementation(steps_taken)
-    groups = trainings.by_implementation(trainings.trainings(epochs)) if epochs else {}
+    groups = trainings.by_implementation(epochs)
     everyone = {r["implementation"]: r for r in [*latency, *epochs, *steps_taken]}
     found = {name: Figures(record) for name, record in sorted(everyone.items(), key=lambda item: row_order(item[1]))}
     for record in latency:

@@ -56,17 +56,9 @@ control, made by `pytest bench/ --benchmark-only -k profile`): open one in [Perf
 """
 
 
-def newest(records: list[Record], of: str) -> dict[str, Record]:
-    """The profiles of one kind with the newest settings (data set, images), by implementation in the tables' order."""
-    those = [r for r in records if r["key"]["of"] == of]
-    if not those:
-        return {}
-
-    def settings(record: Record) -> dict[str, Any]:
-        return {name: value for name, value in record["key"].items() if name != "implementation"}
-
-    wanted = settings(max(reversed(those), key=lambda r: str(r["time"])))
-    return {r["implementation"]: r for r in sorted(those, key=row_order) if settings(r) == wanted}
+def profiles(records: list[Record], of: str) -> dict[str, Record]:
+    """Those of the "step", of its "memory" or of "scaling", by implementation in the order of the tables."""
+    return {r["implementation"]: r for r in sorted(records, key=row_order) if r["key"]["of"] == of}
 
 
 def done(records: dict[str, Record]) -> dict[str, Record]:
@@ -101,7 +93,7 @@ def of(kind: str, render: Callable[[dict[str, Record]], str]) -> Callable[[list[
     """A page made of the profiles of one kind that have figures; empty without any."""
 
     def rendered(records: list[Record]) -> str:
-        good = done(newest(records, kind))
+        good = done(profiles(records, kind))
         return render(good) if good else ""
 
     return rendered
@@ -109,7 +101,7 @@ def of(kind: str, render: Callable[[dict[str, Record]], str]) -> Callable[[list[
 
 def short(records: list[Record]) -> str:
     """For a terminal: the answer and the parts."""
-    steps = done(newest(records, "step"))
+    steps = done(profiles(records, "step"))
     plain = parts_table(steps, tables.plain_text).replace("*", " ")  # as wide as before
     return f"{sentence(steps)}\n\n{plain}" if steps else ""
 
@@ -200,7 +192,7 @@ def operators_table(record: Record) -> str:
 
 def page(records: list[Record]) -> str:
     """`profile.md`."""
-    every, device = newest(records, "step"), records[-1]["conditions"]["device_name"]
+    every, device = profiles(records, "step"), records[-1]["conditions"]["device_name"]
     steps = done(every)
     parts = [f"# Where the time goes: {device}", sentence(steps)]
     if steps:
@@ -212,7 +204,7 @@ def page(records: list[Record]) -> str:
             NOTE.format(between=BETWEEN),
         ]
     parts.append(failures(every))
-    parts += [memory_tables.section(newest(records, "memory")), scaling_tables.section(newest(records, "scaling"))]
+    parts += [memory_tables.section(profiles(records, "memory")), scaling_tables.section(profiles(records, "scaling"))]
     if steps:
         parts += ["## What runs in each part", OPERATORS_NOTE.format(least=LEAST_SHARE)]
         for name, record in steps.items():
@@ -230,7 +222,7 @@ def failures(records: dict[str, Record]) -> str:
 def comma_separated(records: list[Record]) -> str:
     """`profile.csv`: the parts, and the operators and kernels in each."""
     rows: list[list[Any]] = []
-    for name, record in done(newest(records, "step")).items():
+    for name, record in done(profiles(records, "step")).items():
         for row in record["operators"]:
             head = [name, row["part"], row["pass"], row["operator"], row["calls"], row["self_us"], row["bytes"]]
             kernels = row["kernels"] or [{"name": "", "launches": "", "device_us": ""}]
@@ -243,7 +235,7 @@ def parts_comma_separated(records: list[Record]) -> str:
     headers = ("implementation", "part", "pass", "child", "ms", "operators_ms", "step_ms", "watched_ms", "run")
     rows = [
         [name, p["part"], p["pass"], p["child"], p["ms"], p["operators_ms"], r["step_ms"], r["watched_ms"], r["run"]]
-        for name, r in done(newest(records, "step")).items()
+        for name, r in done(profiles(records, "step")).items()
         for p in r["parts"]
     ]
     return tables.comma_separated(headers, rows)

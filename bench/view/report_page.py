@@ -145,11 +145,9 @@ def _latency(records: list[Record]) -> list[Section]:
 
 
 def _steps(records: list[Record]) -> list[Section]:
-    done = step_tables.by_implementation(records)
+    done, verdicts = step_tables.by_implementation(records), Verdicts(records)
     if not done:
         return []
-    group = [r for r in records if r["key"]["images"] == next(iter(done.values()))["key"]["images"]]
-    verdicts = Verdicts(group)
     rows = [
         {
             "implementation": name,
@@ -160,9 +158,9 @@ def _steps(records: list[Record]) -> list[Section]:
             "verdict": verdicts.of(r),
             "ran as": r["backend"],
         }
-        for name, r in sorted(done.items(), key=lambda item: row_order(item[1]))
+        for name, r in done.items()
     ]
-    return [Section("One training step", step_tables.sentence(group), charts.table("step", rows))]
+    return [Section("One training step", step_tables.sentence(records), charts.table("step", rows))]
 
 
 def _training(records: list[Record]) -> list[Section]:
@@ -188,7 +186,7 @@ def _training(records: list[Record]) -> list[Section]:
 
 
 def _profile(records: list[Record]) -> list[Section]:
-    steps = profile_tables.done(profile_tables.newest(records, "step"))
+    steps = profile_tables.done(profile_tables.profiles(records, "step"))
     if not steps:
         return []
     return [Section("Where the time goes", profile_tables.sentence(steps), [charts.parts(profile_tables.bars(steps))])]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from bench.record.labels import AA, BASELINE, PLAIN, row_order
-from bench.record.records import OK, Record, latest
+from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, UNKNOWN_FLOOR, Ratio
 from bench.view import device_tables, tables
@@ -61,26 +60,16 @@ timed by the same clock, with 95 % intervals. These ratios have no verdict: the 
 
 
 def by_implementation(records: list[Record]) -> dict[str, Record]:
-    """The newest good record of each, of those with the most images."""
-    done = [r for r in latest(records) if r["kind"] == "step" and r["status"] == OK]
-    return {r["implementation"]: r for r in sorted(done, key=lambda r: r["key"]["images"])}
+    """The steps that have a time, in the order of the tables."""
+    return {r["implementation"]: r for r in sorted(records, key=row_order) if r["status"] == OK}
 
 
-def configurations(records: list[Record]) -> list[list[Record]]:
-    """The records of each kind of step (data, images, batch size, learning rate, …), rows in order."""
-    groups: dict[tuple[Any, ...], list[Record]] = {}
-    for record in records:
-        groups.setdefault(tuple(v for n, v in record["key"].items() if n != "implementation"), []).append(record)
-    return [sorted(group, key=row_order) for group in groups.values()]
-
-
-def sentence(group: list[Record]) -> str:
+def sentence(records: list[Record]) -> str:
     """The answer: who takes the fastest step, and on a GPU, whose captured step is the fastest."""
-    done = {r["implementation"]: r for r in group if r["status"] == OK}
-    rivals = [r for name, r in done.items() if name not in (BASELINE, AA, PLAIN)]
+    rivals = [r for name, r in by_implementation(records).items() if name not in (BASELINE, AA, PLAIN)]
     if not rivals:
         return "No implementation's step was compared with `builtin`'s."
-    best, verdicts = min(rivals, key=lambda r: r["ratio"][0]), Verdicts(group)
+    best, verdicts = min(rivals, key=lambda r: r["ratio"][0]), Verdicts(records)
     if verdicts.of(best) == FASTER:
         told = (
             f"The fastest training step is that of `{best['implementation']}`: {_milliseconds(best)} ms where `builtin`"
@@ -107,7 +96,7 @@ def _milliseconds(record: Record, side: str = "candidate") -> str:
     return significant(time_ns(record, side) / 1e6)
 
 
-def table(group: list[Record], render: Callable[..., str] = markdown) -> str:
+def table(records: list[Record], render: Callable[..., str] = markdown) -> str:
     """One row per contestant."""
     headers = [
         "implementation",
@@ -120,8 +109,8 @@ def table(group: list[Record], render: Callable[..., str] = markdown) -> str:
         "rounds × iterations",
         "ran as",
     ]
-    verdicts, rows = Verdicts(group), []
-    for record in group:
+    verdicts, rows = Verdicts(records), []
+    for record in sorted(records, key=row_order):
         name = record["implementation"]
         if record["status"] != OK:
             rows.append([name, tables.in_place_of_a_figure(record), *["–"] * (len(headers) - 2)])
@@ -148,64 +137,62 @@ def examples_per_second(record: Record) -> float:
     return float(record["key"]["batch_size"] / time_ns(record) * 1e9)
 
 
-def device_table(group: list[Record]) -> str:
+def device_table(records: list[Record]) -> str:
     """The same on the device itself; "" where there was no GPU."""
-    timed = [r for r in group if r["status"] == OK and r.get("device_time")]
-    rows = [[r["implementation"], *device_tables.cells(r["device_time"], r["implementation"])] for r in timed]
+    timed = {name: r for name, r in by_implementation(records).items() if r.get("device_time")}
+    rows = [[name, *device_tables.cells(r["device_time"], name)] for name, r in timed.items()]
     return markdown(["implementation", *device_tables.HEADERS], rows) + "\n\n" + DEVICE_NOTE if rows else ""
 
 
 def page(records: list[Record]) -> str:
     """`step.md`."""
-    parts = [f"# One training step of LeNet, in pairs: {records[-1]['conditions']['device_name']}"]
-    for group in configurations(records):
-        key = group[0]["key"]
-        first = next((r["first_steps"] for r in group if r["status"] == OK), None)
-        parts += [
-            f"## {key['batch_size']} images of {group[-1]['data']}",
-            sentence(group),
-            (
-                f"Batch size {key['batch_size']}, SGD with learning rate {key['lr']:g}, {key['dtype']}; weights of seed"
-                f" {key['seed']}, the whole batches of its epoch {key['epoch']} in order."
-            ),
-            table(group),
-            NOTE.format(least=UNKNOWN_FLOOR, first=first) if first else "",
-            device_table(group),
-        ]
-    parts += [tables.footnotes(records), tables.conditions(records)]
+    key, data = records[-1]["key"], records[-1]["data"]
+    first = next((r["first_steps"] for r in records if r["status"] == OK), None)
+    parts = [
+        f"# One training step of LeNet, in pairs: {records[-1]['conditions']['device_name']}",
+        f"## {key['batch_size']} images of {data}",
+        sentence(records),
+        (
+            f"Batch size {key['batch_size']}, SGD with learning rate {key['lr']:g}, {key['dtype']}; weights of seed"
+            f" {key['seed']}, the whole batches of its epoch {key['epoch']} in order."
+        ),
+        table(records),
+        NOTE.format(least=UNKNOWN_FLOOR, first=first) if first else "",
+        device_table(records),
+        tables.footnotes(records),
+        tables.conditions(records),
+    ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def comma_separated(records: list[Record]) -> str:
     """`step.csv`."""
-    rows = []
-    for group in configurations(records):
-        verdicts = Verdicts(group)
-        for r in group:
-            names = ("data", "images", "batch_size", "lr", "seed", "epoch", "dtype", "implementation")
-            head = [*(r["key"][name] for name in names), r["status"]]
-            tail = [r["run"], r["conditions"]["commit"]]
-            if r["status"] != OK:
-                empty = [""] * (len(CSV_HEADERS) - len(head) - len(tail) - 1)
-                rows.append([*head, tables.reason(r), *empty, *tail])
-                continue
-            rows.append(
-                [
-                    *head,
-                    "",
-                    r["backend"],
-                    time_ns(r) / 1e6,
-                    time_ns(r, "baseline") / 1e6,
-                    examples_per_second(r),
-                    *r["ratio"],
-                    verdicts.floor(r),
-                    verdicts.of(r),
-                    r["first_steps_loss"],
-                    r["page_faults_per_step"],
-                    r["rounds"],
-                    r["iterations"],
-                    *device_tables.columns(r),
-                    *tail,
-                ]
-            )
+    verdicts, rows = Verdicts(records), []
+    for r in sorted(records, key=row_order):
+        names = ("data", "images", "batch_size", "lr", "seed", "epoch", "dtype", "implementation")
+        head = [*(r["key"][name] for name in names), r["status"]]
+        tail = [r["run"], r["conditions"]["commit"]]
+        if r["status"] != OK:
+            empty = [""] * (len(CSV_HEADERS) - len(head) - len(tail) - 1)
+            rows.append([*head, tables.reason(r), *empty, *tail])
+            continue
+        rows.append(
+            [
+                *head,
+                "",
+                r["backend"],
+                time_ns(r) / 1e6,
+                time_ns(r, "baseline") / 1e6,
+                examples_per_second(r),
+                *r["ratio"],
+                verdicts.floor(r),
+                verdicts.of(r),
+                r["first_steps_loss"],
+                r["page_faults_per_step"],
+                r["rounds"],
+                r["iterations"],
+                *device_tables.columns(r),
+                *tail,
+            ]
+        )
     return tables.comma_separated(CSV_HEADERS, rows)

@@ -14,12 +14,10 @@ from bench.view.tables import counted, ratios_listed
 from bench.view.trainings import (
     Training,
     by_implementation,
-    configurations,
     examples_per_second,
     last_mean,
     speed_noise,
     speed_ratio,
-    trainings,
 )
 
 LOSS, TRAIN, TEST, TIME, SPEED = (f"training-{name}.svg" for name in ("loss", "train", "test", "time", "speed"))
@@ -35,13 +33,9 @@ Groups = dict[str, list[Training]]
 
 
 def shown(records: list[Record]) -> Groups:
-    """The complete trainings of the longest configuration, by implementation; A/A is the baseline again."""
-    found = configurations(records)
-    if not found:
-        return {}
-    _, longest = max(found, key=lambda c: (c[0]["epochs"], c[0]["images"]))
-    groups = by_implementation([t for t in trainings(longest) if t.complete])
-    return {name: ts for name, ts in groups.items() if name != AA}
+    """The complete trainings, by implementation; A/A is the baseline again."""
+    complete = {name: [t for t in ts if t.complete] for name, ts in by_implementation(records).items()}
+    return {name: ts for name, ts in complete.items() if ts and name != AA}
 
 
 def sentence(records: list[Record]) -> str:

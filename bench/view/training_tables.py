@@ -15,13 +15,11 @@ from bench.view.trainings import (
     LAST,
     Training,
     by_implementation,
-    configurations,
     examples_per_second,
     last_mean,
     seconds_to_goal,
     speed_ratio,
     speed_verdict,
-    trainings,
 )
 
 CSV_HEADERS = (
@@ -189,59 +187,57 @@ def jump(groups: dict[str, list[Training]]) -> str:
 
 def page(records: list[Record], answer: str = "") -> str:
     """`training.md`, with an answer on top of the tables."""
-    device = records[-1]["conditions"]["device_name"]
-    parts = [f"# Training LeNet: {device}", answer]
-    for configuration, group in configurations(records):
-        groups = by_implementation(trainings(group))
-        c = configuration
-        parts += [
-            f"## {tables.counted(c['epochs'], 'epoch')} on {group[-1]['data']}",
-            (
-                f"Batch size {c['batch_size']}, SGD with learning rate {c['lr']:g}, cross-entropy; the same initial"
-                " weights and the same batches for every implementation under a seed."
-            ),
-            "### Loss and accuracy",
-            accuracy_table(groups),
-            ACCURACY_NOTE.format(last=LAST, jump=jump(groups)),
-            agreement_sentence(groups),
-            "### Speed",
-            speed_table(groups),
-            SPEED_NOTE.format(least=UNKNOWN_FLOOR, goal=f"{GOAL:.2f}"),
-        ]
-    parts += [tables.footnotes(records), tables.conditions(records)]
+    groups, key = by_implementation(records), records[-1]["key"]
+    parts = [
+        f"# Training LeNet: {records[-1]['conditions']['device_name']}",
+        answer,
+        f"## {tables.counted(key['epochs'], 'epoch')} on {records[-1]['data']}",
+        (
+            f"Batch size {key['batch_size']}, SGD with learning rate {key['lr']:g}, cross-entropy; the same initial"
+            " weights and the same batches for every implementation under a seed."
+        ),
+        "### Loss and accuracy",
+        accuracy_table(groups),
+        ACCURACY_NOTE.format(last=LAST, jump=jump(groups)),
+        agreement_sentence(groups),
+        "### Speed",
+        speed_table(groups),
+        SPEED_NOTE.format(least=UNKNOWN_FLOOR, goal=f"{GOAL:.2f}"),
+        tables.footnotes(records),
+        tables.conditions(records),
+    ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def comma_separated(records: list[Record]) -> str:
-    """`training.csv`: one row per epoch of the trainings in the tables."""
+    """`training.csv`: one row per epoch."""
     rows = []
-    for configuration, group in configurations(records):
-        for all_seeds in by_implementation(trainings(group)).values():
-            for training in all_seeds:
-                for r in training.records:
-                    head = [*configuration.values(), r["implementation"], r["key"]["seed"], r["key"]["epoch"]]
-                    tail = [r["run"], r["conditions"]["commit"]]
-                    if r["status"] != OK:
-                        rows.append([*head, r["status"], tables.reason(r), *[""] * 12, *tail])
-                        continue
-                    rows.append(
-                        [
-                            *head,
-                            OK,
-                            "",
-                            r["backend"],
-                            r["train_loss"],
-                            r["train_accuracy"],
-                            r["test_accuracy"],
-                            r["examples"],
-                            r["steps"],
-                            r["step_seconds"],
-                            r["wall_seconds"],
-                            r["examples"] / r["step_seconds"],
-                            r["examples"] / r["wall_seconds"],
-                            r["warm_up_seconds"],
-                            r["page_faults"],
-                            *tail,
-                        ]
-                    )
+    names = ("data", "images", "epochs", "batch_size", "lr", "implementation", "seed", "epoch")
+    for all_seeds in by_implementation(records).values():
+        for r in (record for training in all_seeds for record in training.records):
+            head = [r["key"][name] for name in names]
+            tail = [r["run"], r["conditions"]["commit"]]
+            if r["status"] != OK:
+                rows.append([*head, r["status"], tables.reason(r), *[""] * 12, *tail])
+                continue
+            rows.append(
+                [
+                    *head,
+                    OK,
+                    "",
+                    r["backend"],
+                    r["train_loss"],
+                    r["train_accuracy"],
+                    r["test_accuracy"],
+                    r["examples"],
+                    r["steps"],
+                    r["step_seconds"],
+                    r["wall_seconds"],
+                    r["examples"] / r["step_seconds"],
+                    r["examples"] / r["wall_seconds"],
+                    r["warm_up_seconds"],
+                    r["page_faults"],
+                    *tail,
+                ]
+            )
     return tables.comma_separated(CSV_HEADERS, rows)

@@ -8,7 +8,8 @@ import pytest
 from bench import report
 from bench.record.parts import BACKWARD, BATCH_NORM, BLOCK, CONVOLUTION, FORWARD, LOSS, OPTIMIZER, POOLING
 from bench.record.records import ERROR
-from bench.view.profile_tables import bars, between_ms, comma_separated, done, newest, page, sentence, short, who_ran
+from bench.record.runs import of_one_run
+from bench.view.profile_tables import bars, between_ms, comma_separated, done, page, profiles, sentence, short, who_ran
 from tests.bench.samples import IDLE, candidate, row_of, table
 
 PARTS = "## The parts of a step"
@@ -71,7 +72,7 @@ def profiled(session):
 
 
 def test_the_answer_is_on_top(profiled):
-    steps = done(newest(profiled.records, "step"))
+    steps = done(profiles(profiled.records, "step"))
     assert sentence(steps) == (
         "`builtin`'s training step takes 9.5 ms: convolution 40%, batch norm 20%, pooling 20%, between operators 15%"
         " and loss 2%. Batch norm, activation and pooling, Python included, take 5 ms of it; with `cpu_fused` they"
@@ -101,14 +102,14 @@ def test_a_fused_block_has_a_row_of_its_own(profiled):
 
 
 def test_bars_have_all_of_a_step(profiled):
-    steps = done(newest(profiled.records, "step"))
+    steps = done(profiles(profiled.records, "step"))
     for name, found in bars(steps).items():
         assert sum(found.values()) == pytest.approx(sum(p["ms"] for p in steps[name]["parts"]))
     assert between_ms(steps["builtin"]) == pytest.approx(1.5)
 
 
 def test_the_page_says_who_ran(profiled):
-    steps = newest(profiled.records, "step")
+    steps = profiles(profiled.records, "step")
     assert who_ran(steps["naive"]) == "Only in its batch norm ran `aten::rsqrt`. Torch's own batch norm did not run."
     assert who_ran(steps["builtin"]) == "Torch's own batch norm ran: `aten::native_batch_norm`."
 
@@ -130,7 +131,7 @@ def test_kernels_of_a_gpu_are_named(session):
 
 def test_only_the_newest_settings_are_shown(profiled):
     profile(profiled, "naive", SEPARATE, data="other", images=10)
-    assert list(newest(profiled.records, "step")) == ["naive"]
+    assert list(profiles(of_one_run(profiled.records), "step")) == ["naive"]
 
 
 def test_who_failed_is_named(profiled):

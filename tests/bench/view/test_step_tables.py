@@ -176,13 +176,6 @@ def test_csv_has_unrounded_rows_with_the_same_columns(stepped):
 # Other pages
 
 
-def test_other_data_have_a_table_of_their_own(stepped):
-    stepped.step(BASELINE, images=5120, data="other")
-    text = page(stepped.records)
-    assert [row[0] for row in table(text, "## 256 images of Test data other")[1:]] == [BASELINE]
-    assert len(table(text, TITLE)) == 6
-
-
 def headline_row(records, name):
     return next(line for line in headline.headline(records) if line.implementation == f"`{name}`")
 

@@ -150,12 +150,6 @@ def test_the_data_are_named(trained):
     assert "## 7 epochs on Test data fashion-mnist" in page(trained.records)
 
 
-def test_other_data_have_tables_of_their_own(trained):
-    trained.training(BASELINE, [1.0], data="fashion-mnist-subset")
-    assert "## 1 epoch on Test data fashion-mnist-subset" in page(trained.records)
-    assert page(trained.records).count(SPEED) == 2
-
-
 # CSV
 
 
