@@ -25,7 +25,8 @@ from bench.record.records import FILE, OK, Record, RecordsError, identity, lates
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import SLOWER, Ratio, paired_ratio, verdict
 from bench.view import latency_tables
-from bench.view.tables import markdown, ratio_text, significant
+from bench.view.columns import Column, markdown
+from bench.view.tables import bold, ratio_text, significant
 
 UNUSABLE = 2
 KINDS = ("latency", "step")
@@ -183,6 +184,16 @@ def _name(record: Record | None) -> str:
     return f"{_what(record)}, {record['implementation']}"
 
 
+COLUMNS: tuple[Column[Row], ...] = (
+    Column("row", lambda row: row.what),
+    Column("implementation", lambda row: f"`{row.implementation}`"),
+    Column("old, µs", lambda row: significant(row.old_us)),
+    Column("new, µs", lambda row: significant(row.new_us)),
+    Column("new / old", lambda row: ratio_text(Ratio(*row.ratio))),
+    Column("verdict", lambda row: bold(row.verdict, row.verdict == SLOWER)),
+)
+
+
 def page(found: Comparison) -> str:
     """Markdown: the answer, the rows, and what stands apart."""
     counts = Counter(row.verdict for row in found.rows)
@@ -191,18 +202,7 @@ def page(found: Comparison) -> str:
     if found.across:
         parts.append(f"Compared all the same: {'; '.join(found.across)}.")
     if found.rows:
-        rows = [
-            [
-                row.what,
-                f"`{row.implementation}`",
-                significant(row.old_us),
-                significant(row.new_us),
-                ratio_text(Ratio(*row.ratio)),
-                f"**{row.verdict}**" if row.verdict == SLOWER else row.verdict,
-            ]
-            for row in found.rows
-        ]
-        parts.append(markdown(["row", "implementation", "old, µs", "new, µs", "new / old", "verdict"], rows, left=2))
+        parts.append(markdown(COLUMNS, found.rows, left=2))
     if found.apart:
         reasons: dict[str, list[str]] = {}
         for name, reason in found.apart:

@@ -20,7 +20,7 @@ from bench import ROOT
 from bench.record.operations import LARGER_SHAPES, LENET_SHAPES, Operation
 from bench.triton.kernel_compile import TARGETS, Target, compile_launch
 from bench.triton.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request
-from bench.triton.kernel_tables import COUNTED, Row, comma_separated, page
+from bench.triton.kernel_tables import COUNTED, Row, csv_page, page
 from kernels.registry import label
 from kernels.triton_fused import interpreted
 
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in {
         "kernels.md": page(replies, rows),
-        "kernels.csv": comma_separated(replies, rows),
+        "kernels.csv": csv_page(replies, rows),
     }.items():
         (folder / file).write_text(text, encoding="utf-8")
         print(f"wrote {os.path.relpath(folder / file)}")

@@ -34,6 +34,7 @@ from bench.view import (
     training_tables,
     trainings,
 )
+from bench.view.columns import plain_text
 
 if TYPE_CHECKING:
     from bench.studies.study import Study
@@ -62,24 +63,24 @@ CHOOSE_A_RUN = ("lesson", "study")
 PAGES: dict[str, Pages] = {
     "latency": {
         "latency.md": latency_page,
-        "latency.csv": latency_tables.comma_separated,
+        "latency.csv": latency_tables.csv_page,
         "roofline.md": roofline_tables.page,
-        "roofline.csv": roofline_tables.comma_separated,
+        "roofline.csv": roofline_tables.csv_page,
         latency_plots.PLOT: latency_plots.plot,
         roofline_tables.PLOT: roofline_tables.plot,
     },
-    "step": {"step.md": step_tables.page, "step.csv": step_tables.comma_separated},
+    "step": {"step.md": step_tables.page, "step.csv": step_tables.csv_page},
     "epoch": {
         "training.md": training_page,
-        "training.csv": training_tables.comma_separated,
+        "training.csv": training_tables.csv_page,
         **training_plots.PLOTS,
     },
     "profile": {
         "profile.md": profile_tables.page,
-        "profile.csv": profile_tables.comma_separated,
-        "profile-parts.csv": profile_tables.parts_comma_separated,
-        "profile-memory.csv": profile_tables.of("memory", memory_tables.comma_separated),
-        "profile-scaling.csv": profile_tables.of("scaling", scaling_tables.comma_separated),
+        "profile.csv": profile_tables.of("step", profile_tables.csv_page),
+        "profile-parts.csv": profile_tables.of("step", profile_tables.parts_csv_page),
+        "profile-memory.csv": profile_tables.of("memory", memory_tables.csv_page),
+        "profile-scaling.csv": profile_tables.of("scaling", scaling_tables.csv_page),
         profile_tables.STEP_PLOT: profile_tables.of("step", profile_tables.step_plot),
         memory_tables.PLOT: profile_tables.of("memory", memory_tables.plot),
         scaling_tables.PLOT: profile_tables.of("scaling", scaling_tables.plot),
@@ -148,12 +149,12 @@ def _short(kind: str, records: list[Record]) -> str:
     if kind == "profile":
         return profile_tables.short(records)
     if kind == "step":
-        return f"{step_tables.sentence(records)}\n\n{step_tables.table(records, tables.plain_text)}"
+        return f"{step_tables.sentence(records)}\n\n{step_tables.table(records, plain_text)}"
     groups = trainings.by_implementation(records)
     parts = [
         f"Training LeNet, {tables.counted(records[-1]['key']['epochs'], 'epoch')} on {records[-1]['data']}",
-        training_tables.accuracy_table(groups, tables.plain_text),
-        training_tables.speed_table(groups, tables.plain_text),
+        training_tables.accuracy_table(groups, plain_text),
+        training_tables.speed_table(groups, plain_text),
     ]
     return "\n\n".join(parts)
 

@@ -19,7 +19,8 @@ from bench.record.labels import BASELINE
 from bench.record.records import Record
 from bench.studies.study import Point, Study
 from bench.view.charts import Chart
-from bench.view.tables import counted, listed, markdown
+from bench.view.columns import Column, markdown
+from bench.view.tables import counted, listed
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
@@ -33,6 +34,7 @@ STEPS, SEEDS = 470, 3
 AT = (1, 2, 5, 10, 20, 50, 100, 200, 470)
 PLOT = "study-alike.svg"
 OTHER_SEED = "another seed of builtin"
+DISTANCES = {"weights": "weights, relative", "loss": "loss, absolute"}
 
 
 def points(norm: str, quick: bool) -> list[Point]:  # noqa: ARG001 - one signature for all
@@ -98,14 +100,14 @@ def apart(runs: list[Record], what: str, step: int) -> float:
 
 def table(records: list[Record]) -> str:
     """Distances of weights and losses, a column per step."""
-    found = by_name(records)
+    trainings = by_name(records)
     steps = sorted({a["step"] for r in records for a in r["apart"]})
-    rows = [
-        [what, f"`{name}`" if name != OTHER_SEED else name, *(f"{apart(runs, key, step):.0e}" for step in steps)]
-        for key, what in (("weights", "weights, relative"), ("loss", "loss, absolute"))
-        for name, runs in found.items()
+    columns = [
+        Column[tuple[str, str]]("how far apart", lambda row: DISTANCES[row[0]]),
+        Column("implementation", lambda row: row[1] if row[1] == OTHER_SEED else f"`{row[1]}`"),
+        *(Column(f"step {s}", lambda row, s=s: f"{apart(trainings[row[1]], row[0], s):.0e}") for s in steps),
     ]
-    return markdown(["how far apart", "implementation", *(f"step {step}" for step in steps)], rows, left=2)
+    return markdown(columns, [(distance, name) for distance in DISTANCES for name in trainings], left=2)
 
 
 def answer(records: list[Record]) -> str:

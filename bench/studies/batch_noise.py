@@ -18,7 +18,8 @@ from bench.measure.figures import Figures
 from bench.record.records import Record
 from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study, train_through
 from bench.view.charts import Chart
-from bench.view.tables import counted, markdown
+from bench.view.columns import Column, markdown
+from bench.view.tables import counted
 from bench.view.training_tables import spread
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
@@ -113,15 +114,23 @@ def off(runs: list[Record], slot: str, what: str) -> float:
 
 def table(records: list[Record]) -> str:
     """A row per batch size."""
-    rows = []
-    for size, runs in by_size(records).items():
-        row = [str(size), f"{1 / math.sqrt(size):.3f}"]
-        row += [f"{off(runs, slot, what):.3f}" for slot in SLOTS for what in ("mean", "variance")]
-        row += [spread([r["epochs"][-1][name] for r in runs]) for name in ("train_loss", TEST_ACCURACY, RECALIBRATED)]
-        rows.append(row)
-    headers = ["batch", "1/√batch"]
-    headers += [f"{what} {where}" for where in SLOTS.values() for what in ("mean", "variance")]
-    return markdown([*headers, "train loss", "test acc", "test acc, recalibrated statistics"], rows)
+    sizes = by_size(records)
+
+    def deviation(slot: str, moment: str) -> Column[int]:
+        return Column(f"{moment} {SLOTS[slot]}", lambda size: f"{off(sizes[size], slot, moment):.3f}")
+
+    def in_the_end(header: str, name: str) -> Column[int]:
+        return Column(header, lambda size: spread([r["epochs"][-1][name] for r in sizes[size]]))
+
+    columns = [
+        Column[int]("batch", str),
+        Column("1/√batch", lambda size: f"{1 / math.sqrt(size):.3f}"),
+        *(deviation(slot, moment) for slot in SLOTS for moment in ("mean", "variance")),
+        in_the_end("train loss", "train_loss"),
+        in_the_end("test acc", TEST_ACCURACY),
+        in_the_end("test acc, recalibrated statistics", RECALIBRATED),
+    ]
+    return markdown(columns, sizes)
 
 
 def exponent(records: list[Record], slot: str, what: str) -> float:

@@ -9,8 +9,10 @@ since the first are not those of the weights that they are used with (`bench/stu
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 from statistics import mean
+from typing import NamedTuple
 
 from bench.measure.figures import Figures
 from bench.record.labels import PLAIN
@@ -18,7 +20,8 @@ from bench.record.records import Record
 from bench.stats.seeds import Estimate, difference
 from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study, train_through
 from bench.view.charts import Band, Chart, banded
-from bench.view.tables import counted, markdown
+from bench.view.columns import Column, markdown
+from bench.view.tables import counted
 from bench.view.training_tables import spread
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
@@ -76,22 +79,41 @@ def final(record: Record, epochs: int | None = None, name: str = TEST_ACCURACY) 
     return mean(series(record, name, epochs)[-LAST:])
 
 
+class Figure(NamedTuple):
+    """A row of the table: its name, and its text for the trainings of a network."""
+
+    name: str
+    text: Callable[[list[Record]], str]
+
+
 def table(records: list[Record]) -> str:
     """A row per figure, a column per network."""
-    runs = {name: those for name, those in both(records).items() if those}
+    networks = {name: runs for name, runs in both(records).items() if runs}
     longest = max(len(r["epochs"]) for r in records)
     rows = []
     for epochs in dict.fromkeys((min(LESSON_EPOCHS, longest), longest)):
-        figures = {
-            f"train loss, epoch {epochs}": lambda r, epochs=epochs: series(r, "train_loss", epochs)[-1],
-            f"test acc, last {LAST} to epoch {epochs}": lambda r, epochs=epochs: final(r, epochs),
-            f"the same, recalibrated statistics, epoch {epochs}": lambda r, epochs=epochs: final(
-                r, epochs, RECALIBRATED
-            ),
-        }
-        rows += [[what, *(spread([of(r) for r in those]) for those in runs.values())] for what, of in figures.items()]
-    rows += [[f"to {goal:.2f} test acc", *(_time_to(goal, those) for those in runs.values())] for goal in GOALS]
-    return markdown(["", *runs], rows)
+        rows += [
+            Figure(f"train loss, epoch {epochs}", partial(_spread, _last_loss, epochs)),
+            Figure(f"test acc, last {LAST} to epoch {epochs}", partial(_spread, final, epochs)),
+            Figure(f"the same, recalibrated statistics, epoch {epochs}", partial(_spread, final_recalibrated, epochs)),
+        ]
+    rows += [Figure(f"to {goal:.2f} test acc", partial(_time_to, goal)) for goal in GOALS]
+    columns = [Column[Figure]("", lambda row: row.name)]
+    columns += [Column(name, lambda row, runs=runs: row.text(runs)) for name, runs in networks.items()]
+    return markdown(columns, rows)
+
+
+def final_recalibrated(record: Record, epochs: int) -> float:
+    """The same with recalibrated statistics."""
+    return final(record, epochs, RECALIBRATED)
+
+
+def _last_loss(record: Record, epochs: int) -> float:
+    return series(record, "train_loss", epochs)[-1]
+
+
+def _spread(figure: Callable[[Record, int], float], epochs: int, runs: list[Record]) -> str:
+    return spread([figure(record, epochs) for record in runs])
 
 
 def _time_to(goal: float, runs: list[Record]) -> str:

@@ -21,7 +21,7 @@ from bench.stats.seeds import paired_difference, paired_quotient
 from bench.studies.estimates import Averages, copied, recalibrated_copy
 from bench.studies.study import Point, Study
 from bench.view.charts import Chart
-from bench.view.tables import markdown
+from bench.view.columns import Column, markdown
 from bench.view.training_tables import spread
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
@@ -148,23 +148,21 @@ def by_size(records: list[Record]) -> dict[int, list[float]]:
 
 def table(records: list[Record]) -> str:
     """Swings and accuracies per way; accuracies per size of the test batch."""
-    rows = [
-        [
-            text,
-            spread([swing(r, way) for r in records]),
-            spread([mean(last(r, way)) for r in records]),
-            spread([min(last(r, way)) for r in records]),
-        ]
-        for way, text in WAYS.items()
+    ways: list[Column[str]] = [
+        Column("statistics", lambda way: WAYS[way]),
+        Column("swing between epochs", lambda way: spread([swing(r, way) for r in records])),
+        Column("test acc, last 5", lambda way: spread([mean(last(r, way)) for r in records])),
+        Column("worst of the last 5", lambda way: spread([min(last(r, way)) for r in records])),
     ]
-    headers = ["statistics", "swing between epochs", "test acc, last 5", "worst of the last 5"]
+    sizes: list[Column[tuple[int, list[float]]]] = [
+        Column("test batch", lambda row: str(row[0])),
+        Column("test acc", lambda row: spread(row[1])),
+    ]
     return "\n\n".join(
         [
-            markdown(headers, rows),
+            markdown(ways, WAYS),
             "With the statistics of test batches of several sizes, after the last epoch:",
-            markdown(
-                ["test batch", "test acc"], [[str(size), spread(values)] for size, values in by_size(records).items()]
-            ),
+            markdown(sizes, by_size(records).items()),
         ]
     )
 

@@ -15,7 +15,8 @@ from bench.record.labels import PLAIN
 from bench.record.records import Record
 from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study, train_through
 from bench.view.charts import Chart, banded
-from bench.view.tables import counted, listed, markdown
+from bench.view.columns import Column, markdown
+from bench.view.tables import counted, listed
 from bench.view.training_tables import spread
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
@@ -77,21 +78,28 @@ def learned(record: Record) -> bool:
 
 def table(records: list[Record]) -> str:
     """A row per learning rate."""
-    found = by_rate(records)
-    rows = []
-    headers = ["learning rate"]
-    for network in NETWORKS:
-        headers += [f"test acc {network}", f"learned nothing, {network}"]
-    headers.insert(2, f"{headers[1]}, recalibrated statistics")
-    for rate in sorted({rate for rates in found.values() for rate in rates}):
-        row = [f"{rate:g}"]
-        for network in NETWORKS:
-            runs = found[network].get(rate, [])
-            names = (TEST_ACCURACY, RECALIBRATED) if network == NETWORKS[0] else (TEST_ACCURACY,)
-            row += [spread([accuracy(r, name) for r in runs]) if runs else "–" for name in names]
-            row.append(f"{sum(not learned(r) for r in runs)} of {len(runs)}" if runs else "–")
-        rows.append(row)
-    return markdown(headers, rows)
+    trainings = by_rate(records)
+
+    def accuracies(network: str, name: str = TEST_ACCURACY) -> Callable[[float], str]:
+        return lambda rate: spread([accuracy(r, name) for r in runs]) if (runs := trainings[network].get(rate)) else "–"
+
+    def failures(network: str) -> Callable[[float], str]:
+        return lambda rate: _failures(trainings[network].get(rate, []))
+
+    batch_norm, plain = NETWORKS
+    columns = [
+        Column[float]("learning rate", lambda rate: f"{rate:g}"),
+        Column(f"test acc {batch_norm}", accuracies(batch_norm)),
+        Column(f"test acc {batch_norm}, recalibrated statistics", accuracies(batch_norm, RECALIBRATED)),
+        Column(f"learned nothing, {batch_norm}", failures(batch_norm)),
+        Column(f"test acc {plain}", accuracies(plain)),
+        Column(f"learned nothing, {plain}", failures(plain)),
+    ]
+    return markdown(columns, sorted({rate for rates in trainings.values() for rate in rates}))
+
+
+def _failures(runs: list[Record]) -> str:
+    return f"{sum(not learned(r) for r in runs)} of {len(runs)}" if runs else "–"
 
 
 def usable(rates: dict[float, list[Record]], name: str = TEST_ACCURACY) -> list[float]:

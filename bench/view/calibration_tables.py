@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
 
 from bench.record.records import Record, identity
 from bench.record.verdicts import Noise
 from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR, Ratio
 from bench.view import tables
-from bench.view.tables import markdown
+from bench.view.columns import Column, markdown
 
 VERDICTS = (SLOWER, FASTER, SAME, UNCLEAR)
 
@@ -26,56 +28,69 @@ def verdicts(records: list[Record]) -> list[tuple[Record, str]]:
     return judged
 
 
-def rows(records: list[Record]) -> list[list[str]]:
+@dataclass(frozen=True)
+class Row:
+    """The comparisons of one truth under one condition of the machine."""
+
+    condition: str
+    truth: float
+    comparisons: list[tuple[Record, str]]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Comparisons by verdict."""
+        return Counter(verdict for _, verdict in self.comparisons)
+
+    @property
+    def right(self) -> str:
+        """The verdict that the truth asks for."""
+        return SLOWER if self.truth > 1 else SAME
+
+    @property
+    def wrong(self) -> int:
+        """How many verdicts contradict the truth."""
+        return sum(self.counts[verdict] for verdict in (FASTER, SLOWER) if verdict != self.right)
+
+    @property
+    def outside(self) -> int:
+        """How many intervals miss the truth."""
+        return sum(not record["ratio"][1] <= self.truth <= record["ratio"][2] for record, _ in self.comparisons)
+
+    def share(self, number: int) -> str:
+        """Of all comparisons."""
+        return f"{number / len(self.comparisons):.1%}"
+
+    def median(self, figure: Callable[[Record], float]) -> float:
+        """Over all comparisons."""
+        return median(figure(record) for record, _ in self.comparisons)
+
+
+def rows(records: list[Record]) -> list[Row]:
     """One per condition and truth."""
     cells: dict[tuple[str, float], list[tuple[Record, str]]] = {}
-    for record, said in verdicts(records):
-        cells.setdefault((record["key"]["condition"], record["key"]["truth"]), []).append((record, said))
-    found = []
-    for (condition, truth), those in sorted(cells.items(), key=lambda item: (item[0][0] != "idle", item[0])):
-        counts = Counter(said for _, said in those)
-        right = SLOWER if truth > 1 else SAME
-        wrong = sum(counts[v] for v in (FASTER, SLOWER) if v != right)
-        outside = sum(not record["ratio"][1] <= truth <= record["ratio"][2] for record, _ in those)
-        found.append(
-            [
-                condition,
-                "the same" if truth == 1 else f"{truth - 1:.0%} slower",
-                str(len(those)),
-                *(str(counts[v]) for v in VERDICTS),
-                f"{wrong / len(those):.1%}",
-                f"{counts[right] / len(those):.1%}",
-                f"{median(record['ratio'][0] for record, _ in those):.3f}",
-                f"{outside / len(those):.1%}" if truth == 1 else "–",
-                f"{median((r['ratio'][2] - r['ratio'][1]) / 2 for r, _ in those):.1%}",
-                f"{median(r['seconds'] for r, _ in those):.2f}",
-            ]
-        )
-    return found
+    for record, verdict in verdicts(records):
+        cells.setdefault((record["key"]["condition"], record["key"]["truth"]), []).append((record, verdict))
+    return [Row(*key, cells[key]) for key in sorted(cells, key=lambda key: (key[0] != "idle", key))]
 
 
-HEADERS = [
-    "machine",
-    "truth",
-    "comparisons",
-    *(f"said {v}" for v in VERDICTS),
-    "false",
-    "right",
-    "median ratio",
-    "interval misses the truth",
-    "half width of interval",
-    "seconds each",
-]
+COLUMNS: tuple[Column[Row], ...] = (
+    Column("machine", lambda row: row.condition),
+    Column("truth", lambda row: "the same" if row.truth == 1 else f"{row.truth - 1:.0%} slower"),
+    Column("comparisons", lambda row: str(len(row.comparisons))),
+    *(Column(f"said {verdict}", lambda row, v=verdict: str(row.counts[v])) for verdict in VERDICTS),
+    Column("false", lambda row: row.share(row.wrong)),
+    Column("right", lambda row: row.share(row.counts[row.right])),
+    Column("median ratio", lambda row: f"{row.median(lambda r: r['ratio'][0]):.3f}"),
+    Column("interval misses the truth", lambda row: row.share(row.outside) if row.truth == 1 else "–"),
+    Column("half width of interval", lambda row: f"{row.median(lambda r: (r['ratio'][2] - r['ratio'][1]) / 2):.1%}"),
+    Column("seconds each", lambda row: f"{row.median(lambda r: r['seconds']):.2f}"),
+)
 
 
 def sentence(records: list[Record]) -> str:
     """The answer."""
-    identical = [(r, said) for r, said in verdicts(records) if r["key"]["truth"] == 1]
-    parts = []
-    for condition in dict.fromkeys(r["key"]["condition"] for r, _ in identical):
-        those = [said for r, said in identical if r["key"]["condition"] == condition]
-        wrong = sum(said in (FASTER, SLOWER) for said in those)
-        parts.append(f"{wrong} of {len(those)} comparisons ({condition})")
+    identical = [row for row in rows(records) if row.truth == 1]
+    parts = [f"{row.wrong} of {len(row.comparisons)} comparisons ({row.condition})" for row in identical]
     return f"Identical code was called faster or slower in {tables.listed(parts)}."
 
 
@@ -84,7 +99,7 @@ def page(records: list[Record]) -> str:
     parts = [
         f"# Calibration of the verdicts: {records[-1]['conditions']['device_name']}",
         sentence(records),
-        markdown(HEADERS, rows(records), left=2),
+        markdown(COLUMNS, rows(records), left=2),
         (
             "`builtin` against itself, and against itself made really slower (it waits after each sample); LeNet's"
             " four shapes, batch norm alone, forward + backward, new tensors for each comparison. A comparison has"

@@ -12,7 +12,8 @@ from bench.record.runs import main_run
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import Ratio, fastest
 from bench.view import latency_tables, step_tables, training_tables, trainings
-from bench.view.tables import bold, markdown, ratio_text, ratios_listed
+from bench.view.columns import Column, markdown
+from bench.view.tables import bold, ratio_to_baseline, ratios_listed
 
 STEP_NOTE = " Step time ratio: single training steps in pairs, or whole epochs where no step was timed."
 HEADLINE = {"shape": "256x6x24x24", "operation": "block", "pass": BOTH, "dtype": "float32"}
@@ -20,7 +21,7 @@ NONE = "–"
 
 
 class Line(NamedTuple):
-    """An implementation on a machine, or the headers, as text."""
+    """An implementation on a machine, as text."""
 
     implementation: str
     summary: str
@@ -32,15 +33,15 @@ class Line(NamedTuple):
     accuracy: str
 
 
-HEADERS = Line(
-    "implementation",
-    "what it is",
-    "block, µs",
-    "ratio to builtin",
-    "verdict",
-    "training, examples/sec",
-    "step time ratio",
-    "test acc, mean of last 5",
+COLUMNS: tuple[Column[Line], ...] = (
+    Column("implementation", lambda line: line.implementation),
+    Column("what it is", lambda line: line.summary),
+    Column("block, µs", lambda line: line.block),
+    Column("ratio to builtin", lambda line: line.block_ratio),
+    Column("verdict", lambda line: line.verdict),
+    Column("training, examples/sec", lambda line: line.examples),
+    Column("step time ratio", lambda line: line.step_ratio),
+    Column("test acc, mean of last 5", lambda line: line.accuracy),
 )
 
 
@@ -107,10 +108,10 @@ def headline(records: list[Record]) -> list[Line]:
                 f"`{name}`",
                 one.record["summary"] or "LeNet without batch norm",
                 f"{latency_tables.time_ns(one.block) / 1e3:,.0f}" if one.block else NONE,
-                bold(_ratio(name, one.block_ratio), name in best_block),
+                bold(ratio_to_baseline(name, one.block_ratio), name in best_block),
                 one.verdict,
                 speed,
-                bold(_ratio(name, one.step), name in best_step),
+                bold(ratio_to_baseline(name, one.step), name in best_step),
                 accuracy,
             )
         )
@@ -148,12 +149,6 @@ def sentence(records: list[Record]) -> str:
     return " ".join(told) + f" In brackets the time over that of `{BASELINE}`, with its 95 % interval."
 
 
-def _ratio(name: str, ratio: Ratio | None) -> str:
-    if name == BASELINE:
-        return "1"
-    return ratio_text(ratio) if ratio else NONE
-
-
 def table(records: list[Record]) -> str:
     """The headline table, and what it says; empty where nobody has a figure."""
     lines = headline(records)
@@ -162,7 +157,7 @@ def table(records: list[Record]) -> str:
     run = main_run(records)
     trained = f"; training: {run['epoch'][-1]['data']}" if "epoch" in run else ""
     return (
-        markdown(HEADERS, lines, left=2)
+        markdown(COLUMNS, lines, left=2)
         + f"\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward{trained}."
         " Ratios with 95 % intervals; below 1 is faster; **bold**: fastest batch norm, or statistically tied with it."
         + (STEP_NOTE if "step" in run else "")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from statistics import median
+from typing import NamedTuple
 
 from bench.record.labels import BASELINE, row_order
 from bench.record.operations import KINDS, LARGER_SHAPES, LENET_SHAPES, PASSES, Operation
@@ -12,36 +14,8 @@ from bench.record.records import OK, UNAVAILABLE, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio
 from bench.view import device_tables, tables
-from bench.view.tables import in_place_of_a_figure, markdown, ratio_text, reason, significant
-
-CSV_HEADERS = (
-    "shape",
-    "operation",
-    "pass",
-    "dtype",
-    "implementation",
-    "status",
-    "reason",
-    "backend",
-    "time_us",
-    "builtin_time_us",
-    "ratio_to_builtin",
-    "ratio_low",
-    "ratio_high",
-    "noise_floor",
-    "verdict",
-    "share_of_copy",
-    "bytes_minimum",
-    "saved_bytes",
-    "largest_error",
-    "first_call_s",
-    "rounds",
-    "iterations",
-    "seed",
-    *device_tables.CSV_HEADERS,
-    "run",
-    "commit",
-)
+from bench.view.columns import Column, comma_separated, markdown, plain_text
+from bench.view.tables import significant
 
 INTRODUCTION = """\
 Each cell is timed in rounds, and in each round `builtin` is timed next to it, in either order equally often, each after
@@ -86,7 +60,11 @@ def page(records: list[Record], answer: str = "") -> str:
     for _, operation, dtype, group in grouped(records):
         shape = "(" + ", ".join(map(str, operation.shape)) + ")"
         parts.append(f"### {shape} {operation.description}, {dtype}")
-        parts += [_cells(group, verdicts), device_tables.table(group, row_order)]
+        rows = in_order(group)
+        parts += [
+            markdown([CELL, *_columns(verdicts)], rows, missing=tables.in_place_of_figures),
+            device_tables.table(rows, CELL, device_tables.NOTE),
+        ]
     parts += [tables.footnotes(records), tables.conditions(records)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
@@ -111,79 +89,81 @@ def grouped(records: list[Record]) -> list[tuple[int, Operation, str, list[Recor
     return sorted(found, key=lambda f: (f[2], f[0], f[1].shape, f[1].kind))
 
 
-def summary(records: list[Record], *, terminal: bool = False) -> str:
-    """One row per operation and pass, one column per implementation; the fastest are bold, on a terminal starred."""
-    names = list(
-        dict.fromkeys(r["implementation"] for r in sorted(records, key=row_order) if r["implementation"] != BASELINE)
-    )
-    absent = {r["implementation"] for r in records} - {
-        r["implementation"] for r in records if r["status"] != UNAVAILABLE
-    }
-    names = [name for name in names if name not in absent]
-    verdicts, mark = Verdicts(records), tables.starred if terminal else tables.bold
-    rows = []
+class Line(NamedTuple):
+    """An operation and pass at a glance: its name, its cells by implementation, and the fastest of them."""
+
+    name: str
+    cells: dict[str, Record]
+    fastest: set[str]
+
+
+def lines(records: list[Record]) -> list[Line]:
+    """One per operation, dtype and pass, in the order of the cases."""
+    verdicts, found = Verdicts(records), []
     for _, operation, dtype, group in grouped(records):
         for pass_name in PASSES:
             cells = {r["implementation"]: r for r in group if r["key"]["pass"] == pass_name}
-            if not cells:
-                continue
-            label = f"{operation.shape_text} {operation.kind}, {pass_name}"
-            best = verdicts.fastest(cells)
-            row = {BASELINE: _time(cells.get(BASELINE)), **{name: _ratio(cells.get(name), verdicts) for name in names}}
-            marked = [mark(text, name in best and name in cells) for name, text in row.items()]
-            rows.append([label if dtype == "float32" else f"{label}, {dtype}", *marked])
-    headers = ["operation", "builtin, µs", *names]
-    return tables.plain_text(headers, rows) if terminal else markdown(headers, rows)
+            if cells:
+                name = f"{operation.shape_text} {operation.kind}, {pass_name}"
+                found.append(Line(name if dtype == "float32" else f"{name}, {dtype}", cells, verdicts.fastest(cells)))
+    return found
 
 
-def _time(record: Record | None) -> str:
-    return significant(time_ns(record) / 1e3) if record and record["status"] == OK else "–"
+def summary(records: list[Record], *, terminal: bool = False) -> str:
+    """One row per operation and pass, one column per implementation; the fastest are bold, on a terminal starred."""
+    able = {r["implementation"] for r in records if r["status"] != UNAVAILABLE} - {BASELINE}
+    names = dict.fromkeys(r["implementation"] for r in sorted(records, key=row_order))
+    verdicts, mark = Verdicts(records), tables.starred if terminal else tables.bold
+
+    def column(header: str, name: str, text: Callable[[Record], str]) -> Column[Line]:
+        def cell(line: Line) -> str:
+            return mark(text(line.cells[name]), name in line.fastest) if name in line.cells else "–"
+
+        return Column(header, cell)
+
+    columns = [
+        Column("operation", lambda line: line.name),
+        column("builtin, µs", BASELINE, _time),
+        *(column(name, name, lambda record: _ratio(record, verdicts)) for name in names if name in able),
+    ]
+    return plain_text(columns, lines(records)) if terminal else markdown(columns, lines(records))
 
 
-def _ratio(record: Record | None, verdicts: Verdicts) -> str:
-    if record is None:
-        return "–"
+def _time(record: Record) -> str:
+    return significant(time_ns(record) / 1e3) if record["status"] == OK else "–"
+
+
+def _ratio(record: Record, verdicts: Verdicts) -> str:
     if record["status"] != OK:
         return str(record["status"])
-    ratio = Ratio(*record["ratio"])
-    decimals = 2 if ratio.value < 9.95 else 1
-    return f"{ratio.value:.{decimals}f} {verdicts.of(record)}"
+    value = record["ratio"][0]
+    return f"{value:.{2 if value < 9.95 else 1}f} {verdicts.of(record)}"
 
 
-def _cells(group: list[Record], verdicts: Verdicts) -> str:
-    headers = [
-        "pass, implementation",
-        "time, µs",
-        "ratio to builtin",
-        "verdict",
-        "share of copy",
-        "saved for backward, KiB",
-        "error",
-        "first call, s",
-        "rounds × iterations",
+def in_order(group: list[Record]) -> list[Record]:
+    """The cells of one operation: passes in order, and in each the implementations."""
+    return sorted(group, key=lambda r: (PASSES.index(r["key"]["pass"]), row_order(r)))
+
+
+CELL: Column[Record] = Column(
+    "pass, implementation", lambda r: f"{r['key']['pass']}, {r['implementation']}", always=True
+)
+
+
+def _columns(verdicts: Verdicts) -> list[Column[Record]]:
+    return [
+        Column("time, µs", lambda r: significant(time_ns(r) / 1e3)),
+        Column("ratio to builtin", lambda r: tables.ratio_to_baseline(r["implementation"], Ratio(*r["ratio"]))),
+        Column("verdict", verdicts.of),
+        Column("share of copy", lambda r: f"{r['copy_ns'] / time_ns(r):.0%}"),
+        Column(
+            "saved for backward, KiB",
+            lambda r: "–" if r["saved_bytes"] is None else f"{r['saved_bytes'] / 1024:,.0f}",
+        ),
+        Column("error", lambda r: f"{largest_error(r):.0e}"),
+        Column("first call, s", lambda r: significant(r["first_call_seconds"], 2)),
+        Column("rounds × iterations", lambda r: f"{r['rounds']} × {r['iterations']}"),
     ]
-    rows = []
-    for pass_name in PASSES:
-        for record in sorted((r for r in group if r["key"]["pass"] == pass_name), key=row_order):
-            label = f"{pass_name}, {record['implementation']}"
-            if record["status"] != OK:
-                rows.append([label, in_place_of_a_figure(record), *["–"] * (len(headers) - 2)])
-                continue
-            saved = record["saved_bytes"]
-            rows.append(
-                [
-                    label,
-                    significant(time_ns(record) / 1e3),
-                    "1" if record["implementation"] == BASELINE else ratio_text(Ratio(*record["ratio"])),
-                    verdicts.of(record),
-                    f"{record['copy_ns'] / time_ns(record):.0%}",
-                    "–" if saved is None else f"{saved / 1024:,.0f}",
-                    f"{largest_error(record):.0e}",
-                    significant(record["first_call_seconds"], 2),
-                    f"{record['rounds']} × {record['iterations']}",
-                ]
-            )
-    return markdown(headers, rows)
 
 
 def largest_error(record: Record) -> float:
@@ -191,52 +171,30 @@ def largest_error(record: Record) -> float:
     return float(max(record["errors"].values(), default=math.nan))
 
 
-def comma_separated(records: list[Record]) -> str:
+def csv_columns(verdicts: Verdicts) -> list[Column[Record]]:
+    """Of `latency.csv`."""
+    return [
+        *tables.of_key("shape", "operation", "pass", "dtype", "implementation"),
+        *tables.STATUS,
+        Column("time_us", lambda r: time_ns(r) / 1e3),
+        Column("builtin_time_us", lambda r: time_ns(r, "baseline") / 1e3),
+        *tables.RATIO,
+        Column("noise_floor", verdicts.floor),
+        Column("verdict", verdicts.of),
+        Column("share_of_copy", lambda r: r["copy_ns"] / time_ns(r)),
+        *tables.facts("bytes_minimum", "saved_bytes"),
+        Column("largest_error", largest_error),
+        Column("first_call_s", lambda r: r["first_call_seconds"]),
+        *tables.facts("rounds", "iterations", "seed"),
+        *device_tables.CSV_COLUMNS,
+        *tables.ORIGIN,
+    ]
+
+
+def csv_page(records: list[Record]) -> str:
     """`latency.csv`."""
-    verdicts = Verdicts(records)
-    rows = []
-    for _, _, _, group in grouped(records):
-        order = sorted(group, key=lambda r: (PASSES.index(r["key"]["pass"]), row_order(r)))
-        for r in order:
-            key = r["key"]
-            head = [
-                key["shape"],
-                key["operation"],
-                key["pass"],
-                key["dtype"],
-                r["implementation"],
-                r["status"],
-            ]
-            if r["status"] != OK:
-                rows.append(
-                    [*head, reason(r), *[""] * (len(CSV_HEADERS) - len(head) - 3), r["run"], r["conditions"]["commit"]]
-                )
-                continue
-            ns = time_ns(r)
-            rows.append(
-                [
-                    *head,
-                    "",
-                    r["backend"],
-                    ns / 1e3,
-                    time_ns(r, "baseline") / 1e3,
-                    *r["ratio"],
-                    verdicts.floor(r),
-                    verdicts.of(r),
-                    r["copy_ns"] / ns,
-                    r["bytes_minimum"],
-                    r["saved_bytes"],
-                    largest_error(r),
-                    r["first_call_seconds"],
-                    r["rounds"],
-                    r["iterations"],
-                    r["seed"],
-                    *device_tables.columns(r),
-                    r["run"],
-                    r["conditions"]["commit"],
-                ]
-            )
-    return tables.comma_separated(CSV_HEADERS, rows)
+    rows = [record for _, _, _, group in grouped(records) for record in in_order(group)]
+    return comma_separated(csv_columns(Verdicts(records)), rows, missing=tables.empty_in_csv)
 
 
 def cell_of(record: Record) -> str:

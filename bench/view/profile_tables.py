@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from bench.record.labels import BASELINE, row_order
 from bench.record.parts import ACTIVATION, BACKWARD, BATCH_NORM, BLOCK, FORWARD, PARTS, POOLING
 from bench.record.records import OK, Record
 from bench.view import memory_tables, scaling_tables, tables
-from bench.view.tables import listed, markdown, significant
+from bench.view.columns import Column, comma_separated, markdown, plain_text
+from bench.view.tables import listed, significant
 
 SLOT = (BATCH_NORM, BLOCK, ACTIVATION, POOLING)
 """What an implementation of batch norm answers for, fused or not."""
@@ -19,19 +21,6 @@ LEAST_SHARE = 0.005
 """Of a step: an operator that takes less is in the CSV only."""
 
 STEP_PLOT = "profile-step.svg"
-CSV_HEADERS = (
-    "implementation",
-    "part",
-    "pass",
-    "operator",
-    "calls_per_step",
-    "self_us",
-    "allocated_bytes",
-    "kernel",
-    "kernel_launches_per_step",
-    "kernel_device_us",
-    "run",
-)
 NOTE = """\
 A step of the training loop itself, on the full batches of its first epoch. The clock is read where a part of the step
 begins: in the forward when a module is entered, in the backward when the gradient of a module's output is complete.
@@ -54,6 +43,10 @@ The recorded steps of each implementation as a Chrome trace, in `traces/` next t
 control, made by `pytest bench/ --benchmark-only -k profile`): open one in [Perfetto](https://ui.perfetto.dev) or in
 `chrome://tracing`, gzipped as it is. The row *parts of the step* has the parts of the table.
 """
+
+
+Operator = dict[str, Any]
+"""What ran in a part: calls, time and bytes of a step, and its kernels on a GPU."""
 
 
 def profiles(records: list[Record], of: str) -> dict[str, Record]:
@@ -102,7 +95,7 @@ def of(kind: str, render: Callable[[dict[str, Record]], str]) -> Callable[[list[
 def short(records: list[Record]) -> str:
     """For a terminal: the answer and the parts."""
     steps = done(profiles(records, "step"))
-    plain = parts_table(steps, tables.plain_text).replace("*", " ")  # as wide as before
+    plain = parts_table(steps, plain_text).replace("*", " ")  # as wide as before
     return f"{sentence(steps)}\n\n{plain}" if steps else ""
 
 
@@ -139,20 +132,32 @@ def sentence(steps: dict[str, Record]) -> str:
     return " ".join(told) or "No implementation's step could be profiled beside `builtin`'s."
 
 
+class Line(NamedTuple):
+    """A row of the parts: what is timed, and from a record its milliseconds."""
+
+    name: str
+    ms: Callable[[Record], float]
+
+
 def parts_table(steps: dict[str, Record], render: Callable[..., str] = markdown) -> str:
     """A row per part and pass, a column per implementation."""
     rows = []
     for part in PARTS:
         for direction in (FORWARD, BACKWARD, ""):
-            found = {name: milliseconds(record, [part], direction) for name, record in steps.items()}
-            if any(found.values()):
-                label = f"{part}, {direction}" if direction else part
-                rows.append([label, *(_cell(found[name], record) for name, record in steps.items())])
-    rows.append([f"**{BETWEEN}**", *(_cell(between_ms(record), record) for record in steps.values())])
-    rows.append(["*watched step*", *(f"{milliseconds(r, PARTS, of='ms'):.2f} (100%)" for r in steps.values())])
-    rows.append(["*step*", *(_cell(r["step_ms"], r) for r in steps.values())])
-    rows.append(["*recorded step*", *(_cell(r["profiled_ms"], r) for r in steps.values())])
-    return render(["ms (share of the watched step)", *steps], rows)
+            ms = partial(milliseconds, parts=[part], direction=direction)
+            if any(map(ms, steps.values())):
+                rows.append(Line(f"{part}, {direction}" if direction else part, ms))
+    rows += [
+        Line(f"**{BETWEEN}**", between_ms),
+        Line("*watched step*", partial(milliseconds, parts=PARTS, of="ms")),
+        Line("*step*", lambda record: record["step_ms"]),
+        Line("*recorded step*", lambda record: record["profiled_ms"]),
+    ]
+    columns = [
+        Column[Line]("ms (share of the watched step)", lambda line: line.name),
+        *(Column(name, lambda line, r=record: _cell(line.ms(r), r)) for name, record in steps.items()),
+    ]
+    return str(render(columns, rows))
 
 
 def _cell(ms: float, record: Record) -> str:
@@ -170,24 +175,33 @@ def who_ran(record: Record) -> str:
     return ran + (f"Torch's own batch norm ran: {listed(torchs)}." if torchs else "Torch's own batch norm did not run.")
 
 
+def _device_us(row: Operator) -> float:
+    return float(sum(kernel["device_us"] for kernel in row["kernels"]))
+
+
+OPERATORS: tuple[Column[Operator], ...] = (
+    Column("part", lambda row: f"{row['part']}, {row['pass']}".rstrip(", ")),
+    Column("operator", lambda row: f"`{row['operator']}`"),
+    Column("calls", lambda row: significant(row["calls"], 2)),
+    Column("self, µs", lambda row: f"{row['self_us']:,.0f}"),
+    Column("keeps, KiB", lambda row: f"{row['bytes'] / 1024:,.0f}"),
+)
+KERNELS: tuple[Column[Operator], ...] = (
+    Column("kernels", lambda row: listed([f"`{kernel['name'][:60]}`" for kernel in row["kernels"]]) or "–"),
+    Column("launches", lambda row: significant(sum(kernel["launches"] for kernel in row["kernels"]), 2)),
+    Column("device, µs", lambda row: f"{_device_us(row):,.1f}"),
+)
+"""Of a GPU."""
+
+
 def operators_table(record: Record) -> str:
     """The larger operators of a step, part by part."""
     least = LEAST_SHARE * record["profiled_ms"] * 1e3
-    gpu = any(row["kernels"] for row in record["operators"])
     place = {part: number for number, part in enumerate(PARTS)}
-    rows = []
-    for row in sorted(record["operators"], key=lambda r: (place[r["part"]], r["pass"] == BACKWARD, -r["self_us"])):
-        device_us = sum(k["device_us"] for k in row["kernels"])
-        if max(row["self_us"], device_us) < least:
-            continue
-        cells = [f"{row['part']}, {row['pass']}".rstrip(", "), f"`{row['operator']}`", significant(row["calls"], 2)]
-        cells += [f"{row['self_us']:,.0f}", f"{row['bytes'] / 1024:,.0f}"]
-        if gpu:
-            names = listed([f"`{k['name'][:60]}`" for k in row["kernels"]])
-            cells += [names or "–", significant(sum(k["launches"] for k in row["kernels"]), 2), f"{device_us:,.1f}"]
-        rows.append(cells)
-    headers = ["part", "operator", "calls", "self, µs", "keeps, KiB"]
-    return markdown(headers + (["kernels", "launches", "device, µs"] if gpu else []), rows, left=2)
+    rows = [row for row in record["operators"] if max(row["self_us"], _device_us(row)) >= least]
+    rows.sort(key=lambda row: (place[row["part"]], row["pass"] == BACKWARD, -row["self_us"]))
+    gpu = any(row["kernels"] for row in record["operators"])
+    return markdown([*OPERATORS, *(KERNELS if gpu else ())], rows, left=2)
 
 
 def page(records: list[Record]) -> str:
@@ -219,23 +233,34 @@ def failures(records: dict[str, Record]) -> str:
     return "\n".join(f"- `{n}`: **{tables.reason(r)}**" for n, r in records.items() if r["status"] != OK)
 
 
-def comma_separated(records: list[Record]) -> str:
-    """`profile.csv`: the parts, and the operators and kernels in each."""
-    rows: list[list[Any]] = []
-    for name, record in done(profiles(records, "step")).items():
-        for row in record["operators"]:
-            head = [name, row["part"], row["pass"], row["operator"], row["calls"], row["self_us"], row["bytes"]]
-            kernels = row["kernels"] or [{"name": "", "launches": "", "device_us": ""}]
-            rows += [[*head, k["name"], k["launches"], k["device_us"], record["run"]] for k in kernels]
-    return tables.comma_separated(CSV_HEADERS, rows)
+CSV_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
+    *tables.facts("implementation", "part", "pass", "operator"),
+    Column("calls_per_step", lambda row: row["calls"]),
+    *tables.facts("self_us"),
+    Column("allocated_bytes", lambda row: row["bytes"]),
+    Column("kernel", lambda row: row.get("name")),
+    Column("kernel_launches_per_step", lambda row: row.get("launches")),
+    Column("kernel_device_us", lambda row: row.get("device_us")),
+    *tables.facts("run"),
+)
 
 
-def parts_comma_separated(records: list[Record]) -> str:
-    """`profile-parts.csv`: milliseconds of every part."""
-    headers = ("implementation", "part", "pass", "child", "ms", "operators_ms", "step_ms", "watched_ms", "run")
+def csv_page(steps: dict[str, Record]) -> str:
+    """`profile.csv`: the operators in each part, and their kernels."""
     rows = [
-        [name, p["part"], p["pass"], p["child"], p["ms"], p["operators_ms"], r["step_ms"], r["watched_ms"], r["run"]]
-        for name, r in done(profiles(records, "step")).items()
-        for p in r["parts"]
+        {**record, **operator, **kernel}
+        for record in steps.values()
+        for operator in record["operators"]
+        for kernel in operator["kernels"] or [{}]
     ]
-    return tables.comma_separated(headers, rows)
+    return comma_separated(CSV_COLUMNS, rows)
+
+
+PARTS_COLUMNS = tables.facts(
+    "implementation", "part", "pass", "child", "ms", "operators_ms", "step_ms", "watched_ms", "run"
+)
+
+
+def parts_csv_page(steps: dict[str, Record]) -> str:
+    """`profile-parts.csv`: milliseconds of every part."""
+    return comma_separated(PARTS_COLUMNS, [{**r, **part} for r in steps.values() for part in r["parts"]])

@@ -5,27 +5,14 @@ from __future__ import annotations
 from statistics import median
 
 from bench.record.labels import AA, row_order
-from bench.record.operations import BOTH, PASSES
+from bench.record.operations import BOTH
 from bench.record.records import OK, Record
 from bench.view import tables
-from bench.view.latency_tables import grouped, time_ns
-from bench.view.tables import markdown, significant
+from bench.view.columns import Column, comma_separated, markdown
+from bench.view.latency_tables import Line, grouped, in_order, lines, time_ns
+from bench.view.tables import significant
 
 PLOT = "roofline.svg"
-CSV_HEADERS = (
-    "shape",
-    "operation",
-    "pass",
-    "dtype",
-    "implementation",
-    "time_us",
-    "bytes_minimum",
-    "bytes_of_algorithm",
-    "gb_per_s",
-    "copy_gb_per_s",
-    "share_of_copy",
-    "run",
-)
 NOTE = """\
 Batch norm does little arithmetic on each number, so memory bounds it: its roofline is the bandwidth of a plain copy
 that moves as many bytes, measured next to the cell. In each cell the first figure is **the share of that**: the copy's
@@ -70,18 +57,11 @@ def sentence(records: list[Record]) -> str:
 
 def table(records: list[Record]) -> str:
     """A row per operation and pass, a column per implementation."""
-    good = sorted(shown(records), key=row_order)
-    names = list(dict.fromkeys(r["implementation"] for r in good))
-    rows = []
-    for _, operation, dtype, group in grouped(good):
-        for pass_name in PASSES:
-            cells = {r["implementation"]: r for r in group if r["key"]["pass"] == pass_name}
-            if cells:
-                label = f"{operation.shape_text} {operation.kind}, {pass_name}" + (
-                    "" if dtype == "float32" else f", {dtype}"
-                )
-                rows.append([label, *(_cell(cells.get(name)) for name in names)])
-    return markdown(["share of copy (moves)", *(f"`{name}`" for name in names)], rows)
+    rows = lines(shown(records))
+    names = dict.fromkeys(r["implementation"] for r in sorted(shown(records), key=row_order))
+    columns = [Column[Line]("share of copy (moves)", lambda line: line.name)]
+    columns += [Column(f"`{name}`", lambda line, name=name: _cell(line.cells.get(name))) for name in names]
+    return markdown(columns, rows)
 
 
 def _cell(record: Record | None) -> str:
@@ -129,13 +109,18 @@ def plotted(records: list[Record]) -> list[Record]:
     return [r for r in shown(records) if (r["key"]["pass"], r["key"]["dtype"]) == (BOTH, "float32")]
 
 
-def comma_separated(records: list[Record]) -> str:
+CSV_COLUMNS: tuple[Column[Record], ...] = (
+    *tables.of_key("shape", "operation", "pass", "dtype", "implementation"),
+    Column("time_us", lambda r: time_ns(r) / 1e3),
+    *tables.facts("bytes_minimum", "bytes_of_algorithm"),
+    Column("gb_per_s", lambda r: r["bytes_minimum"] / time_ns(r)),
+    Column("copy_gb_per_s", lambda r: r["bytes_minimum"] / r["copy_ns"]),
+    Column("share_of_copy", share),
+    *tables.facts("run"),
+)
+
+
+def csv_page(records: list[Record]) -> str:
     """`roofline.csv`: every latency."""
-    rows = []
-    for _, _, _, group in grouped(shown(records)):
-        for r in sorted(group, key=lambda r: (PASSES.index(r["key"]["pass"]), row_order(r))):
-            key, moved = r["key"], r["bytes_minimum"]
-            head = [key["shape"], key["operation"], key["pass"], key["dtype"], r["implementation"], time_ns(r) / 1e3]
-            speeds = [moved / time_ns(r), moved / r["copy_ns"], share(r)]
-            rows.append([*head, moved, r.get("bytes_of_algorithm", ""), *speeds, r["run"]])
-    return tables.comma_separated(CSV_HEADERS, rows)
+    rows = [record for _, _, _, group in grouped(shown(records)) for record in in_order(group)]
+    return comma_separated(CSV_COLUMNS, rows)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from bench.record.labels import row_order
 from bench.record.records import Record
 from bench.record.runs import main_run, newest
+from bench.view.columns import Column, markdown
 from bench.view.headline import NONE, Line, headline
-from bench.view.tables import markdown
 
 
 def _block(line: Line) -> str:
@@ -39,9 +39,14 @@ def tables(machines: Sequence[tuple[str, list[Record]]]) -> str:
     names = sorted({name for lines in found.values() for name in lines}, key=lambda name: order[name])
     parts = ["## Machines side by side"]
     for title, figure in FIGURES.items():
-        rows = [[name, *(figure(lines[name]) if name in lines else NONE for lines in found.values())] for name in names]
-        if rows := [row for row in rows if set(row[1:]) != {NONE}]:
-            parts += [f"**{title}**", markdown(["implementation", *found], rows)]
+        cells = {n: [figure(lines[n]) if n in lines else NONE for lines in found.values()] for n in names}
+        columns = [Column[str]("implementation", lambda name: name)]
+        columns += [
+            Column(machine, lambda name, place=place, cells=cells: cells[name][place])
+            for place, machine in enumerate(found)
+        ]
+        if rows := [name for name in names if set(cells[name]) != {NONE}]:
+            parts += [f"**{title}**", markdown(columns, rows)]
     parts.append(
         "A ratio is to `builtin` on the same machine, where both took turns; a time says as much of the machine as of"
         f" the code. {_conditions(machines)} `python -m bench.compare` sets two machines side by side row by row."

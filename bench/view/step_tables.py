@@ -10,36 +10,9 @@ from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, UNKNOWN_FLOOR, Ratio
 from bench.view import device_tables, tables
 from bench.view.latency_tables import time_ns
-from bench.view.tables import markdown, ratio_text, significant
+from bench.view.columns import Column, comma_separated, markdown
+from bench.view.tables import ratio_text, significant
 
-CSV_HEADERS = (
-    "data",
-    "images",
-    "batch_size",
-    "lr",
-    "seed",
-    "epoch",
-    "dtype",
-    "implementation",
-    "status",
-    "reason",
-    "backend",
-    "step_ms",
-    "builtin_step_ms",
-    "examples_per_s",
-    "ratio_to_builtin",
-    "ratio_low",
-    "ratio_high",
-    "noise_floor",
-    "verdict",
-    "first_steps_loss",
-    "page_faults_per_step",
-    "rounds",
-    "iterations",
-    *device_tables.CSV_HEADERS,
-    "run",
-    "commit",
-)
 NOTE = """\
 A step is the training loop's own: gather and normalise a batch, forward, cross-entropy, backward, SGD, count. Each
 round times a step of the implementation and one of `builtin` next to each other, in random order, each after a step of
@@ -96,52 +69,37 @@ def _milliseconds(record: Record, side: str = "candidate") -> str:
     return significant(time_ns(record, side) / 1e6)
 
 
+NAME: Column[Record] = Column("implementation", lambda r: r["implementation"], always=True)
+
+
+def _columns(verdicts: Verdicts) -> list[Column[Record]]:
+    return [
+        NAME,
+        Column("step, ms", _milliseconds),
+        Column("examples/sec", lambda r: f"{examples_per_second(r):,.0f}"),
+        Column("ratio to builtin", lambda r: tables.ratio_to_baseline(r["implementation"], Ratio(*r["ratio"]))),
+        Column("verdict", verdicts.of),
+        Column("loss", lambda r: f"{r['first_steps_loss']:.4f}"),
+        Column("page faults per step", _page_faults),
+        Column("rounds × iterations", lambda r: f"{r['rounds']} × {r['iterations']}"),
+        Column("ran as", lambda r: r["backend"]),
+    ]
+
+
+def _page_faults(record: Record) -> str:
+    faults = record["page_faults_per_step"]
+    return "–" if faults is None else significant(faults, 2)
+
+
 def table(records: list[Record], render: Callable[..., str] = markdown) -> str:
     """One row per contestant."""
-    headers = [
-        "implementation",
-        "step, ms",
-        "examples/sec",
-        "ratio to builtin",
-        "verdict",
-        "loss",
-        "page faults per step",
-        "rounds × iterations",
-        "ran as",
-    ]
-    verdicts, rows = Verdicts(records), []
-    for record in sorted(records, key=row_order):
-        name = record["implementation"]
-        if record["status"] != OK:
-            rows.append([name, tables.in_place_of_a_figure(record), *["–"] * (len(headers) - 2)])
-            continue
-        faults = record["page_faults_per_step"]
-        rows.append(
-            [
-                name,
-                _milliseconds(record),
-                f"{examples_per_second(record):,.0f}",
-                "1" if name == BASELINE else ratio_text(Ratio(*record["ratio"])),
-                verdicts.of(record),
-                f"{record['first_steps_loss']:.4f}",
-                "–" if faults is None else significant(faults, 2),
-                f"{record['rounds']} × {record['iterations']}",
-                record["backend"],
-            ]
-        )
-    return render(headers, rows)
+    rows = sorted(records, key=row_order)
+    return render(_columns(Verdicts(records)), rows, missing=tables.in_place_of_figures)
 
 
 def examples_per_second(record: Record) -> float:
     """Of the median step."""
     return float(record["key"]["batch_size"] / time_ns(record) * 1e9)
-
-
-def device_table(records: list[Record]) -> str:
-    """The same on the device itself; "" where there was no GPU."""
-    timed = {name: r for name, r in by_implementation(records).items() if r.get("device_time")}
-    rows = [[name, *device_tables.cells(r["device_time"], name)] for name, r in timed.items()]
-    return markdown(["implementation", *device_tables.HEADERS], rows) + "\n\n" + DEVICE_NOTE if rows else ""
 
 
 def page(records: list[Record]) -> str:
@@ -158,41 +116,27 @@ def page(records: list[Record]) -> str:
         ),
         table(records),
         NOTE.format(least=UNKNOWN_FLOOR, first=first) if first else "",
-        device_table(records),
+        device_tables.table(list(by_implementation(records).values()), NAME, DEVICE_NOTE),
         tables.footnotes(records),
         tables.conditions(records),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def comma_separated(records: list[Record]) -> str:
+def csv_page(records: list[Record]) -> str:
     """`step.csv`."""
-    verdicts, rows = Verdicts(records), []
-    for r in sorted(records, key=row_order):
-        names = ("data", "images", "batch_size", "lr", "seed", "epoch", "dtype", "implementation")
-        head = [*(r["key"][name] for name in names), r["status"]]
-        tail = [r["run"], r["conditions"]["commit"]]
-        if r["status"] != OK:
-            empty = [""] * (len(CSV_HEADERS) - len(head) - len(tail) - 1)
-            rows.append([*head, tables.reason(r), *empty, *tail])
-            continue
-        rows.append(
-            [
-                *head,
-                "",
-                r["backend"],
-                time_ns(r) / 1e6,
-                time_ns(r, "baseline") / 1e6,
-                examples_per_second(r),
-                *r["ratio"],
-                verdicts.floor(r),
-                verdicts.of(r),
-                r["first_steps_loss"],
-                r["page_faults_per_step"],
-                r["rounds"],
-                r["iterations"],
-                *device_tables.columns(r),
-                *tail,
-            ]
-        )
-    return tables.comma_separated(CSV_HEADERS, rows)
+    verdicts = Verdicts(records)
+    columns = [
+        *tables.of_key("data", "images", "batch_size", "lr", "seed", "epoch", "dtype", "implementation"),
+        *tables.STATUS,
+        Column("step_ms", lambda r: time_ns(r) / 1e6),
+        Column("builtin_step_ms", lambda r: time_ns(r, "baseline") / 1e6),
+        Column("examples_per_s", examples_per_second),
+        *tables.RATIO,
+        Column("noise_floor", verdicts.floor),
+        Column("verdict", verdicts.of),
+        *tables.facts("first_steps_loss", "page_faults_per_step", "rounds", "iterations"),
+        *device_tables.CSV_COLUMNS,
+        *tables.ORIGIN,
+    ]
+    return comma_separated(columns, sorted(records, key=row_order), missing=tables.empty_in_csv)

@@ -6,7 +6,7 @@ import pytest
 
 from bench import calibrate, report
 from bench.record.records import FILE, read
-from bench.view.calibration_tables import page, rows, sentence, verdicts
+from bench.view.calibration_tables import page, sentence, verdicts
 from tests.bench.samples import candidate, table
 
 IDLE, BUSY = "idle", "one core busy"
@@ -40,7 +40,8 @@ def test_a_comparison_is_held_to_the_others_of_its_group_and_not_to_itself(measu
 
 
 def test_the_table_counts_false_and_right_verdicts(measured):
-    found = {(row[0], row[1]): row for row in rows(measured.records)}
+    title = f"# Calibration of the verdicts: {measured.records[-1]['conditions']['device_name']}"
+    found = {(row[0], row[1]): row for row in table(page(measured.records), title)[1:]}
     assert found[IDLE, "the same"][2:11] == ["8", "1", "0", "7", "0", "12.5%", "87.5%", "1.000", "12.5%"]
     assert found[IDLE, "5% slower"][2:11] == ["2", "1", "0", "0", "1", "0.0%", "50.0%", "1.065", "–"]
     assert list(found) == [(IDLE, "the same"), (IDLE, "5% slower"), (BUSY, "the same")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import mean, median
+from typing import NamedTuple
 
 from bench.record.labels import PLAIN, row_order
 from bench.record.records import Record
@@ -20,22 +21,12 @@ from bench.studies.lesson.sessions import (
     paired_figures,
 )
 from bench.view import tables
-from bench.view.tables import listed, markdown, mean_text, ranged, ratio_text
+from bench.view.columns import Column, markdown
+from bench.view.tables import listed, mean_text, ranged, ratio_text
 
 LESSON = "lesson"
 """What the lesson's own program is called in the records."""
 
-HEADERS = (
-    "program",
-    "turns",
-    "wall, s",
-    "times as fast",
-    "examples/sec, wall",
-    "examples/sec, steps",
-    "train loss",
-    "train acc",
-    "test acc",
-)
 NOTE = """\
 **wall** is the median over the turns of whole processes, from start to exit, with their range; **times as fast** is
 the median of the lesson's wall time / the program's in the same turn, with its 95 % interval. **examples/sec, steps**,
@@ -129,28 +120,45 @@ def page(records: list[Record]) -> str:
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
+class Row(NamedTuple):
+    """A program, its finished turns, and how many times as fast as the lesson's it is."""
+
+    name: str
+    done: list[Record]
+    speedup: Ratio | None
+
+    def series(self, figure: str) -> list[float]:
+        """A figure of every finished turn."""
+        return _series(self.done, figure)
+
+
+def _wall(row: Row) -> str:
+    return ranged(median(row.series("seconds")), row.series("seconds"), 1)
+
+
+def _times_as_fast(row: Row) -> str:
+    if row.name == LESSON:
+        return "1"
+    return ratio_text(row.speedup) if row.speedup else "–"
+
+
+COLUMNS: tuple[Column[Row], ...] = (
+    Column("program", lambda row: _title(row.name), always=True),
+    Column("turns", lambda row: str(len(row.done)), always=True),
+    Column("wall, s", _wall),
+    Column("times as fast", _times_as_fast),
+    Column("examples/sec, wall", lambda row: f"{sum(row.series('examples')) / sum(row.series('seconds')):,.0f}"),
+    Column("examples/sec, steps", lambda row: mean_text(row.series("examples_per_second"), 0)),
+    Column("train loss", lambda row: mean_text(row.series("train_loss"))),
+    Column("train acc", lambda row: mean_text(row.series("train_accuracy"))),
+    Column("test acc", lambda row: mean_text(row.series("test_accuracy"))),
+)
+
+
 def _table(programs: dict[str, Turns], of_run: list[Result]) -> str:
     speedups = {result.name: result.speedup for result in of_run}
-    rows = []
-    for name, turns in programs.items():
-        done = list(finished(turns).values())
-        if not done:
-            rows.append([_title(name), "0", *["–"] * (len(HEADERS) - 2)])
-            continue
-        seconds = _series(done, "seconds")
-        speedup = speedups.get(name)
-        rows.append(
-            [
-                _title(name),
-                str(len(done)),
-                ranged(median(seconds), seconds, 1),
-                "1" if name == LESSON else ratio_text(speedup) if speedup else "–",
-                f"{sum(_series(done, 'examples')) / sum(seconds):,.0f}",
-                mean_text(_series(done, "examples_per_second"), 0),
-                *(mean_text(_series(done, figure)) for figure in ("train_loss", "train_accuracy", "test_accuracy")),
-            ]
-        )
-    return markdown(HEADERS, rows)
+    rows = [Row(name, list(finished(turns).values()), speedups.get(name)) for name, turns in programs.items()]
+    return markdown(COLUMNS, rows, missing=lambda row: None if row.done else "–")
 
 
 def _accuracies(programs: dict[str, Turns]) -> str:

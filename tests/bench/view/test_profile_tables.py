@@ -9,7 +9,7 @@ from bench import report
 from bench.record.parts import BACKWARD, BATCH_NORM, BLOCK, CONVOLUTION, FORWARD, LOSS, OPTIMIZER, POOLING
 from bench.record.records import ERROR
 from bench.record.runs import of_one_run
-from bench.view.profile_tables import bars, between_ms, comma_separated, done, page, profiles, sentence, short, who_ran
+from bench.view.profile_tables import bars, between_ms, csv_page, done, page, profiles, sentence, short, who_ran
 from tests.bench.samples import IDLE, candidate, row_of, table
 
 PARTS = "## The parts of a step"
@@ -116,7 +116,7 @@ def test_the_page_says_who_ran(profiled):
 
 def test_small_operators_are_in_the_csv_only(profiled):
     assert "aten::tiny" not in page(profiled.records)
-    rows = list(csv.DictReader(io.StringIO(comma_separated(profiled.records))))
+    rows = list(csv.DictReader(io.StringIO(csv_page(profiles(profiled.records, "step")))))
     assert {row["operator"] for row in rows} >= {"aten::tiny", "aten::conv2d"}
     assert "kernels" not in page(profiled.records)
 
@@ -126,7 +126,7 @@ def test_kernels_of_a_gpu_are_named(session):
     profile(session, "builtin", SEPARATE, kernels=kernels)
     row = next(row for row in table(page(session.records), "Torch's own batch norm did not run.") if "conv2d" in row[1])
     assert row[-3:] == ["`implicit_gemm`", "3", "70.0"]
-    assert "implicit_gemm,3.0,70.0" in comma_separated(session.records)
+    assert "implicit_gemm,3.0,70.0" in csv_page(profiles(session.records, "step"))
 
 
 def test_only_the_newest_settings_are_shown(profiled):

@@ -9,7 +9,7 @@ from bench import report
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import ERROR, UNAVAILABLE, WRONG
 from bench.view import headline
-from bench.view.step_tables import CSV_HEADERS, comma_separated, page
+from bench.view.step_tables import csv_page, page
 from tests.bench.samples import Session, row_of, table
 
 TITLE = "## 256 images of Test data fashion-mnist"
@@ -30,7 +30,7 @@ def stepped(session):
 
 
 def csv_rows(records):
-    return {r["implementation"]: r for r in csv.DictReader(io.StringIO(comma_separated(records)), strict=True)}
+    return {r["implementation"]: r for r in csv.DictReader(io.StringIO(csv_page(records)), strict=True)}
 
 
 def test_rows_are_baseline_then_aa_then_implementations_then_plain_lenet(stepped):
@@ -163,8 +163,8 @@ def test_without_a_gpu_the_page_does_not_speak_of_it(stepped):
 def test_csv_has_unrounded_rows_with_the_same_columns(stepped):
     stepped.step("tutorial", (1 / 3, 0.3, 0.4))
     stepped.failed_step("my_bn.py", ERROR, 'with "quotes", and | bars')
-    rows = list(csv.reader(io.StringIO(comma_separated(stepped.records)), strict=True))
-    assert {len(row) for row in rows} == {len(CSV_HEADERS)} == {len(set(CSV_HEADERS))}
+    rows = list(csv.reader(io.StringIO(csv_page(stepped.records)), strict=True))
+    assert {len(row) for row in rows} == {len(set(rows[0]))}
     assert len(rows) == 1 + 5 + 2
     row = csv_rows(stepped.records)["tutorial"]
     assert float(row["ratio_to_builtin"]) == 1 / 3

@@ -7,7 +7,7 @@ import pytest
 
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import ERROR, UNAVAILABLE, WRONG
-from bench.view.training_tables import CSV_HEADERS, comma_separated, page, spread
+from bench.view.training_tables import csv_page, page, spread
 from tests.bench.samples import row_of, table
 
 ACCURACY, SPEED = "### Loss and accuracy", "### Speed"
@@ -26,7 +26,7 @@ def trained(session):
 
 
 def csv_rows(records):
-    return list(csv.DictReader(io.StringIO(comma_separated(records)), strict=True))
+    return list(csv.DictReader(io.StringIO(csv_page(records)), strict=True))
 
 
 def accuracy(session, name):
@@ -156,8 +156,8 @@ def test_the_data_are_named(trained):
 def test_csv_has_an_unrounded_row_per_epoch_with_the_same_columns(trained):
     trained.training("tutorial", [1 / 3] * 7)
     trained.failed_epoch("my_bn.py", 1, 7, ERROR, 'with "quotes", and | bars')
-    rows = list(csv.reader(io.StringIO(comma_separated(trained.records)), strict=True))
-    assert {len(row) for row in rows} == {len(CSV_HEADERS)}
+    rows = list(csv.reader(io.StringIO(csv_page(trained.records)), strict=True))
+    assert {len(row) for row in rows} == {len(set(rows[0]))}
     assert len(rows) == 1 + 4 * 2 * 7 + 7 + 1
     first = next(r for r in csv_rows(trained.records) if r["implementation"] == "tutorial")
     assert float(first["step_s"]) == 1 / 3
@@ -165,6 +165,5 @@ def test_csv_has_an_unrounded_row_per_epoch_with_the_same_columns(trained):
     assert (first["seed"], first["epoch"], first["examples"]) == ("0", "1", "1000")
 
 
-def test_csv_headers_have_units():
-    assert {"step_s", "wall_s", "examples_per_s_steps", "warm_up_s"} <= set(CSV_HEADERS)
-    assert len(set(CSV_HEADERS)) == len(CSV_HEADERS)
+def test_csv_headers_have_units(trained):
+    assert {"step_s", "wall_s", "examples_per_s_steps", "warm_up_s"} <= set(csv_rows(trained.records)[0])
