@@ -14,18 +14,14 @@ from itertools import accumulate
 from statistics import mean
 from typing import NamedTuple
 
-from bench.measure.figures import Figures
 from bench.record.labels import PLAIN
 from bench.record.records import Record
 from bench.stats.seeds import Estimate, difference
-from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study, train_through
+from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study
 from bench.view.charts import Band, Chart, banded
 from bench.view.columns import Column, markdown
 from bench.view.tables import counted
 from bench.view.training_tables import spread
-from kernels import Implementation
-from models.fashion_mnist import FashionMNIST
-from models.training import Settings
 
 EPOCHS, LESSON_EPOCHS, SEEDS = 30, 10, 5
 GOALS = (0.80, 0.85)
@@ -42,14 +38,6 @@ def points(norm: str, quick: bool) -> list[Point]:
         for seed in range(1 if quick else SEEDS)
         for name in (norm, PLAIN)
     ]
-
-
-def measure(
-    point: Point, implementation: Implementation | None, data: FashionMNIST, progress: Callable[[str], None]
-) -> Figures:
-    """One training."""
-    settings = Settings(epochs=point["epochs"], seed=point["seed"])
-    return {"epochs": train_through(implementation, data, settings, progress)[1]}
 
 
 def both(records: list[Record]) -> dict[str, list[Record]]:
@@ -185,7 +173,6 @@ STUDY = Study(
     name="faster",
     question="Does batch norm train faster, and does it only speed things up?",
     points=points,
-    measure=measure,
     answer=answer,
     table=table,
     plots={

@@ -10,17 +10,13 @@ import math
 from collections.abc import Callable
 from statistics import mean
 
-from bench.measure.figures import Figures
 from bench.record.labels import PLAIN
 from bench.record.records import Record
-from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study, train_through
+from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study
 from bench.view.charts import Chart, banded
 from bench.view.columns import Column, markdown
 from bench.view.tables import counted, listed
 from bench.view.training_tables import spread
-from kernels import Implementation
-from models.fashion_mnist import FashionMNIST
-from models.training import Settings
 
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 4.0)
 EPOCHS, SEEDS = 5, 3
@@ -42,14 +38,6 @@ def points(norm: str, quick: bool) -> list[Point]:
         for seed in range(1 if quick else SEEDS)
         for name in (norm, PLAIN)
     ]
-
-
-def measure(
-    point: Point, implementation: Implementation | None, data: FashionMNIST, progress: Callable[[str], None]
-) -> Figures:
-    """One training."""
-    settings = Settings(epochs=point["epochs"], lr=point["lr"], seed=point["seed"])
-    return {"epochs": train_through(implementation, data, settings, progress)[1]}
 
 
 def by_rate(records: list[Record]) -> dict[str, dict[float, list[Record]]]:
@@ -166,7 +154,6 @@ STUDY = Study(
     name="learning-rates",
     question="Does batch norm allow larger learning rates?",
     points=points,
-    measure=measure,
     answer=answer,
     table=table,
     plots={PLOT: ("Test accuracy over the learning rate", plot)},

@@ -12,9 +12,14 @@ from bench import ROOT, report
 from bench.record.labels import PLAIN
 from bench.record.records import ERROR
 from bench.studies import alike, batch_noise, faster, jumps, learning_rates
-from bench.studies.estimates import Averages, copied, norms, recalibrated_copy
+from bench.studies.measure import alike as measured_alike
+from bench.studies.measure import batch_noise as measured_noise
+from bench.studies.measure import jumps as measured_jumps
+from bench.studies.measure.estimates import Averages, copied, norms, recalibrated_copy
+from bench.studies.measure.point import norm, sources
+from bench.studies.measure.training import train_through
 from bench.studies.registry import studies
-from bench.studies.study import RECALIBRATED, TEST_ACCURACY, norm, train_through
+from bench.studies.study import RECALIBRATED, TEST_ACCURACY
 from models.fashion_mnist import EMBEDDED, load
 from models.lenet import lenet
 from models.training import Settings, train
@@ -53,6 +58,7 @@ def test_every_study_names_its_points_and_files(study):
     assert len(study.points("cpu_fused", True)) < len(study.points("cpu_fused", False))
     assert all(name.startswith(f"study-{study.name}") and name.endswith(".svg") for name in study.plots)
     assert study.question.endswith("?")
+    assert all(path.is_file() for path in sources(study))
 
 
 def test_names_of_studies_are_their_own():
@@ -183,19 +189,19 @@ def test_deviations_of_batches_are_those_of_independent_draws():
     values = torch.randn(40_000, 8, generator=generator, dtype=torch.float64) * 3 + 5
     order = torch.randperm(len(values), generator=generator)
     for size in (16, 256):
-        found = batch_noise.deviations(values, values.square(), order, size)
+        found = measured_noise.deviations(values, values.square(), order, size)
         assert found["mean"] == pytest.approx(1 / size**0.5, rel=0.1)
         assert found["variance"] == pytest.approx((2 / size) ** 0.5, rel=0.15)
 
 
 def test_moments_are_those_of_what_enters_the_slots():
     data, model = load(EMBEDDED, limit=40), lenet("naive", seed=0)
-    means, squares = batch_noise.moments_of_images(model, data)["1"]
+    means, squares = measured_noise.moments_of_images(model, data)["1"]
     with torch.no_grad():
         entered = model[0](data.train_images.float() / 255).double()
     assert torch.allclose(means, entered.mean((2, 3)), atol=1e-6)
     assert torch.allclose(squares, entered.square().mean((2, 3)), atol=1e-5)
-    assert batch_noise.moments_of_images(model, data)["10"][0].shape == (40, 120)
+    assert measured_noise.moments_of_images(model, data)["10"][0].shape == (40, 120)
     assert model.training
 
 
@@ -291,7 +297,7 @@ def test_averages_are_those_of_torch_for_every_momentum():
 def test_averages_at_rest_are_of_one_and_the_same_weights():
     data, model = load(EMBEDDED, limit=600), lenet("naive", seed=0)
     recalibrated = recalibrated_copy(model, "naive", data)
-    averages = jumps.averages_at_rest(copied(recalibrated, "naive"), data, Settings(epochs=1, batch_size=100))
+    averages = measured_jumps.averages_at_rest(copied(recalibrated, "naive"), data, Settings(epochs=1, batch_size=100))
     slow, last = (averages.statistics[m][0][0] for m in (0.01, jumps.LAST_BATCH))
     whole = norms(recalibrated)[0].running_mean
     assert torch.allclose(slow, whole, atol=0.01 * float(whole.abs().max()))
@@ -313,9 +319,9 @@ def test_batch_statistics_are_those_of_the_test_batch_down_to_one_image():
     with torch.no_grad():
         found = expected(data.test_images.float() / 255).argmax(1)
     wanted = float((found == data.test_labels).float().mean())
-    assert jumps.with_batch_statistics(model, data, len(data.test_images)) == pytest.approx(wanted, abs=0.01)
+    assert measured_jumps.with_batch_statistics(model, data, len(data.test_images)) == pytest.approx(wanted, abs=0.01)
     # A single image normalised by itself has nothing left after a linear layer: all get one and the same answer.
-    alone = jumps.with_batch_statistics(model, data, 1)
+    alone = measured_jumps.with_batch_statistics(model, data, 1)
     shares = torch.bincount(data.test_labels[: jumps.FEW_IMAGES], minlength=10) / len(data.test_labels)
     assert min(abs(alone - float(share)) for share in shares) < 1e-6
 
@@ -327,7 +333,7 @@ def test_an_implementation_next_to_itself_is_nowhere_apart_and_another_seed_is()
     data = load(EMBEDDED, limit=600)
     for name in ("builtin", "naive"):
         point = {"implementation": name, "seed": 0, "steps": 5}
-        found = alike.measure(point, candidate(name).found, data, lambda _: None)["apart"]
+        found = measured_alike.measure(point, candidate(name).found, data, lambda _: None)["apart"]
         assert [row["step"] for row in found] == [1, 2, 5]
         distances = [row["weights"] for row in found]
         assert (min(distances) > 0.1) if name == "builtin" else (max(distances) < 1e-3)
