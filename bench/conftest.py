@@ -253,4 +253,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("bnbench")
     terminalreporter.write_line(digest)
     terminalreporter.write_line("")
-    terminalreporter.write_line(f"{os.path.relpath(folder)}: {tables.counted(len(written) - 1, 'page')} and {FILE}")
+    terminalreporter.write_line(f"{os.path.relpath(folder)}: {report.made(written)} from {FILE}")

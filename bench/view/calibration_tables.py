@@ -12,6 +12,7 @@ from bench.record.verdicts import Noise
 from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR, Ratio
 from bench.view import tables
 from bench.view.columns import Column, markdown
+from bench.view.page import Page
 
 VERDICTS = (SLOWER, FASTER, SAME, UNCLEAR)
 
@@ -113,3 +114,6 @@ def page(records: list[Record]) -> str:
         tables.conditions(records),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+PAGE = Page("calibration", {"calibration.md": page}, sentence)

@@ -10,7 +10,9 @@ from bench.record.labels import BASELINE, row_order
 from bench.record.parts import ACTIVATION, BACKWARD, BATCH_NORM, BLOCK, FORWARD, PARTS, POOLING
 from bench.record.records import OK, Record
 from bench.view import memory_tables, scaling_tables, tables
+from bench.view import report_charts as charts
 from bench.view.columns import Column, comma_separated, markdown, plain_text
+from bench.view.page import Page, Section
 from bench.view.tables import listed, significant
 
 SLOT = (BATCH_NORM, BLOCK, ACTIVATION, POOLING)
@@ -264,3 +266,26 @@ PARTS_COLUMNS = tables.facts(
 def parts_csv_page(steps: dict[str, Record]) -> str:
     """`profile-parts.csv`: milliseconds of every part."""
     return comma_separated(PARTS_COLUMNS, [{**r, **part} for r in steps.values() for part in r["parts"]])
+
+
+def sections(records: list[Record]) -> list[Section]:
+    """The parts of a step, stacked."""
+    steps = done(profiles(records, "step"))
+    return [Section("Where the time goes", sentence(steps), [charts.parts(bars(steps))])] if steps else []
+
+
+PAGE = Page(
+    "profile",
+    {
+        "profile.md": page,
+        "profile.csv": of("step", csv_page),
+        "profile-parts.csv": of("step", parts_csv_page),
+        "profile-memory.csv": of("memory", memory_tables.csv_page),
+        "profile-scaling.csv": of("scaling", scaling_tables.csv_page),
+        STEP_PLOT: of("step", step_plot),
+        memory_tables.PLOT: of("memory", memory_tables.plot),
+        scaling_tables.PLOT: of("scaling", scaling_tables.plot),
+    },
+    short,
+    sections,
+)

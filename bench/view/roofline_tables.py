@@ -7,9 +7,11 @@ from statistics import median
 from bench.record.labels import AA, row_order
 from bench.record.operations import BOTH
 from bench.record.records import OK, Record
+from bench.view import report_charts as charts
 from bench.view import tables
 from bench.view.columns import Column, comma_separated, markdown
 from bench.view.latency_tables import Line, grouped, in_order, lines, time_ns
+from bench.view.page import Page, Section
 from bench.view.tables import significant
 
 PLOT = "roofline.svg"
@@ -124,3 +126,14 @@ def csv_page(records: list[Record]) -> str:
     """`roofline.csv`: every latency."""
     rows = [record for _, _, _, group in grouped(shown(records)) for record in in_order(group)]
     return comma_separated(CSV_COLUMNS, rows)
+
+
+def sections(records: list[Record]) -> list[Section]:
+    """The plot with values on hover."""
+    both = plotted(records)
+    return [Section("Roofline", sentence(records), [charts.roofline(both)])] if both else []
+
+
+PAGE = Page(
+    "latency", {"roofline.md": page, "roofline.csv": csv_page, PLOT: plot}, sections=sections
+)

@@ -9,8 +9,10 @@ from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, UNKNOWN_FLOOR, Ratio
 from bench.view import device_tables, tables
+from bench.view import report_charts as charts
 from bench.view.latency_tables import time_ns
-from bench.view.columns import Column, comma_separated, markdown
+from bench.view.page import Page, Section
+from bench.view.columns import Column, comma_separated, markdown, plain_text
 from bench.view.tables import ratio_text, significant
 
 NOTE = """\
@@ -140,3 +142,29 @@ def csv_page(records: list[Record]) -> str:
         *tables.ORIGIN,
     ]
     return comma_separated(columns, sorted(records, key=row_order), missing=tables.empty_in_csv)
+
+
+def short(records: list[Record]) -> str:
+    """The answer and the table."""
+    return f"{sentence(records)}\n\n{table(records, plain_text)}"
+
+
+def sections(records: list[Record]) -> list[Section]:
+    """The answer and a table that sorts."""
+    verdicts = Verdicts(records)
+    rows = [
+        {
+            "implementation": name,
+            "step, ms": round(time_ns(r) / 1e6, 3),
+            "ratio": round(r["ratio"][0], 3),
+            "low": round(r["ratio"][1], 3),
+            "high": round(r["ratio"][2], 3),
+            "verdict": verdicts.of(r),
+            "ran as": r["backend"],
+        }
+        for name, r in by_implementation(records).items()
+    ]
+    return [Section("One training step", sentence(records), charts.table("step", rows))] if rows else []
+
+
+PAGE = Page("step", {"step.md": page, "step.csv": csv_page}, short, sections)

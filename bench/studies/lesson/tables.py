@@ -22,6 +22,7 @@ from bench.studies.lesson.sessions import (
 )
 from bench.view import tables
 from bench.view.columns import Column, markdown
+from bench.view.page import Page
 from bench.view.tables import listed, mean_text, ranged, ratio_text
 
 LESSON = "lesson"
@@ -203,3 +204,7 @@ def _norm(name: str) -> str:
 
 def _title(name: str) -> str:
     return "the lesson's program" if name == LESSON else f"`--norm {_norm(name)}`"
+
+
+PAGE = Page("lesson", {"lesson.md": page}, sentence, choose=list)
+"""Each implementation has its newest whole session, so the page chooses for itself."""
