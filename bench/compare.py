@@ -194,21 +194,22 @@ COLUMNS: tuple[Column[Row], ...] = (
 )
 
 
-def page(found: Comparison) -> str:
+def page(comparison: Comparison) -> str:
     """Markdown: the answer, the rows, and what stands apart."""
-    counts = Counter(row.verdict for row in found.rows)
-    told = ", ".join(f"{number} {word}" for word, number in counts.most_common()) or "none"
-    parts = [f"{len(found.rows)} comparable rows: {told}. Ratios are NEW over OLD, {found.by}; below 1 is faster."]
-    if found.across:
-        parts.append(f"Compared all the same: {'; '.join(found.across)}.")
-    if found.rows:
-        parts.append(markdown(COLUMNS, found.rows, left=2))
-    if found.apart:
+    counts = Counter(row.verdict for row in comparison.rows)
+    counted = ", ".join(f"{number} {word}" for word, number in counts.most_common()) or "none"
+    rows = f"{len(comparison.rows)} comparable rows: {counted}."
+    parts = [f"{rows} Ratios are NEW over OLD, {comparison.by}; below 1 is faster."]
+    if comparison.across:
+        parts.append(f"Compared all the same: {'; '.join(comparison.across)}.")
+    if comparison.rows:
+        parts.append(markdown(COLUMNS, comparison.rows, left=2))
+    if comparison.apart:
         reasons: dict[str, list[str]] = {}
-        for name, reason in found.apart:
+        for name, reason in comparison.apart:
             reasons.setdefault(reason, []).append(name)
         lines = [f"- {reason}: {len(names)}, such as {names[0]}" for reason, names in reasons.items()]
-        parts.append("\n".join([f"{len(found.apart)} rows are not compared:", "", *lines]))
+        parts.append("\n".join([f"{len(comparison.apart)} rows are not compared:", "", *lines]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -228,15 +229,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fail-on", choices=[SLOWER], help="exit with 1 when any row got slower")
     options = parser.parse_args(arguments)
     try:
-        found = compare(read_all(options.old), read_all(options.new), options.across)
+        comparison = compare(read_all(options.old), read_all(options.new), options.across)
     except RecordsError as error:
         print(f"python -m bench.compare: error: {error}", file=sys.stderr)
         return UNUSABLE
     if options.format == "json":
-        print(json.dumps(asdict(found), indent=2))
+        print(json.dumps(asdict(comparison), indent=2))
     else:
-        print(page(found), end="")
-    return int(options.fail_on is not None and any(row.verdict == options.fail_on for row in found.rows))
+        print(page(comparison), end="")
+    return int(options.fail_on is not None and any(row.verdict == options.fail_on for row in comparison.rows))
 
 
 if __name__ == "__main__":

@@ -29,12 +29,12 @@ BAD_INPUT, FAILED = 2, 1
 
 def cells(shapes: str) -> list[tuple[Operation, str]]:
     """Operations and layouts of "lenet" or "all" shapes; images in channels-last as blocks only."""
-    found = []
+    operations = []
     for shape in LENET_SHAPES + (LARGER_SHAPES if shapes == "all" else ()):
-        found += [(Operation(shape, kind), CONTIGUOUS) for kind in ("norm", "block")]
+        operations += [(Operation(shape, kind), CONTIGUOUS) for kind in ("norm", "block")]
         if len(shape) == 4 and shapes == "all":
-            found.append((Operation(shape, "block"), CHANNELS_LAST))
-    return found
+            operations.append((Operation(shape, "block"), CHANNELS_LAST))
+    return operations
 
 
 def ask(request: Request) -> Reply:

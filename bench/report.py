@@ -87,28 +87,28 @@ def html_page(records: list[Record]) -> str:
     sections, shown = [], {}
     for page in PAGES:
         of_kind = page.records(records)
-        if of_kind and (found := page.sections(of_kind)):
-            sections += found
+        if of_kind and (parts := page.sections(of_kind)):
+            sections += parts
             shown[page.kind] = of_kind
     return report_page.page(sections, [record for of_kind in shown.values() for record in of_kind])
 
 
 def machines(root: Path) -> list[tuple[Path, list[Record]]]:
     """Every published folder with records, the newest first."""
-    found = [(path.parent, read(path)) for path in sorted((root / PUBLISHED).glob(f"*/{FILE}"))]
-    return sorted([f for f in found if f[1]], key=lambda f: str(newest(f[1])["time"]), reverse=True)
+    folders = [(path.parent, read(path)) for path in sorted((root / PUBLISHED).glob(f"*/{FILE}"))]
+    return sorted([f for f in folders if f[1]], key=lambda f: str(newest(f[1])["time"]), reverse=True)
 
 
 def published(root: Path) -> list[index.Machine]:
     """What the index and README say of every published machine, the newest first."""
     pages = [name for page in PAGES for name in page.files if name.endswith(".md")]
-    found = []
+    published_machines = []
     for folder, records in machines(root):
         files = [name for name in (*pages, report_page.FILE_NAME, FILE) if (folder / name).exists()]
         studied = [r for r in records if r["kind"] == "study"]
         answers = {s.file: (s.question, text) for s in registry.studies() if (text := s.short(studied))}
-        found.append(index.Machine(folder.name, records, files, answers))
-    return found
+        published_machines.append(index.Machine(folder.name, records, files, answers))
+    return published_machines
 
 
 def build_index(root: Path) -> Path:
@@ -120,17 +120,17 @@ def build_readme(readme: Path, root: Path) -> None:
     """Put what the newest machine found between the markers of README.md."""
     before, mark, rest = readme.read_text(encoding="utf-8").partition(MARKERS[0])
     _, end, after = rest.partition(MARKERS[1])
-    found = published(root)
-    if mark and end and found:
-        write(readme, f"{before}{mark}\n{index.newest_machine(found[0], f'results/{PUBLISHED}')}\n{end}{after}")
+    newest_first = published(root)
+    if mark and end and newest_first:
+        write(readme, f"{before}{mark}\n{index.newest_machine(newest_first[0], f'results/{PUBLISHED}')}\n{end}{after}")
 
 
 def _warn_once() -> Callable[..., None]:
-    told: set[str] = set()
+    shown: set[str] = set()
 
     def show(message: Warning | str, *_: object) -> None:
-        if str(message) not in told:
-            told.add(str(message))
+        if str(message) not in shown:
+            shown.add(str(message))
             print(f"warning: {message}", file=sys.stderr)
 
     return show

@@ -37,11 +37,11 @@ def points(norm: str, quick: bool) -> list[Point]:  # noqa: ARG001 - one signatu
 
 def by_name(records: list[Record]) -> dict[str, list[Record]]:
     """The trainings of each implementation; those of the baseline stand for another seed."""
-    found: dict[str, list[Record]] = {}
+    groups: dict[str, list[Record]] = {}
     for record in records:
         name = OTHER_SEED if record["implementation"] == BASELINE else record["implementation"]
-        found.setdefault(name, []).append(record)
-    return found
+        groups.setdefault(name, []).append(record)
+    return groups
 
 
 def apart(runs: list[Record], what: str, step: int) -> float:
@@ -64,22 +64,22 @@ def table(records: list[Record]) -> str:
 
 def answer(records: list[Record]) -> str:
     """How far apart at the end, against two seeds."""
-    found = by_name(records)
-    seeds = found.pop(OTHER_SEED, [])
+    groups = by_name(records)
+    seeds = groups.pop(OTHER_SEED, [])
     last = max(a["step"] for r in records for a in r["apart"])
     between = {r["key"]["seed"]: apart([r], "weights", last) for r in seeds}
     shares = {
         name: [apart([r], "weights", last) / between[r["key"]["seed"]] for r in runs if r["key"]["seed"] in between]
-        for name, runs in found.items()
+        for name, runs in groups.items()
     }
     shares = {name: those for name, those in shares.items() if those}
     if not shares:
         return "Nobody has been compared with another seed yet."
-    told = listed([f"`{n}` {mean(those):.1%} [{min(those):.1%}, {max(those):.1%}]" for n, those in shares.items()])
+    distances = listed([f"`{n}` {mean(those):.1%} [{min(those):.1%}, {max(those):.1%}]" for n, those in shares.items()])
     alike = max(max(those) for those in shares.values()) < 1
     return (
         f"**{'They train alike' if alike else 'Not all train alike'}**: after {last} steps the weights are as far from"
-        f" `{BASELINE}`'s as these shares of the distance between two of its seeds: {told}, means and ranges over"
+        f" `{BASELINE}`'s as these shares of the distance between two of its seeds: {distances}, means and ranges over"
         f" {counted(len(between), 'seed')}. Roundings grow with the steps, since training is chaotic; what was one"
         " rounding in the first step need not stay small."
     )

@@ -34,10 +34,10 @@ def points(norm: str, quick: bool) -> list[Point]:
 
 def by_size(records: list[Record]) -> dict[int, list[Record]]:
     """The trainings of each batch size, ascending."""
-    found: dict[int, list[Record]] = {}
+    groups: dict[int, list[Record]] = {}
     for record in sorted(records, key=lambda r: int(r["key"]["batch_size"])):
-        found.setdefault(int(record["key"]["batch_size"]), []).append(record)
-    return found
+        groups.setdefault(int(record["key"]["batch_size"]), []).append(record)
+    return groups
 
 
 def off(runs: list[Record], slot: str, what: str) -> float:
@@ -87,18 +87,18 @@ def answer(records: list[Record]) -> str:
             "**They are, but not as independent draws would be**: deviations go with the batch size to the power of"
             f" {power:.2f}, not of -0.5."
         )
-    found = {
+    accuracies = {
         name: {size: mean(r["epochs"][-1][name] for r in runs) for size, runs in sizes.items()}
         for name in (TEST_ACCURACY, RECALIBRATED)
     }
-    told = {name: _best(accuracy) for name, accuracy in found.items()}
+    best = {name: _best(accuracy) for name, accuracy in accuracies.items()}
     return (
         f"**They are, and as large as independent draws make them.** {SLOTS['10'].capitalize()}, batch means are off by"
         f" {off(sizes[smallest], '10', 'mean'):.2f} standard deviations in batches of {smallest} and by"
         f" {off(sizes[largest], '10', 'mean'):.3f} in batches of {largest}, which goes with the batch size to the power"
         f" of {power:.2f} (-0.5 for independent draws). After {counted(records[-1]['key']['epochs'], 'epoch')} at the"
-        f" lesson's learning rate, the test accuracy {told[TEST_ACCURACY]}. With statistics recalibrated over the"
-        f" training set for the same weights it {told[RECALIBRATED]}."
+        f" lesson's learning rate, the test accuracy {best[TEST_ACCURACY]}. With statistics recalibrated over the"
+        f" training set for the same weights it {best[RECALIBRATED]}."
     )
 
 

@@ -105,7 +105,7 @@ def _spread(figure: Callable[[Record, int], float], epochs: int, runs: list[Reco
 
 
 def _time_to(goal: float, runs: list[Record]) -> str:
-    reached = [found for r in runs if (found := first_to(r, goal))]
+    reached = [epoch_and_seconds for r in runs if (epoch_and_seconds := first_to(r, goal))]
     if not reached:
         return "not reached"
     text = f"{mean(e for e, _ in reached):.1f} epochs, {mean(s for _, s in reached):.0f} s"
@@ -156,11 +156,11 @@ def error_chart(records: list[Record]) -> Chart | None:
     return _chart("Test error", wrong, log_y=True)
 
 
-def _chart(title: str, found: dict[str, list[Band]], *, log_y: bool = False) -> Chart | None:
-    if any(len(points) < 2 for points in found.values()):
+def _chart(title: str, lines: dict[str, list[Band]], *, log_y: bool = False) -> Chart | None:
+    if any(len(points) < 2 for points in lines.values()):
         return None
     description = f"{title} over epochs, band over seeds."
-    return Chart(title, found, "epoch", title.lower(), description, log_y=log_y)
+    return Chart(title, lines, "epoch", title.lower(), description, log_y=log_y)
 
 
 def _over_epochs(runs: list[Record], name: str) -> list[Band]:

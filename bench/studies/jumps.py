@@ -110,25 +110,25 @@ def answer(records: list[Record]) -> str:
         verdict = "**Because of the running statistics, which are noisy**"
     else:
         verdict = "**Because the running statistics belong to older weights**"
-    told = (
+    text = (
         f"{verdict}: between neighbouring epochs the test accuracy moves by {ours:.3f} with the running statistics"
         f" (momentum {MOMENTUM:g}), {against_recalibrated.text(1)} times as much as with statistics recalibrated over"
         f" the training set ({recalibrated:.3f}). Gathered with the same momentum while the weights rest, statistics"
         f" are as noisy but not as old, and it moves by {rested:.3f}."
     )
     if fresh.low > 0:
-        told += (
+        text += (
             " One update is enough to age them: those of the last training batch, made just before the last update,"
             f" cost {fresh.text(3)} of test accuracy against those of a single batch made after it."
         )
     sizes = by_size(records)
     if len(sizes) > 1:
         one, many = (f"{mean(sizes[size]):.3f} in batches of {size}" for size in (min(sizes), max(sizes)))
-        told += (
+        text += (
             f" The lesson's own evaluation, with the statistics of the test batch, moves by {batch:.3f}, but the answer"
             f" to an image depends on its company: {one}, {many}."
         )
-    return told
+    return text
 
 
 def plot(records: list[Record]) -> Chart | None:

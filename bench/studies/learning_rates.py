@@ -42,11 +42,11 @@ def points(norm: str, quick: bool) -> list[Point]:
 
 def by_rate(records: list[Record]) -> dict[str, dict[float, list[Record]]]:
     """The trainings of each network, by learning rate in ascending order."""
-    found: dict[str, dict[float, list[Record]]] = {name: {} for name in NETWORKS}
+    groups: dict[str, dict[float, list[Record]]] = {name: {} for name in NETWORKS}
     for record in sorted(records, key=lambda r: float(r["key"]["lr"])):
         network = NETWORKS[record["implementation"] == PLAIN]
-        found[network].setdefault(float(record["key"]["lr"]), []).append(record)
-    return found
+        groups[network].setdefault(float(record["key"]["lr"]), []).append(record)
+    return groups
 
 
 def accuracy(record: Record, name: str = TEST_ACCURACY) -> float:
@@ -100,25 +100,27 @@ def usable(rates: dict[float, list[Record]], name: str = TEST_ACCURACY) -> list[
 
 def answer(records: list[Record]) -> str:
     """Up to which rate each network is near its best, and in how many trainings it learned nothing."""
-    told: list[str] = []
+    clauses: list[str] = []
     largest: list[float] = []
-    found = by_rate(records)
-    if not all(found.values()):
+    groups = by_rate(records)
+    if not all(groups.values()):
         return "Only one of the two networks has been trained yet."
-    for network, rates in found.items():
+    for network, rates in groups.items():
         best = max(rates, key=lambda rate: mean_accuracy(rates[rate]))
         near, runs = usable(rates), [run for those in rates.values() for run in those]
         largest.append(max(near, default=0.0))
-        told.append(
-            f"{network}{' it' * bool(told)} the best rate is {best:g} (test accuracy {mean_accuracy(rates[best]):.3f}),"
+        clauses.append(
+            f"{network}{' it' * bool(clauses)} the best rate is {best:g}"
+            f" (test accuracy {mean_accuracy(rates[best]):.3f}),"
             f" and it is within {NEAR:g} of that, with every seed learning, {_at(near)};"
             f" {sum(not learned(run) for run in runs)} of {len(runs)} trainings learned nothing"
         )
     verdict = "It does" if largest[0] > largest[1] else "Not that these trainings show it"
-    recalibrated = found[NETWORKS[0]]
+    recalibrated = groups[NETWORKS[0]]
     best = max(recalibrated, key=lambda rate: mean_accuracy(recalibrated[rate], RECALIBRATED))
     return (
-        f"**{verdict}.** After {counted(records[-1]['key']['epochs'], 'epoch')}, {told[0]}. {told[1].capitalize()}."
+        f"**{verdict}.** After {counted(records[-1]['key']['epochs'], 'epoch')},"
+        f" {clauses[0]}. {clauses[1].capitalize()}."
         " With statistics recalibrated over the training set in place of the running ones, batch norm's best rate is"
         f" {best:g} ({mean_accuracy(recalibrated[best], RECALIBRATED):.3f}), and it is as near to that"
         f" {_at(usable(recalibrated, RECALIBRATED))}."
@@ -131,11 +133,11 @@ def _at(rates: list[float]) -> str:
 
 def plot(records: list[Record]) -> Chart | None:
     """Test accuracy over the learning rate, a band over seeds."""
-    found = by_rate(records)
+    groups = by_rate(records)
     shown = {network: (network, TEST_ACCURACY) for network in NETWORKS}
     shown[f"{NETWORKS[0]}, recalibrated statistics"] = (NETWORKS[0], RECALIBRATED)
     lines = {
-        label: [banded(rate, [accuracy(r, name) for r in runs]) for rate, runs in found[network].items()]
+        label: [banded(rate, [accuracy(r, name) for r in runs]) for rate, runs in groups[network].items()]
         for label, (network, name) in shown.items()
     }
     if any(len(points) < 2 for points in lines.values()):

@@ -25,8 +25,8 @@ def studies() -> tuple[Study, ...]:
         for m in pkgutil.iter_modules([str(here)])
         if not (m.ispkg or m.name.startswith("test_") or m.name == "registry")
     ]
-    found = [module.STUDY for module in modules if isinstance(getattr(module, "STUDY", None), Study)]
-    return tuple(sorted(found, key=lambda s: (ORDER.index(s.name) if s.name in ORDER else len(ORDER), s.name)))
+    declared = [module.STUDY for module in modules if isinstance(getattr(module, "STUDY", None), Study)]
+    return tuple(sorted(declared, key=lambda s: (ORDER.index(s.name) if s.name in ORDER else len(ORDER), s.name)))
 
 
 def short(records: list[Record]) -> str:
@@ -36,13 +36,13 @@ def short(records: list[Record]) -> str:
 
 def sections(records: list[Record]) -> list[Section]:
     """Of each study that has an answer, with its charts."""
-    found = []
+    parts = []
     for study in studies():
         if good := study.newest(records):
             models = [charts.lines(f"{study.name}-{n}", chart) for n, chart in enumerate(study.charts(good))]
             answer = f"{study.answer(good)} [{study.file}]({study.file})"
-            found.append(Section(study.question, answer, models))
-    return found
+            parts.append(Section(study.question, answer, models))
+    return parts
 
 
 def page() -> Page:

@@ -48,7 +48,7 @@ class Study:
 
     @property
     def module(self) -> str:
-        """The name of its file, and of the one in `measure/` with its `measure(point, implementation, data, progress)`."""
+        """The name of its file, and of the one in `measure/` that measures its points."""
         return self.answer.__module__.rpartition(".")[2]
 
     def newest(self, records: list[Record]) -> list[Record]:

@@ -26,6 +26,7 @@ from bench.studies.registry import studies
 from bench.studies.study import Point, Study
 from models.fashion_mnist import FashionMNIST
 
+
 def candidates(config: pytest.Config) -> dict[str, Candidate]:
     """Who may take part, by label."""
     return {c.label: c for c in [*config.stash[CANDIDATES], plain()]}
@@ -63,9 +64,9 @@ def test_study(
     record = run.done(key, candidate)
     if record is None:
         start = time.perf_counter()
-        found = outcome_of(candidate, context, gate, measure_point, study.name, point)
+        outcome_and_figures = outcome_of(candidate, context, gate, measure_point, study.name, point)
         facts = {"data": data.source, "digest": data.digest, "seconds": time.perf_counter() - start}
-        record = run.append(key, {**facts, **found}, candidate)
+        record = run.append(key, {**facts, **outcome_and_figures}, candidate)
         progress(f"study {study.name}, {', '.join(f'{k} {v}' for k, v in point.items())}: {record['seconds']:.0f} s")
     outcome(record)
     hand_over(benchmark, f"study {study.name}", [1e9 * record["seconds"]])

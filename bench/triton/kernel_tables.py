@@ -109,17 +109,17 @@ def traffic_table(replies: dict[str, Reply]) -> str:
 
 def error_table(replies: dict[str, Reply]) -> str:
     """Errors next to ATen's."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    errors: dict[tuple[str, str], dict[str, float]] = {}
     for reply in replies.values():
-        found |= reply.errors
-    quantities = list(next(iter(found.values())))
+        errors |= reply.errors
+    quantities = list(next(iter(errors.values())))
     order = list(EXAMINED)
     columns = [
         Column[tuple[str, str]]("data", lambda row: row[0]),
         Column("implementation", lambda row: f"`{row[1]}`"),
-        *(Column(quantity, lambda row, q=quantity: f"{found[row][q]:.0e}") for quantity in quantities),
+        *(Column(quantity, lambda row, q=quantity: f"{errors[row][q]:.0e}") for quantity in quantities),
     ]
-    return markdown(columns, sorted(found, key=lambda row: order.index(row[0])), left=2)
+    return markdown(columns, sorted(errors, key=lambda row: order.index(row[0])), left=2)
 
 
 def summary_table(rows: list[Row]) -> str:

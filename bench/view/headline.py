@@ -80,27 +80,29 @@ def figures(records: list[Record]) -> dict[str, Figures]:
     verdicts, steps = Verdicts([*latency, *steps_taken]), step_tables.by_implementation(steps_taken)
     groups = trainings.by_implementation(epochs)
     everyone = {r["implementation"]: r for r in [*latency, *epochs, *steps_taken]}
-    found = {name: Figures(record) for name, record in sorted(everyone.items(), key=lambda item: row_order(item[1]))}
+    implementations = {
+        name: Figures(record) for name, record in sorted(everyone.items(), key=lambda item: row_order(item[1]))
+    }
     for record in latency:
         if record["status"] == OK and all(record["key"][name] == value for name, value in HEADLINE.items()):
-            one = found[record["implementation"]]
+            one = implementations[record["implementation"]]
             one.block, one.verdict = record, verdicts.of(record)
             one.floor = verdicts.floor(record)
-    for name, one in found.items():
+    for name, one in implementations.items():
         one.done = [t for t in groups.get(name, []) if t.complete]
         if name in steps:
             one.step, one.step_floor = Ratio(*steps[name]["ratio"]), verdicts.floor(steps[name])
         elif one.done:
             one.step, one.step_floor = trainings.speed_ratio(groups, name), trainings.speed_noise(groups).floor()
-    return {n: f for n, f in found.items() if n != AA and (f.block or f.done or n in steps)}
+    return {n: f for n, f in implementations.items() if n != AA and (f.block or f.done or n in steps)}
 
 
 def headline(records: list[Record]) -> list[Line]:
     """A line per implementation: LeNet's first block, training speed, accuracy. The fastest are bold."""
-    found = figures(records)
-    best_block, best_step = winners(found)
+    implementations = figures(records)
+    best_block, best_step = winners(implementations)
     lines = []
-    for name, one in found.items():
+    for name, one in implementations.items():
         speed = f"{trainings.examples_per_second(one.done, 'step_seconds'):,.0f}" if one.done else NONE
         accuracy = training_tables.spread([trainings.last_mean(t) for t in one.done]) if one.done else NONE
         lines.append(
@@ -118,12 +120,12 @@ def headline(records: list[Record]) -> list[Line]:
     return lines
 
 
-def winners(found: dict[str, Figures]) -> tuple[set[str], set[str]]:
+def winners(implementations: dict[str, Figures]) -> tuple[set[str], set[str]]:
     """Who is fastest at the block and who at a step, or statistically tied with the fastest.
 
     Only batch norms take part, and nobody wins where nobody was compared with the baseline.
     """
-    norms = {name: one for name, one in found.items() if name != PLAIN}
+    norms = {name: one for name, one in implementations.items() if name != PLAIN}
     blocks = {name: one.block_ratio for name, one in norms.items()}
     steps = {name: one.step for name, one in norms.items()}
     floor = max((one.floor for one in norms.values()), default=0.0)
@@ -133,20 +135,22 @@ def winners(found: dict[str, Figures]) -> tuple[set[str], set[str]]:
 
 def sentence(records: list[Record]) -> str:
     """Who wins, by how much, and how sure that is."""
-    found = figures(records)
+    implementations = figures(records)
     ratios = (
-        {name: one.block_ratio for name, one in found.items() if name != BASELINE},
-        {name: one.step for name, one in found.items() if name != BASELINE},
+        {name: one.block_ratio for name, one in implementations.items() if name != BASELINE},
+        {name: one.step for name, one in implementations.items() if name != BASELINE},
     )
-    whats = ("LeNet's first block, forward + backward", "a whole training step")
-    told = []
-    for what, best, of in zip(whats, winners(found), ratios, strict=True):
+    subjects = ("LeNet's first block, forward + backward", "a whole training step")
+    sentences = []
+    for what, best, of in zip(subjects, winners(implementations), ratios, strict=True):
         if best:
             apart = " (statistically tied)" if len(best) > 1 else ""
-            told.append(f"Fastest at {what}: {ratios_listed([n for n in found if n in best], of)}{apart}.")
-    if not told:
+            sentences.append(
+                f"Fastest at {what}: {ratios_listed([n for n in implementations if n in best], of)}{apart}."
+            )
+    if not sentences:
         return ""
-    return " ".join(told) + f" In brackets the time over that of `{BASELINE}`, with its 95 % interval."
+    return " ".join(sentences) + f" In brackets the time over that of `{BASELINE}`, with its 95 % interval."
 
 
 def table(records: list[Record]) -> str:

@@ -17,26 +17,26 @@ PLOT = "latency.svg"
 
 def contenders(records: list[Record]) -> dict[str, list[Record]]:
     """What each implementation but the baseline has to show, in the tables' order."""
-    found: dict[str, list[Record]] = {}
+    cells: dict[str, list[Record]] = {}
     for record in sorted(records, key=row_order):
         if record["status"] == OK and record["implementation"] not in (BASELINE, AA):
-            found.setdefault(record["implementation"], []).append(record)
-    return found
+            cells.setdefault(record["implementation"], []).append(record)
+    return cells
 
 
 def sentence(records: list[Record]) -> str:
     """The answer: who is fastest in how many cells, by how much at LeNet's blocks, and against the baseline."""
     verdicts = Verdicts(records)
-    told = []
+    counts_text = []
     for name, cells in contenders(records).items():
         counts = Counter(verdicts.of(record) for record in cells)
         others = len(cells) - counts[FASTER] - counts[SLOWER]
         parts = [f"faster in {counts[FASTER]}", f"slower in {counts[SLOWER]}"]
         parts += [f"neither in {others} ({counts[SAME]} the same)"] if others else []
-        told.append(f"`{name}` is {tables.listed(parts)} of {len(cells)} cells")
-    if not told:
+        counts_text.append(f"`{name}` is {tables.listed(parts)} of {len(cells)} cells")
+    if not counts_text:
         return f"Nothing was compared with `{BASELINE}`."
-    return "\n\n".join(filter(None, [_winners(records, verdicts), f"Against `{BASELINE}`: {'; '.join(told)}."]))
+    return "\n\n".join(filter(None, [_winners(records, verdicts), f"Against `{BASELINE}`: {'; '.join(counts_text)}."]))
 
 
 def _winners(records: list[Record], verdicts: Verdicts) -> str:
@@ -48,14 +48,14 @@ def _winners(records: list[Record], verdicts: Verdicts) -> str:
     if not ranked:
         return ""
     first, *others = ranked
-    told = f"**`{first}` is fastest or tied in {wins[first]} of {len(cells)} cells**"
-    told += f", {tables.listed([f'`{name}` in {wins[name]}' for name in others])}." if others else "."
+    text = f"**`{first}` is fastest or tied in {wins[first]} of {len(cells)} cells**"
+    text += f", {tables.listed([f'`{name}` in {wins[name]}' for name in others])}." if others else "."
     ratios = [r["ratio"][0] for r in plotted(records) if r["implementation"] == first]
     if ratios:
         least, most = (tables.significant(value, 2) for value in (min(ratios), max(ratios)))
         took = f"{least} to {most}" if len(ratios) > 1 else least
-        told += f" With `{first}` LeNet's blocks, forward + backward, take {took} times as long as with `{BASELINE}`."
-    return told
+        text += f" With `{first}` LeNet's blocks, forward + backward, take {took} times as long as with `{BASELINE}`."
+    return text
 
 
 def plotted(records: list[Record]) -> list[Record]:

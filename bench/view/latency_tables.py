@@ -85,8 +85,8 @@ def grouped(records: list[Record]) -> list[tuple[int, Operation, str, list[Recor
         pair = (op.shape, op.kind)
         return known.index(pair) if pair in known else len(known)
 
-    found = [(place(op), op, dtype, group) for (op, dtype), group in groups.items()]
-    return sorted(found, key=lambda f: (f[2], f[0], f[1].shape, f[1].kind))
+    placed = [(place(op), op, dtype, group) for (op, dtype), group in groups.items()]
+    return sorted(placed, key=lambda f: (f[2], f[0], f[1].shape, f[1].kind))
 
 
 class Line(NamedTuple):
@@ -99,14 +99,14 @@ class Line(NamedTuple):
 
 def lines(records: list[Record]) -> list[Line]:
     """One per operation, dtype and pass, in the order of the cases."""
-    verdicts, found = Verdicts(records), []
+    verdicts, rows = Verdicts(records), []
     for _, operation, dtype, group in grouped(records):
         for pass_name in PASSES:
             cells = {r["implementation"]: r for r in group if r["key"]["pass"] == pass_name}
             if cells:
                 name = f"{operation.shape_text} {operation.kind}, {pass_name}"
-                found.append(Line(name if dtype == "float32" else f"{name}, {dtype}", cells, verdicts.fastest(cells)))
-    return found
+                rows.append(Line(name if dtype == "float32" else f"{name}, {dtype}", cells, verdicts.fastest(cells)))
+    return rows
 
 
 def summary(records: list[Record], *, terminal: bool = False) -> str:

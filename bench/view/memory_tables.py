@@ -96,7 +96,9 @@ CSV_COLUMNS: tuple[Column[Record], ...] = tuple(
 
 def csv_page(done: dict[str, Record]) -> str:
     """`profile-memory.csv`."""
-    return comma_separated(CSV_COLUMNS, [{**record, **batch} for record in done.values() for batch in record["batches"]])
+    return comma_separated(
+        CSV_COLUMNS, [{**record, **batch} for record in done.values() for batch in record["batches"]]
+    )
 
 
 def _mib(size: int | None) -> str:

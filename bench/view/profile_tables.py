@@ -115,23 +115,23 @@ def step_plot(steps: dict[str, Record]) -> str:
 
 def sentence(steps: dict[str, Record]) -> str:
     """The answer: what `builtin`'s step is made of, and what the fastest slot saves."""
-    told = []
+    sentences = []
     if base := steps.get(BASELINE):
         whole = milliseconds(base, PARTS, of="ms")
         shares = bars({BASELINE: base})[BASELINE]
         parts = sorted(shares.items(), key=lambda item: -item[1])[:5]
         named = listed([f"{part} {ms / whole:.0%}" for part, ms in parts])
-        told.append(f"`builtin`'s training step takes {significant(base['step_ms'])} ms: {named}.")
+        sentences.append(f"`builtin`'s training step takes {significant(base['step_ms'])} ms: {named}.")
         slots = {
             name: milliseconds(r, SLOT, of="ms") for name, r in steps.items() if milliseconds(r, (BATCH_NORM, BLOCK))
         }
         best = min(slots, key=lambda name: slots[name])
         if best != BASELINE:
-            told.append(
+            sentences.append(
                 f"Batch norm, activation and pooling, Python included, take {significant(slots[BASELINE])} ms of it;"
                 f" with `{best}` they take {significant(slots[best])}."
             )
-    return " ".join(told) or "No implementation's step could be profiled beside `builtin`'s."
+    return " ".join(sentences) or "No implementation's step could be profiled beside `builtin`'s."
 
 
 class Line(NamedTuple):
@@ -168,12 +168,12 @@ def _cell(ms: float, record: Record) -> str:
 
 def who_ran(record: Record) -> str:
     """One sentence: what ran as the batch norm, and whether torch's own did."""
-    found = record["batch_norm_operators"]
-    own = [f"`{name}`" for name in found["own"] if name not in found["torch"]][:6]
+    operators = record["batch_norm_operators"]
+    own = [f"`{name}`" for name in operators["own"] if name not in operators["torch"]][:6]
     if not record["summary"]:
-        return "No batch norm" + (f", and yet {listed(found['torch'])} ran." if found["torch"] else " ran.")
+        return "No batch norm" + (f", and yet {listed(operators['torch'])} ran." if operators["torch"] else " ran.")
     ran = f"Only in its batch norm ran {listed(own)}. " if own else ""
-    torchs = [f"`{name}`" for name in found["torch"]]
+    torchs = [f"`{name}`" for name in operators["torch"]]
     return ran + (f"Torch's own batch norm ran: {listed(torchs)}." if torchs else "Torch's own batch norm did not run.")
 
 

@@ -73,8 +73,7 @@ def page(sections: Sequence[Section], records: list[Record]) -> str:
     ]
     variables = {
         "sections": [
-            {"title": s.title, "answer": _html(s.answer), "names": [model.name for model in s.models]}
-            for s in sections
+            {"title": s.title, "answer": _html(s.answer), "names": [model.name for model in s.models]} for s in sections
         ],
         "measured": last["time"][:10],
         "links": _html(f"The same as pages: {tables.listed(pages)}."),
@@ -94,10 +93,10 @@ def _html(text: str) -> str:
 
 def _with_plain_ids(html: str) -> str:
     """The same records make the same bytes: Bokeh's random and counting names become numbers in order of appearance."""
-    found: dict[str, str] = {}
+    numbered: dict[str, str] = {}
 
     def plain(match: re.Match[str]) -> str:
-        return found.setdefault(match.group(), f"id{len(found)}")
+        return numbered.setdefault(match.group(), f"id{len(numbered)}")
 
     # Bokeh's own scripts come first, and are to stay as they are.
     head, mark, body = html.partition("<body>")

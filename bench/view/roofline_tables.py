@@ -53,8 +53,8 @@ def sentence(records: list[Record]) -> str:
     largest = max(r["bytes_minimum"] for r in both)
     there = sorted((r for r in both if r["bytes_minimum"] == largest), key=share, reverse=True)
     shape = there[0]["key"]["shape"].replace("x", ", ")
-    told = tables.listed([f"`{r['implementation']}` {share(r):.0%}" for r in there])
-    return f"At ({shape}), batch norm alone, forward + backward, of the speed of a plain copy: {told}."
+    shares = tables.listed([f"`{r['implementation']}` {share(r):.0%}" for r in there])
+    return f"At ({shape}), batch norm alone, forward + backward, of the speed of a plain copy: {shares}."
 
 
 def table(records: list[Record]) -> str:
@@ -75,12 +75,12 @@ def _cell(record: Record | None) -> str:
 
 def explanations(records: list[Record]) -> str:
     """How the bytes of each implementation were counted."""
-    found = {
+    explained = {
         r["implementation"]: r["bytes_explained"]
         for r in sorted(shown(records), key=row_order)
         if r.get("bytes_explained")
     }
-    return "\n".join(f"- `{name}`: {text}" for name, text in found.items())
+    return "\n".join(f"- `{name}`: {text}" for name, text in explained.items())
 
 
 def plot(records: list[Record]) -> str:
@@ -134,6 +134,4 @@ def sections(records: list[Record]) -> list[Section]:
     return [Section("Roofline", sentence(records), [charts.roofline(both)])] if both else []
 
 
-PAGE = Page(
-    "latency", {"roofline.md": page, "roofline.csv": csv_page, PLOT: plot}, sections=sections
-)
+PAGE = Page("latency", {"roofline.md": page, "roofline.csv": csv_page, PLOT: plot}, sections=sections)

@@ -37,11 +37,11 @@ def sentence(done: dict[str, Record]) -> str:
         return ""
     cheap = min(fits, key=lambda name: fits[name]["overhead_us"])
     steep = min(fits, key=lambda name: fits[name]["ns_per_element"])
-    told = []
+    cheapest = []
     for name, what, unit in ((cheap, "overhead_us", "µs"), (steep, "ns_per_element", "ns")):
         beside = "" if name == BASELINE else f"; `{BASELINE}` {significant(fits[BASELINE][what])}"
-        told.append(f"`{name}` ({significant(fits[name][what])} {unit}{beside})")
-    return f"A call costs least with {told[0]}, an element with {told[1]}."
+        cheapest.append(f"`{name}` ({significant(fits[name][what])} {unit}{beside})")
+    return f"A call costs least with {cheapest[0]}, an element with {cheapest[1]}."
 
 
 def _largest(row: dict[str, Any]) -> dict[str, Any]:

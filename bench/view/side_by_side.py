@@ -31,19 +31,19 @@ def tables(machines: Sequence[tuple[str, list[Record]]]) -> str:
     Args:
         machines: Name and records of each, in the order of the columns.
     """
-    found = {name: {line.implementation: line for line in headline(records)} for name, records in machines}
-    found = {name: lines for name, lines in found.items() if lines}
-    if len(found) < 2:
+    by_machine = {name: {line.implementation: line for line in headline(records)} for name, records in machines}
+    by_machine = {name: lines for name, lines in by_machine.items() if lines}
+    if len(by_machine) < 2:
         return ""
     order = {f"`{r['implementation']}`": row_order(r) for _, records in machines for r in records if "order" in r}
-    names = sorted({name for lines in found.values() for name in lines}, key=lambda name: order[name])
+    names = sorted({name for lines in by_machine.values() for name in lines}, key=lambda name: order[name])
     parts = ["## Machines side by side"]
     for title, figure in FIGURES.items():
-        cells = {n: [figure(lines[n]) if n in lines else NONE for lines in found.values()] for n in names}
+        cells = {n: [figure(lines[n]) if n in lines else NONE for lines in by_machine.values()] for n in names}
         columns = [Column[str]("implementation", lambda name: name)]
         columns += [
             Column(machine, lambda name, place=place, cells=cells: cells[name][place])
-            for place, machine in enumerate(found)
+            for place, machine in enumerate(by_machine)
         ]
         if rows := [name for name in names if set(cells[name]) != {NONE}]:
             parts += [f"**{title}**", markdown(columns, rows)]
@@ -60,12 +60,16 @@ def _with(figure: str, ratio: str) -> str:
 
 def _conditions(machines: Sequence[tuple[str, list[Record]]]) -> str:
     """Versions and data of each, where they are not the same for all."""
-    told = []
+    differences = []
     for what, of in (("torch", _torch), ("training data", _data)):
         values = {name: value for name, records in machines if (value := of(records))}
         if len(set(values.values())) > 1:
-            told.append(f"{what}: " + ", ".join(f"{value} on {name}" for name, value in values.items()))
-    return f"They differ in {'; '.join(told)}." if told else "Versions of torch and training data are the same on all."
+            differences.append(f"{what}: " + ", ".join(f"{value} on {name}" for name, value in values.items()))
+    return (
+        f"They differ in {'; '.join(differences)}."
+        if differences
+        else "Versions of torch and training data are the same on all."
+    )
 
 
 def _torch(records: list[Record]) -> str | None:

@@ -10,9 +10,9 @@ from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, UNKNOWN_FLOOR, Ratio
 from bench.view import device_tables, tables
 from bench.view import report_charts as charts
+from bench.view.columns import Column, comma_separated, markdown, plain_text
 from bench.view.latency_tables import time_ns
 from bench.view.page import Page, Section
-from bench.view.columns import Column, comma_separated, markdown, plain_text
 from bench.view.tables import ratio_text, significant
 
 NOTE = """\
@@ -46,20 +46,20 @@ def sentence(records: list[Record]) -> str:
         return "No implementation's step was compared with `builtin`'s."
     best, verdicts = min(rivals, key=lambda r: r["ratio"][0]), Verdicts(records)
     if verdicts.of(best) == FASTER:
-        told = (
+        text = (
             f"The fastest training step is that of `{best['implementation']}`: {_milliseconds(best)} ms where `builtin`"
             f" takes {_milliseconds(best, 'baseline')} ms, {_speedup(best['ratio'])} times as fast."
         )
     else:
-        told = f"No training step is faster than `builtin`'s beyond the noise ({verdicts.floor(best):.1%} here)."
+        text = f"No training step is faster than `builtin`'s beyond the noise ({verdicts.floor(best):.1%} here)."
     captured = [r for r in rivals if "ratio" in ((r.get("device_time") or {}).get("graph") or {})]
     if captured:
         best = min(captured, key=lambda r: r["device_time"]["graph"]["ratio"][0])
-        told += (
+        text += (
             f" As a replayed CUDA graph, that of `{best['implementation']}` is the fastest:"
             f" {_speedup(best['device_time']['graph']['ratio'])} times as fast as `builtin`'s."
         )
-    return told
+    return text
 
 
 def _speedup(ratio: list[float]) -> str:

@@ -80,7 +80,7 @@ def reason(record: Record) -> str:
 
 
 def in_place_of_figures(record: Record) -> str | None:
-    """The same for a row of a table, None if it has figures; what a device lacks is long, and stands under the table."""
+    """The same for a row of a table, None if it has figures. What a device lacks is long: it stands under the table."""
     if record["status"] == OK:
         return None
     return UNAVAILABLE if record["status"] == UNAVAILABLE else reason(record)

@@ -46,20 +46,20 @@ def sentence(records: list[Record]) -> str:
     accuracy = {name: mean(last_mean(t) for t in ts) for name, ts in groups.items()}
     loss = {name: mean(t.series("train_loss")[-1] for t in ts) for name, ts in groups.items()}
     epochs = len(groups[BASELINE][0].epochs)
-    told = (
+    text = (
         f"After {counted(epochs, 'epoch')} `{BASELINE}` has a train loss of {loss[BASELINE]:.3f} and a test accuracy"
         f" (mean of the last epochs) of {accuracy[BASELINE]:.3f}"
     )
     if PLAIN in groups:
-        told += f"; LeNet without batch norm has {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
+        text += f"; LeNet without batch norm has {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
     ratios = {name: speed_ratio(groups, name) for name in groups if name not in (BASELINE, PLAIN)}
     if best := fastest(ratios, speed_noise(groups).floor(), BASELINE):
         apart = ", which are statistically tied" if len(best) > 1 else ""
-        told += (
+        text += (
             f". The fastest to train with is {ratios_listed([n for n in groups if n in best], ratios)}{apart}: time of"
             f" the steps over that of `{BASELINE}`"
         )
-    return told + "."
+    return text + "."
 
 
 def over_epochs(groups: Groups, name: str) -> dict[str, list[Band]]:

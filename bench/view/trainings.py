@@ -44,9 +44,9 @@ def by_implementation(records: list[Record]) -> dict[str, list[Training]]:
     for record in sorted(records, key=lambda r: (row_order(r), r["key"]["seed"], r["key"]["epoch"])):
         epochs.setdefault((record["implementation"], record["key"]["seed"]), []).append(record)
     groups: dict[str, list[Training]] = {}
-    for (name, seed), those in epochs.items():
-        failure = next((r for r in those if r["status"] != OK), None)
-        groups.setdefault(name, []).append(Training(name, seed, [r for r in those if r["status"] == OK], failure))
+    for (name, seed), group in epochs.items():
+        failure = next((r for r in group if r["status"] != OK), None)
+        groups.setdefault(name, []).append(Training(name, seed, [r for r in group if r["status"] == OK], failure))
     return groups
 
 

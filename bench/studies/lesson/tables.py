@@ -67,11 +67,11 @@ def results(records: list[Record]) -> list[Result]:
     names = {record["implementation"]: record for record in records}
     runs = {name: by_run([r for r in records if r["implementation"] == name]) for name in names}
     lesson = runs.pop(LESSON, {})
-    found = []
+    compared = []
     for name in sorted(runs, key=lambda n: row_order(names[n])):
         run = newest_whole({run: len(paired(lesson.get(run, {}), own)) for run, own in runs[name].items()})
-        found.append(Result(name, run, runs[name][run], lesson.get(run, {})))
-    return found
+        compared.append(Result(name, run, runs[name][run], lesson.get(run, {})))
+    return compared
 
 
 def configurations(records: list[Record]) -> list[tuple[int, list[Record]]]:
@@ -89,15 +89,15 @@ def sentence(records: list[Record]) -> str:
     if not groups:
         return "The lesson end to end: not measured in turns yet, see `bench/studies/lesson`."
     epochs, group = groups[0]
-    found = results(group)
-    figures = [(result.name, result.speedup) for result in found]
-    told = [f"with `{_norm(name)}` {ratio_text(ratio)} times as fast" for name, ratio in figures if ratio]
-    if not told:
-        reasons = [result.failure for result in found if result.failure] or group[-1:]
+    compared = results(group)
+    figures = [(result.name, result.speedup) for result in compared]
+    speedups = [f"with `{_norm(name)}` {ratio_text(ratio)} times as fast" for name, ratio in figures if ratio]
+    if not speedups:
+        reasons = [result.failure for result in compared if result.failure] or group[-1:]
         return f"The lesson end to end: {tables.reason(reasons[-1])}."
     return (
         f"The lesson end to end, {tables.counted(epochs, 'epoch')} on {group[-1]['key']['data']}: `python -m"
-        f" models.training --norm NAME` trains {listed(told)} as the lesson's own program, wall clock of the whole"
+        f" models.training --norm NAME` trains {listed(speedups)} as the lesson's own program, wall clock of the whole"
         " process, loading included."
     )
 
@@ -107,9 +107,9 @@ def page(records: list[Record]) -> str:
     parts = [f"# The lesson, end to end: {records[-1]['conditions']['device_name']}", sentence(records)]
     shown: list[Record] = []
     for epochs, group in configurations(records):
-        found = results(group)
-        for run in sorted({result.run for result in found}, reverse=True):
-            of_run = [result for result in found if result.run == run]
+        compared = results(group)
+        for run in sorted({result.run for result in compared}, reverse=True):
+            of_run = [result for result in compared if result.run == run]
             programs = {LESSON: of_run[0].lesson, **{result.name: result.own for result in of_run}}
             all_records = [turns[number] for turns in programs.values() for number in sorted(turns)]
             done = [record for turns in programs.values() for record in finished(turns).values()]

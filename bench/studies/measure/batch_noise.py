@@ -25,19 +25,19 @@ def measure(
     model, epochs = train_through(implementation, data, settings, progress)
     moments = moments_of_images(model, data)
     order = shuffled(len(data.train_images), settings.seed, settings.epochs + 1).to(data.train_images.device)
-    found = {slot: deviations(*moments[slot], order, settings.batch_size) for slot in SLOTS}
-    return {"epochs": epochs, "deviations": found}
+    by_slot = {slot: deviations(*moments[slot], order, settings.batch_size) for slot in SLOTS}
+    return {"epochs": epochs, "deviations": by_slot}
 
 
 @torch.inference_mode()
 def moments_of_images(model: nn.Module, data: FashionMNIST) -> dict[str, tuple[Tensor, Tensor]]:
     """Of every training image the mean and the mean square per channel of what enters each slot: (N, C) in float64."""
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {slot: [] for slot in SLOTS}
+    moments: dict[str, list[tuple[Tensor, Tensor]]] = {slot: [] for slot in SLOTS}
 
     def note(slot: str) -> Callable[..., None]:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             values = inputs[0].double().flatten(2) if inputs[0].dim() > 2 else inputs[0].double().unsqueeze(2)
-            found[slot].append((values.mean(2), values.square().mean(2)))
+            moments[slot].append((values.mean(2), values.square().mean(2)))
 
         return hook
 
@@ -50,7 +50,9 @@ def moments_of_images(model: nn.Module, data: FashionMNIST) -> dict[str, tuple[T
     model.train(was_training)
     for handle in handles:
         handle.remove()
-    return {slot: (torch.cat([m for m, _ in parts]), torch.cat([s for _, s in parts])) for slot, parts in found.items()}
+    return {
+        slot: (torch.cat([m for m, _ in parts]), torch.cat([s for _, s in parts])) for slot, parts in moments.items()
+    }
 
 
 def deviations(means: Tensor, squares: Tensor, order: Tensor, size: int) -> dict[str, float]:

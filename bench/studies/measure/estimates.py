@@ -30,26 +30,26 @@ def copied(
     model: nn.Module, implementation: Implementation | str | None, statistics: Statistics | None = None
 ) -> nn.Module:
     """A LeNet of the same weights, with the same statistics or with others."""
-    double = lenet(implementation, device=next(model.parameters()).device)
-    double.load_state_dict(model.state_dict())
+    network = lenet(implementation, device=next(model.parameters()).device)
+    network.load_state_dict(model.state_dict())
     if statistics is not None:
-        for module, others in zip(norms(double), statistics, strict=True):
+        for module, others in zip(norms(network), statistics, strict=True):
             for own, other in zip(_buffers(module), others, strict=True):
                 own.copy_(other)
-    return double
+    return network
 
 
 @torch.inference_mode()
 def recalibrated_copy(model: nn.Module, implementation: Implementation | str | None, data: FashionMNIST) -> nn.Module:
     """A copy whose running statistics are the averages over the whole training set under the weights of now."""
-    double = copied(model, implementation).train()
-    for module in norms(double):
+    network = copied(model, implementation).train()
+    for module in norms(network):
         module.reset_running_stats()
         module.momentum = None  # the average of all batches
-    dtype = next(double.parameters()).dtype
+    dtype = next(network.parameters()).dtype
     for images in data.train_images.split(EVALUATION_BATCH):
-        double(normalised(images, dtype))
-    return double
+        network(normalised(images, dtype))
+    return network
 
 
 class Averages:

@@ -49,8 +49,8 @@ def measure(
             for momentum, statistics in averages.statistics.items():
                 ways[f"{name} {momentum:g}"] = evaluate(copied(model, implementation, statistics), data)
         epochs.append({"number": epoch.number, "train_loss": epoch.train_loss, "accuracy": ways})
-        told = ", ".join(f"{WAYS[way]} {ways[way]:.3f}" for way in (OURS, LATEST, LATEST_AT_REST, RECALIBRATED))
-        progress(f"seed {settings.seed}, epoch {epoch.number}: {told}")
+        accuracies = ", ".join(f"{WAYS[way]} {ways[way]:.3f}" for way in (OURS, LATEST, LATEST_AT_REST, RECALIBRATED))
+        progress(f"seed {settings.seed}, epoch {epoch.number}: {accuracies}")
     sizes = [{"batch_size": size, "accuracy": with_batch_statistics(model, data, size)} for size in SIZES]
     return {"epochs": epochs, "by_batch_size": sizes}
 
@@ -79,13 +79,13 @@ def with_batch_statistics(model: nn.Module, data: FashionMNIST, size: int) -> fl
     With the lesson's own arithmetic, since torch refuses a single value per channel: there the variance is 0, and
     what comes out is the bias whatever the image.
     """
-    double = copied(model, "tutorial")
+    network = copied(model, "tutorial")
     images = data.test_images[: FEW_IMAGES if size <= 2 else None]
     labels = data.test_labels[: len(images)]
-    dtype = next(double.parameters()).dtype
+    dtype = next(network.parameters()).dtype
     right = 0
-    for some, of_some in zip(images.split(size), labels.split(size), strict=True):
+    for batch, batch_labels in zip(images.split(size), labels.split(size), strict=True):
         with torch.enable_grad():  # how the lesson's layer knows that it trains
-            found = double(normalised(some, dtype)).argmax(1)
-        right += int((found == of_some).sum())
+            predicted = network(normalised(batch, dtype)).argmax(1)
+        right += int((predicted == batch_labels).sum())
     return right / len(labels)

@@ -23,7 +23,9 @@ def test_a_row_is_held_to_the_aa_rows_of_its_kind_and_run(folder, session):
 
 
 def test_an_aa_row_is_held_to_the_others_only(session):
-    alone, *others = [session.cell(AA, SURE if n == 0 else (1.0, 0.99, 1.01), pass_name=p) for n, p in enumerate(PASSES)]
+    alone, *others = [
+        session.cell(AA, SURE if n == 0 else (1.0, 0.99, 1.01), pass_name=p) for n, p in enumerate(PASSES)
+    ]
     verdicts = Verdicts([alone, *others])
     assert verdicts.floor(alone) == UNKNOWN_FLOOR
     assert min(map(verdicts.floor, others)) > UNKNOWN_FLOOR

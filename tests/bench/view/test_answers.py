@@ -7,7 +7,7 @@ import pytest
 from bench import report
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import ERROR
-from bench.view import latency_plots, latency_tables, training_plots
+from bench.view import latency_page, latency_plots, latency_tables, training_plots
 from tests.bench.test_report import fill
 
 BLOCK = {"shape": "256x6x24x24", "operation": "block"}
@@ -62,7 +62,7 @@ def test_the_plot_has_a_row_per_block_and_implementation(compared):
 def test_without_blocks_there_is_no_plot_and_no_link(session):
     session.cell(BASELINE)
     assert latency_plots.plot(session.records) == ""
-    assert "latency.svg" not in report.latency_page(session.records)
+    assert "latency.svg" not in latency_page.page(session.records)
 
 
 @pytest.fixture
