@@ -29,6 +29,7 @@ from bench.view import (
     step_tables,
     training_page,
 )
+from bench.view.page import Section
 from bench.view.tables import counted, listed
 
 PAGES = (
@@ -84,7 +85,8 @@ def made(written: list[Path]) -> str:
 
 def html_page(records: list[Record]) -> str:
     """`report.html`; empty without records that it could show."""
-    sections, shown = [], {}
+    sections: list[Section] = []
+    shown: dict[str, list[Record]] = {}
     for page in PAGES:
         of_kind = page.records(records)
         if of_kind and (parts := page.sections(of_kind)):

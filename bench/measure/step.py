@@ -1,6 +1,6 @@
 """One whole training step of LeNet, next to the baseline's: the loop's own step, on the loop's own first batches.
 
-Neighbouring epochs are seconds apart, neighbouring steps are milliseconds: so these pairs see the same machine.
+Neighboring epochs are seconds apart, neighboring steps are milliseconds: so these pairs see the same machine.
 """
 
 from __future__ import annotations

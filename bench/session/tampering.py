@@ -1,4 +1,4 @@
-"""What a measurement stands on must not be changed by what is measured: clocks, synchronisation, torch's batch norm.
+"""What a measurement stands on must not be changed by what is measured: clocks, synchronization, torch's batch norm.
 
 Our own clock is bound before any file is loaded (`timing.py`), so a replaced one would not deceive it; but a file that
 replaces one deceives somebody, and a replaced `batch_norm` would slow the baseline down. So would a setting of

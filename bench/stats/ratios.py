@@ -4,8 +4,8 @@ A round times the candidate and the baseline next to each other, so what the mac
 other, and the ratio within the round is what is left. The figure is the median of those ratios.
 
 The interval is the wider of two. The exact one of the sign test needs no assumption on the noise but that rounds are
-independent (Conover 1999, "Practical Nonparametric Statistics", section 3.2). Neighbouring rounds may share the
-machine's load, so the other is a circular block bootstrap: blocks of neighbouring rounds are drawn with replacement,
+independent (Conover 1999, "Practical Nonparametric Statistics", section 3.2). Neighboring rounds may share the
+machine's load, so the other is a circular block bootstrap: blocks of neighboring rounds are drawn with replacement,
 not single ones (Politis & Romano 1992, "A circular block-resampling procedure for stationary data"; block length of
 order n^(1/3), Hall, Horowitz & Jing 1995).
 

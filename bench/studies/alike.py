@@ -13,7 +13,7 @@ from bench.record.labels import BASELINE
 from bench.record.records import Record
 from bench.studies.study import Point, Study
 from bench.view.charts import Chart
-from bench.view.columns import Column, markdown
+from bench.view.columns import Column, markdown, one_each
 from bench.view.tables import counted, listed
 
 COMPARED = (BASELINE, "tutorial", "naive", "compiled", "cpu_fused", "triton_fused")
@@ -57,7 +57,7 @@ def table(records: list[Record]) -> str:
     columns = [
         Column[tuple[str, str]]("how far apart", lambda row: DISTANCES[row[0]]),
         Column("implementation", lambda row: row[1] if row[1] == OTHER_SEED else f"`{row[1]}`"),
-        *(Column(f"step {s}", lambda row, s=s: f"{apart(trainings[row[1]], row[0], s):.0e}") for s in steps),
+        *one_each(steps, lambda step, row: f"{apart(trainings[row[1]], row[0], step):.0e}", "step {}"),
     ]
     return markdown(columns, [(distance, name) for distance in DISTANCES for name in trainings], left=2)
 

@@ -1,6 +1,6 @@
 """Are batch statistics noise?
 
-Batch norm normalises with the mean and variance of a batch, which stand for those of the whole set. How far they are
+Batch norm normalizes with the mean and variance of a batch, which stand for those of the whole set. How far they are
 off, for batches of 8 to 1024, beside the 1/sqrt(batch) that independent draws would give, and what comes out of
 training with such batches.
 """

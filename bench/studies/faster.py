@@ -19,7 +19,7 @@ from bench.record.records import Record
 from bench.stats.seeds import Estimate, difference
 from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study
 from bench.view.charts import Band, Chart, banded
-from bench.view.columns import Column, markdown
+from bench.view.columns import Column, markdown, one_each
 from bench.view.tables import counted
 from bench.view.training_tables import spread
 
@@ -87,7 +87,7 @@ def table(records: list[Record]) -> str:
         ]
     rows += [Figure(f"to {goal:.2f} test acc", partial(_time_to, goal)) for goal in GOALS]
     columns = [Column[Figure]("", lambda row: row.name)]
-    columns += [Column(name, lambda row, runs=runs: row.text(runs)) for name, runs in networks.items()]
+    columns += one_each(networks, lambda name, row: row.text(networks[name]))
     return markdown(columns, rows)
 
 

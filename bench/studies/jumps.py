@@ -55,7 +55,7 @@ def series(record: Record, way: str) -> list[float]:
 
 
 def swing(record: Record, way: str) -> float:
-    """Mean change of accuracy between neighbouring epochs, once it has settled."""
+    """Mean change of accuracy between neighboring epochs, once it has settled."""
     values = series(record, way)[SETTLED - 1 :]
     return mean(abs(b - a) for a, b in pairwise(values)) if len(values) > 1 else 0.0
 
@@ -111,7 +111,7 @@ def answer(records: list[Record]) -> str:
     else:
         verdict = "**Because the running statistics belong to older weights**"
     text = (
-        f"{verdict}: between neighbouring epochs the test accuracy moves by {ours:.3f} with the running statistics"
+        f"{verdict}: between neighboring epochs the test accuracy moves by {ours:.3f} with the running statistics"
         f" (momentum {MOMENTUM:g}), {against_recalibrated.text(1)} times as much as with statistics recalibrated over"
         f" the training set ({recalibrated:.3f}). Gathered with the same momentum while the weights rest, statistics"
         f" are as noisy but not as old, and it moves by {rested:.3f}."
@@ -158,7 +158,7 @@ STUDY = Study(
     note=f"""\
 LeNet at the lesson's settings; all statistics are of the same weights, since in training they touch none. *momentum* is
 torch's: the weight of the new batch. *weights at rest*: averages of the same momentum over one more epoch of training
-batches that change no weight. *swing*: mean change between neighbouring epochs from epoch {SETTLED} on; mean over
+batches that change no weight. *swing*: mean change between neighboring epochs from epoch {SETTLED} on; mean over
 seeds, ± their standard deviation, and the range; quotients and differences with 95 % intervals of Student's t, in
 pairs. Batches of one and two test images: the first {FEW_IMAGES} of them.""",
 )

@@ -110,7 +110,7 @@ class Compiled:
 
 
 def compile_launch(launch: Launch, target: Target) -> Compiled:
-    """Compile the kernel of a launch, specialised as Triton does it at that launch.
+    """Compile the kernel of a launch, specialized as Triton does it at that launch.
 
     Raises:
         Exception: Whatever Triton raises on a kernel that doesn't compile.

@@ -11,7 +11,7 @@ from bench.record.operations import Operation
 from bench.triton.interpreter import Launch
 from bench.triton.kernel_compile import TARGETS, Compiled, Target
 from bench.triton.kernel_launches import EXAMINED, EXAMINED_SHAPE, Reply
-from bench.view.columns import Column, comma_separated, markdown
+from bench.view.columns import Column, comma_separated, markdown, one_each
 
 COUNTED = TARGETS["sm_90"]
 ELEMENT_BYTES = 4
@@ -20,7 +20,7 @@ INTRODUCTION = """\
 
 Written by `python -m bench.kernel_report`. Nothing on this page is a time: no GPU took part. Kernels were launched in
 Triton's interpreter, which counts what they load and store, and compiled ahead of time for GPUs that are not here,
-as Triton's just-in-time compiler would specialise them at those launches. float32 throughout. {versions}
+as Triton's just-in-time compiler would specialize them at those launches. float32 throughout. {versions}
 """
 TRAFFIC_NOTE = """\
 **bytes per element** are counted: what all programs of all launches load and store, buffers between launches
@@ -117,7 +117,7 @@ def error_table(replies: dict[str, Reply]) -> str:
     columns = [
         Column[tuple[str, str]]("data", lambda row: row[0]),
         Column("implementation", lambda row: f"`{row[1]}`"),
-        *(Column(quantity, lambda row, q=quantity: f"{errors[row][q]:.0e}") for quantity in quantities),
+        *one_each(quantities, lambda quantity, row: f"{errors[row][quantity]:.0e}"),
     ]
     return markdown(columns, sorted(errors, key=lambda row: order.index(row[0])), left=2)
 

@@ -11,7 +11,7 @@ from bench.record.records import Record, identity
 from bench.record.verdicts import Noise
 from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR, Ratio
 from bench.view import tables
-from bench.view.columns import Column, markdown
+from bench.view.columns import Column, markdown, one_each
 from bench.view.page import Page
 
 VERDICTS = (SLOWER, FASTER, SAME, UNCLEAR)
@@ -78,7 +78,7 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("machine", lambda row: row.condition),
     Column("truth", lambda row: "the same" if row.truth == 1 else f"{row.truth - 1:.0%} slower"),
     Column("comparisons", lambda row: str(len(row.comparisons))),
-    *(Column(f"said {verdict}", lambda row, v=verdict: str(row.counts[v])) for verdict in VERDICTS),
+    *one_each(VERDICTS, lambda verdict, row: str(row.counts[verdict]), "said {}"),
     Column("false", lambda row: row.share(row.wrong)),
     Column("right", lambda row: row.share(row.counts[row.right])),
     Column("median ratio", lambda row: f"{row.median(lambda r: r['ratio'][0]):.3f}"),

@@ -6,11 +6,13 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from tabulate import tabulate
 
 Row = TypeVar("Row")
+Item = TypeVar("Item")
 Missing = Callable[[Row], "str | None"]
 """From a row to the text in place of its figures; None where it has figures."""
 
@@ -28,6 +30,17 @@ class Column(Generic[Row]):
     name: str
     cell: Callable[[Row], Any]
     always: bool = False
+
+
+def one_each(items: Iterable[Item], cell: Callable[[Item, Row], Any], header: str = "{}") -> list[Column[Row]]:
+    """A column for each item, such as an implementation or a batch size.
+
+    Args:
+        items: From the left.
+        cell: From an item and a row to the cell.
+        header: The format that makes an item's header.
+    """
+    return [Column(header.format(item), partial(cell, item)) for item in items]
 
 
 def markdown(

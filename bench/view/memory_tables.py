@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from bench.record.records import OK, Record
 from bench.view import tables
 from bench.view.charts import Chart
-from bench.view.columns import Column, comma_separated, markdown
+from bench.view.columns import Column, comma_separated, markdown, one_each
 
 PLOT = "profile-memory.svg"
 NOTE = """\
@@ -47,9 +47,10 @@ def by_batch_size(done: dict[str, Record]) -> str:
     columns = [
         Column[Row]("MiB", lambda row: row.figure),
         Column("implementation", lambda row: f"`{row.implementation}`"),
-        *(
-            Column(f"batch {size}", lambda row, size=size: _mib(row.sizes.get(size)))
-            for size in sorted({size for row in rows for size in row.sizes})
+        *one_each(
+            sorted({size for row in rows for size in row.sizes}),
+            lambda size, row: _mib(row.sizes.get(size)),
+            "batch {}",
         ),
     ]
     return markdown(columns, rows, left=2)
@@ -67,7 +68,7 @@ def by_part(done: dict[str, Record]) -> str:
 
     columns = [
         Column[Any]("KiB, child of LeNet and part", lambda place: " ".join(place).strip() if place else "**all**"),
-        *(Column(f"`{name}`", lambda place, name=name: cell(name, place)) for name in done),
+        *one_each(done, cell, "`{}`"),
     ]
     return markdown(columns, [*places, None])
 

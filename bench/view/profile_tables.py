@@ -11,7 +11,7 @@ from bench.record.parts import ACTIVATION, BACKWARD, BATCH_NORM, BLOCK, FORWARD,
 from bench.record.records import OK, Record
 from bench.view import memory_tables, scaling_tables, tables
 from bench.view import report_charts as charts
-from bench.view.columns import Column, comma_separated, markdown, plain_text
+from bench.view.columns import Column, comma_separated, markdown, one_each, plain_text
 from bench.view.page import Page, Section
 from bench.view.tables import listed, significant
 
@@ -157,7 +157,7 @@ def parts_table(steps: dict[str, Record], render: Callable[..., str] = markdown)
     ]
     columns = [
         Column[Line]("ms (share of the watched step)", lambda line: line.name),
-        *(Column(name, lambda line, r=record: _cell(line.ms(r), r)) for name, record in steps.items()),
+        *one_each(steps, lambda name, line: _cell(line.ms(steps[name]), steps[name])),
     ]
     return str(render(columns, rows))
 

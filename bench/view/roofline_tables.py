@@ -9,7 +9,7 @@ from bench.record.operations import BOTH
 from bench.record.records import OK, Record
 from bench.view import report_charts as charts
 from bench.view import tables
-from bench.view.columns import Column, comma_separated, markdown
+from bench.view.columns import Column, comma_separated, markdown, one_each
 from bench.view.latency_tables import Line, grouped, in_order, lines, time_ns
 from bench.view.page import Page, Section
 from bench.view.tables import significant
@@ -20,7 +20,7 @@ Batch norm does little arithmetic on each number, so memory bounds it: its roofl
 that moves as many bytes, measured next to the cell. In each cell the first figure is **the share of that**: the copy's
 time over the cell's, for the fewest bytes that the pass can move (each tensor of the batch's size read or written
 once). The second is **what the algorithm moves in multiples of those bytes**, counted and not measured: a pass that
-reads its input for the statistics and again to normalise moves more. Where both are known, a small share with a
+reads its input for the statistics and again to normalize moves more. Where both are known, a small share with a
 multiple of 1 is time spent on something else than memory: launching, Python, arithmetic. A copy of what fits in a
 cache is fast, so small shapes have small shares.
 """
@@ -62,7 +62,7 @@ def table(records: list[Record]) -> str:
     rows = lines(shown(records))
     names = dict.fromkeys(r["implementation"] for r in sorted(shown(records), key=row_order))
     columns = [Column[Line]("share of copy (moves)", lambda line: line.name)]
-    columns += [Column(f"`{name}`", lambda line, name=name: _cell(line.cells.get(name))) for name in names]
+    columns += one_each(names, lambda name, line: _cell(line.cells.get(name)), "`{}`")
     return markdown(columns, rows)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from bench.record.labels import row_order
 from bench.record.records import Record
 from bench.record.runs import main_run, newest
-from bench.view.columns import Column, markdown
+from bench.view.columns import Column, markdown, one_each
 from bench.view.headline import NONE, Line, headline
 
 
@@ -39,19 +40,20 @@ def tables(machines: Sequence[tuple[str, list[Record]]]) -> str:
     names = sorted({name for lines in by_machine.values() for name in lines}, key=lambda name: order[name])
     parts = ["## Machines side by side"]
     for title, figure in FIGURES.items():
-        cells = {n: [figure(lines[n]) if n in lines else NONE for lines in by_machine.values()] for n in names}
-        columns = [Column[str]("implementation", lambda name: name)]
-        columns += [
-            Column(machine, lambda name, place=place, cells=cells: cells[name][place])
-            for place, machine in enumerate(by_machine)
-        ]
-        if rows := [name for name in names if set(cells[name]) != {NONE}]:
+        cells = partial(_cell, by_machine, figure)
+        columns = [Column[str]("implementation", lambda name: name), *one_each(by_machine, cells)]
+        if rows := [name for name in names if any(cells(machine, name) != NONE for machine in by_machine)]:
             parts += [f"**{title}**", markdown(columns, rows)]
     parts.append(
         "A ratio is to `builtin` on the same machine, where both took turns; a time says as much of the machine as of"
         f" the code. {_conditions(machines)} `python -m bench.compare` sets two machines side by side row by row."
     )
     return "\n\n".join(parts)
+
+
+def _cell(by_machine: Mapping[str, Mapping[str, Line]], figure: Callable[[Line], str], machine: str, name: str) -> str:
+    lines = by_machine[machine]
+    return figure(lines[name]) if name in lines else NONE
 
 
 def _with(figure: str, ratio: str) -> str:

@@ -16,7 +16,7 @@ from bench.view.page import Page, Section
 from bench.view.tables import ratio_text, significant
 
 NOTE = """\
-A step is the training loop's own: gather and normalise a batch, forward, cross-entropy, backward, SGD, count. Each
+A step is the training loop's own: gather and normalize a batch, forward, cross-entropy, backward, SGD, count. Each
 round times a step of the implementation and one of `builtin` next to each other, in random order, each after a step of
 its own off the clock; both train a network of their own from the same weights, on the same batches in the same order,
 so images and activations are real ones. **ratio** is the median over the rounds of time / `builtin`'s time, with its 95

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from statistics import mean, median
 from typing import Any
 
@@ -10,7 +11,7 @@ from bench.record.labels import AA, BASELINE
 from bench.record.load import busy_others
 from bench.record.records import OK, UNAVAILABLE, Record
 from bench.stats.ratios import Ratio
-from bench.view.columns import Column
+from bench.view.columns import Column, one_each
 
 MOST_OTHERS = 0.2
 """Processors that others may keep busy; those of a system at rest stay below a tenth of one."""
@@ -114,12 +115,16 @@ RATIO: tuple[Column[Record], ...] = (
 
 def of_key(*names: str) -> list[Column[Record]]:
     """Columns of what identifies a measurement."""
-    return [Column(name, lambda r, name=name: r["key"][name], always=True) for name in names]
+    return [Column(name, partial(_of_key, name), always=True) for name in names]
+
+
+def _of_key(name: str, record: Record) -> Any:
+    return record["key"][name]
 
 
 def facts(*names: str) -> list[Column[Any]]:
     """Columns of figures that the row has under the header's name; empty where it lacks one."""
-    return [Column(name, lambda row, name=name: row.get(name)) for name in names]
+    return one_each(names, lambda name, row: row.get(name))
 
 
 def footnotes(records: list[Record]) -> str:

@@ -165,7 +165,7 @@ def agreement_sentence(groups: dict[str, list[Training]]) -> str:
 
 
 def jump(groups: dict[str, list[Training]]) -> str:
-    """How far test accuracy moves between neighbouring epochs of one training of the baseline."""
+    """How far test accuracy moves between neighboring epochs of one training of the baseline."""
     steps = [
         abs(b - a)
         for t in groups.get(BASELINE, [])

@@ -37,7 +37,7 @@ order, each with a seed of its own, the same for all programs.
 The lesson's program has the lesson's layers, `DataLoader` with 4 workers, `ToTensor` on every image, reads loss and
 accuracy back after every step, and leaves the allocator alone; `bench/studies/lesson/program.py` is its whole text.
 Loss and train accuracy are defined alike in all programs. Test accuracy is not: the lesson's evaluation leaves
-gradients on, so that its batch norm normalises with the test batch's own statistics, where `models.training` uses the
+gradients on, so that its batch norm normalizes with the test batch's own statistics, where `models.training` uses the
 running ones.
 """
 

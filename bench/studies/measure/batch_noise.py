@@ -13,7 +13,7 @@ from bench.studies.measure.training import train_through
 from bench.studies.study import Point
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
-from models.step import normalised
+from models.step import normalized
 from models.training import EVALUATION_BATCH, Settings, shuffled
 
 
@@ -46,7 +46,7 @@ def moments_of_images(model: nn.Module, data: FashionMNIST) -> dict[str, tuple[T
     model.eval()
     dtype = next(model.parameters()).dtype
     for images in data.train_images.split(EVALUATION_BATCH):
-        model(normalised(images, dtype))
+        model(normalized(images, dtype))
     model.train(was_training)
     for handle in handles:
         handle.remove()

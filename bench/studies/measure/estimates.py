@@ -1,7 +1,7 @@
 """Statistics that a trained network could be evaluated with in place of its running ones.
 
 In training they touch no weight. So one training carries running statistics of any number of momenta, and whatever a
-network is evaluated with afterwards is found for one and the same weights.
+network is evaluated with afterward is found for one and the same weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kernels import BatchNorm, Implementation
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
-from models.step import normalised
+from models.step import normalized
 from models.training import EVALUATION_BATCH
 
 Statistics = list[tuple[Tensor, Tensor]]
@@ -48,7 +48,7 @@ def recalibrated_copy(model: nn.Module, implementation: Implementation | str | N
         module.momentum = None  # the average of all batches
     dtype = next(network.parameters()).dtype
     for images in data.train_images.split(EVALUATION_BATCH):
-        network(normalised(images, dtype))
+        network(normalized(images, dtype))
     return network
 
 

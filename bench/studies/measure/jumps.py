@@ -26,7 +26,7 @@ from bench.studies.study import Point
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
-from models.step import normalised
+from models.step import normalized
 from models.training import Settings, evaluate, shuffled, train
 
 
@@ -68,13 +68,13 @@ def averages_at_rest(model: nn.Module, data: FashionMNIST, settings: Settings) -
     dtype = next(model.parameters()).dtype
     order = shuffled(len(data.train_images), settings.seed, settings.epochs + 1).to(data.train_images.device)
     for batch in order[: len(order) // settings.batch_size * settings.batch_size].split(settings.batch_size):
-        model(normalised(data.train_images.index_select(0, batch), dtype))
+        model(normalized(data.train_images.index_select(0, batch), dtype))
     return averages
 
 
 @torch.no_grad()
 def with_batch_statistics(model: nn.Module, data: FashionMNIST, size: int) -> float:
-    """Test accuracy where each test batch is normalised by itself.
+    """Test accuracy where each test batch is normalized by itself.
 
     With the lesson's own arithmetic, since torch refuses a single value per channel: there the variance is 0, and
     what comes out is the bias whatever the image.
@@ -86,6 +86,6 @@ def with_batch_statistics(model: nn.Module, data: FashionMNIST, size: int) -> fl
     right = 0
     for batch, batch_labels in zip(images.split(size), labels.split(size), strict=True):
         with torch.enable_grad():  # how the lesson's layer knows that it trains
-            predicted = network(normalised(batch, dtype)).argmax(1)
+            predicted = network(normalized(batch, dtype)).argmax(1)
         right += int((predicted == batch_labels).sum())
     return right / len(labels)

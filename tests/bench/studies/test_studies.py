@@ -320,7 +320,7 @@ def test_batch_statistics_are_those_of_the_test_batch_down_to_one_image():
         found = expected(data.test_images.float() / 255).argmax(1)
     wanted = float((found == data.test_labels).float().mean())
     assert measured_jumps.with_batch_statistics(model, data, len(data.test_images)) == pytest.approx(wanted, abs=0.01)
-    # A single image normalised by itself has nothing left after a linear layer: all get one and the same answer.
+    # A single image normalized by itself has nothing left after a linear layer: all get one and the same answer.
     alone = measured_jumps.with_batch_statistics(model, data, 1)
     shares = torch.bincount(data.test_labels[: jumps.FEW_IMAGES], minlength=10) / len(data.test_labels)
     assert min(abs(alone - float(share)) for share in shares) < 1e-6
