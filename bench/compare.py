@@ -1,9 +1,9 @@
-"""Two sets of records, row by row: `python -m bench.compare OLD NEW`.
+"""Compare two sets of records row by row: `python -m bench.compare OLD NEW`.
 
-On one machine a row's time is taken relative to the baseline's in the same rounds, so that a machine that was faster on
-one day is no progress; between two machines it is the time itself. Both with intervals, and a verdict that must exceed
-the noise of both runs. Rows whose conditions differ are named and not compared, unless the machines differ too and what
-differs belongs to them, or who asks says so.
+On one machine, a row's time is relative to the baseline's in the same rounds, so a day on which the machine was faster
+doesn't count as progress. Between two machines, it is the time itself. Both have intervals, and a verdict that must
+exceed the noise of both runs. Rows whose conditions differ are listed and not compared, unless the difference belongs
+to different machines, or `--across` allows it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from bench.view.tables import bold, ratio_text, significant
 UNUSABLE = 2
 KINDS = ("latency", "step")
 CONDITIONS = ("versions", "threads", "quick", "allocator")
-"""Must be the same, or the rows tell of something else than the code."""
+"""Must be the same, or a difference may not come from the code."""
 
 OF_THE_MACHINE = ("threads", "allocator")
 """Between two machines they may differ."""
 
 MAY_DIFFER = ("versions", "threads", "allocator")
-"""If who asks says so."""
+"""With `--across`."""
 
 DATA = ("digest",)
 
@@ -51,7 +51,7 @@ class Row:
         implementation: Row label.
         old_us: Median time of a call then, microseconds.
         new_us: And now.
-        ratio: New over old, below 1 is faster: median, and the ends of its 95 % interval.
+        ratio: New over old, below 1 is faster: median, and the ends of its 95% interval.
         verdict: "faster", "slower", "same" or "unclear".
     """
 
@@ -201,7 +201,7 @@ def page(comparison: Comparison) -> str:
     rows = f"{len(comparison.rows)} comparable rows: {counted}."
     parts = [f"{rows} Ratios are NEW over OLD, {comparison.by}; below 1 is faster."]
     if comparison.across:
-        parts.append(f"Compared all the same: {'; '.join(comparison.across)}.")
+        parts.append(f"Compared although conditions differ: {'; '.join(comparison.across)}.")
     if comparison.rows:
         parts.append(markdown(COLUMNS, comparison.rows, left=2))
     if comparison.apart:
@@ -215,18 +215,18 @@ def page(comparison: Comparison) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, 1 when something got slower and that is to fail, or 2 on unusable input."""
-    parser = argparse.ArgumentParser("python -m bench.compare", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser("python -m bench.compare", description=__doc__.partition(":")[0])
     parser.add_argument("old", type=Path, metavar="OLD", help=f"a machine's folder, or its {FILE}")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the same")
-    parser.add_argument("--format", choices=["markdown", "json"], default="markdown")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the same, for the newer run")
+    parser.add_argument("--format", choices=["markdown", "json"], default="markdown", help="default: markdown")
     parser.add_argument(
         "--across",
         choices=MAY_DIFFER,
         action="append",
         default=[],
-        help="compare rows although these differ, and say so; repeatable (between machines threads and allocator may)",
+        help="compare rows even if this differs, and say so; repeatable (between machines, threads and allocator may)",
     )
-    parser.add_argument("--fail-on", choices=[SLOWER], help="exit with 1 when any row got slower")
+    parser.add_argument("--fail-on", choices=[SLOWER], help="exit with code 1 if any row is slower")
     options = parser.parse_args(arguments)
     try:
         comparison = compare(read_all(options.old), read_all(options.new), options.across)

@@ -1,8 +1,8 @@
-"""`python -m bench.kernel_report`: what can be known of a Triton batch norm without a GPU, on one page.
+"""Examine a Triton batch norm without a GPU: `python -m bench.kernel_report`.
 
 Every kernel that LeNet and the larger shapes launch is compiled ahead of time for several GPUs; the bytes that it
-moves are counted in Triton's interpreter; its error is measured there against float64. The same for anyone's own file:
-`--impl my_bn.py`. Writes `kernels.md` and `kernels.csv`.
+moves are counted in Triton's interpreter; its error is measured there against float64. `--impl my_bn.py` does the same
+for your own file. Writes `kernels.md` and `kernels.csv`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def compile_all(name: str, reply: Reply, targets: list[Target]) -> list[Row]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser("python -m bench.kernel_report", description=__doc__.split("\n\n")[0])
+    made = argparse.ArgumentParser("python -m bench.kernel_report", description=__doc__.partition(":")[0])
     add = made.add_argument
     add("--impl", action="append", metavar="NAME", help="an implementation or FILE.py:FUNCTION; repeatable")
     add("--shapes", choices=("lenet", "all"), default="all", help="LeNet's only, or larger ones too (default: all)")

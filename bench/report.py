@@ -1,6 +1,6 @@
-"""Rebuild every table from records alone: `python -m bench.report [FOLDER]`.
+"""Rebuild every page from records alone: `python -m bench.report [FOLDER]`.
 
-With a folder: its pages. Without: those of all published machines, the index over them, and the table in README.md.
+With a folder, its pages; without one, those of all published machines, their index, and the table in README.md.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _warn_once() -> Callable[..., None]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 2 when a folder has no records, or something else among them."""
-    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.partition(":")[0])
     parser.add_argument("folder", nargs="?", type=Path, help="one machine's folder (default: all published ones)")
     folder = parser.parse_args(arguments).folder
     warnings.showwarning = _warn_once()

@@ -1,4 +1,4 @@
-"""What a few seeds tell: a difference or a quotient of figures over seeds, with its 95 % interval.
+"""What a few seeds tell: a difference or a quotient of figures over seeds, with its 95% interval.
 
 Two sets of trainings are compared by Welch's t (1947, "The generalization of 'Student's' problem when several different
 population variances are involved"), two figures of the same trainings in pairs. Seeds are few, so the intervals are
@@ -19,7 +19,7 @@ from bench.stats.ratios import CONFIDENCE
 
 
 class Estimate(NamedTuple):
-    """A figure with the ends of its 95 % interval; infinite where one seed can't tell."""
+    """A figure with the ends of its 95% interval; infinite where one seed can't tell."""
 
     value: float
     low: float

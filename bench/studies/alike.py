@@ -75,13 +75,14 @@ def answer(records: list[Record]) -> str:
     shares = {name: those for name, those in shares.items() if those}
     if not shares:
         return "Nobody has been compared with another seed yet."
-    distances = listed([f"`{n}` {mean(those):.1%} [{min(those):.1%}, {max(those):.1%}]" for n, those in shares.items()])
+    distances = listed(
+        [f"{mean(those):.1%} [{min(those):.1%}, {max(those):.1%}] with `{n}`" for n, those in shares.items()]
+    )
     alike = max(max(those) for those in shares.values()) < 1
     return (
-        f"**{'They train alike' if alike else 'Not all train alike'}**: after {last} steps the weights are as far from"
-        f" `{BASELINE}`'s as these shares of the distance between two of its seeds: {distances}, means and ranges over"
-        f" {counted(len(between), 'seed')}. Roundings grow with the steps, since training is chaotic; what was one"
-        " rounding in the first step need not stay small."
+        f"**{'They train alike' if alike else 'Not all train alike'}**: after {last} steps, the distance of the weights"
+        f" from `{BASELINE}`'s, over the distance between two of its seeds, is {distances} (means and ranges over"
+        f" {counted(len(between), 'seed')}). Rounding errors grow with the steps, because training is chaotic."
     )
 
 
@@ -115,6 +116,6 @@ STUDY = Study(
     plots={PLOT: ("Distance of the weights from those of builtin over steps", plot)},
     note="""\
 The same initial weights and batches, at the lesson's settings; *weights*: the Euclidean distance of all weights from
-`builtin`'s after the same step, relative to their length; *loss*: of the step's own batch. The row of another seed
-compares `builtin` with itself under the next seed: other initial weights, other batches.""",
+`builtin`'s after the same step, relative to their norm; *loss*: of the step's own batch. *another seed* compares
+`builtin` with itself under the next seed: other initial weights, other batches.""",
 )

@@ -84,8 +84,8 @@ def answer(records: list[Record]) -> str:
     power = exponent(records, "10", "mean")
     if abs(power + 0.5) >= 0.1:
         return (
-            "**They are, but not as independent draws would be**: deviations go with the batch size to the power of"
-            f" {power:.2f}, not of -0.5."
+            "**They are, but not like independent samples**: deviations scale with the batch size to the power of"
+            f" {power:.2f}, not -0.5."
         )
     accuracies = {
         name: {size: mean(r["epochs"][-1][name] for r in runs) for size, runs in sizes.items()}
@@ -93,20 +93,20 @@ def answer(records: list[Record]) -> str:
     }
     best = {name: _best(accuracy) for name, accuracy in accuracies.items()}
     return (
-        f"**They are, and as large as independent draws make them.** {SLOTS['10'].capitalize()}, batch means are off by"
+        f"**They are, and as large as for independent samples.** {SLOTS['10'].capitalize()}, batch means deviate by"
         f" {off(sizes[smallest], '10', 'mean'):.2f} standard deviations in batches of {smallest} and by"
-        f" {off(sizes[largest], '10', 'mean'):.3f} in batches of {largest}, which goes with the batch size to the power"
-        f" of {power:.2f} (-0.5 for independent draws). After {counted(records[-1]['key']['epochs'], 'epoch')} at the"
-        f" lesson's learning rate, the test accuracy {best[TEST_ACCURACY]}. With statistics recalibrated over the"
-        f" training set for the same weights it {best[RECALIBRATED]}."
+        f" {off(sizes[largest], '10', 'mean'):.3f} in batches of {largest}: they scale with the batch size to the power"
+        f" of {power:.2f} (-0.5 for independent samples). After {counted(records[-1]['key']['epochs'], 'epoch')} at the"
+        f" lesson's learning rate, test accuracy {best[TEST_ACCURACY]}. With statistics recalibrated over the training"
+        f" set for the same weights, it {best[RECALIBRATED]}."
     )
 
 
 def _best(accuracy: dict[int, float]) -> str:
     best, smallest, largest = max(accuracy, key=lambda size: accuracy[size]), min(accuracy), max(accuracy)
     return (
-        f"is best in batches of {best}: {accuracy[best]:.3f}, against {accuracy[smallest]:.3f} in batches of {smallest}"
-        f" and {accuracy[largest]:.3f} in batches of {largest}"
+        f"is best in batches of {best} ({accuracy[best]:.3f}, against {accuracy[smallest]:.3f} in batches of {smallest}"
+        f" and {accuracy[largest]:.3f} in batches of {largest})"
     )
 
 
@@ -141,10 +141,10 @@ STUDY = Study(
     table=table,
     plots={PLOT: ("Deviations of batch means and variances over batch size", plot)},
     note="""\
-LeNet is trained with each batch size at learning rate 1.0; then all training images go through it in eval mode, and
-what enters two of its batch norms is gathered into batches of that size in a new order. *mean*: batch mean less the
-mean of all, in standard deviations of all; *variance*: batch variance over that of all, less one; root mean square over
-batches and channels. After a convolution an image has many values, which are not independent. Test accuracy is that of
-the running statistics, and once more of statistics recalibrated over the training set. Larger batches make fewer
-updates in an epoch.""",
+LeNet is trained with each batch size at learning rate 1.0. Then all training images go through it in eval mode, and the
+inputs of two of its batch norms are gathered into batches of that size in a new order. *mean*: the mean of a batch less
+that of all, in standard deviations of all. *variance*: the variance of a batch over that of all, less one. Both are
+root mean squares over batches and channels. After a convolution an image has many values, which are not independent.
+Test accuracy uses the running statistics, and once more statistics recalibrated over the training set. Larger batches
+make fewer updates in an epoch.""",
 )

@@ -181,7 +181,7 @@ STUDY = Study(
     },
     note="""\
 LeNet at the lesson's settings (SGD, learning rate 1.0, batches of 256), the same initial weights and batches for both
-networks under a seed, evaluated after each epoch with the running statistics, and once more with recalibrated
-statistics over the training set, in no counted second. Mean over seeds, ± their standard deviation, and the range;
-differences with the 95 % interval of Welch's t. Seconds contain evaluation, on the machine below.""",
+networks under a seed. Both are evaluated after each epoch with the running statistics, and once more with statistics
+recalibrated over the training set, off the clock. Over seeds: mean ± standard deviation [range]; differences have the
+95% interval of Welch's t. Seconds include evaluation, on the machine below.""",
 )

@@ -31,7 +31,7 @@ RUNNING, REST = "running", "rest"
 RECALIBRATED, BATCH = "recalibrated", "batch"
 WAYS = {
     **{f"{RUNNING} {m:g}": f"running, momentum {m:g}" for m in MOMENTA},
-    **{f"{REST} {m:g}": f"weights at rest, momentum {m:g}" for m in MOMENTA},
+    **{f"{REST} {m:g}": f"fixed weights, momentum {m:g}" for m in MOMENTA},
     RECALIBRATED: "recalibrated over the training set",
     BATCH: "of the test batch",
 }
@@ -105,28 +105,28 @@ def answer(records: list[Record]) -> str:
     noise = paired_quotient(swings[OURS_AT_REST], swings[RECALIBRATED])
     fresh = paired_difference(*([mean(last(r, way)) for r in records] for way in (LATEST_AT_REST, LATEST)))
     if against_recalibrated.low <= 1:
-        verdict = "**These trainings don't tell whether weights or statistics do it**"
+        verdict = "**These trainings cannot separate weights from statistics**"
     elif noise.low > 1:
         verdict = "**Because of the running statistics, which are noisy**"
     else:
         verdict = "**Because the running statistics belong to older weights**"
     text = (
-        f"{verdict}: between neighboring epochs the test accuracy moves by {ours:.3f} with the running statistics"
+        f"{verdict}: between neighboring epochs, test accuracy moves by {ours:.3f} with the running statistics"
         f" (momentum {MOMENTUM:g}), {against_recalibrated.text(1)} times as much as with statistics recalibrated over"
-        f" the training set ({recalibrated:.3f}). Gathered with the same momentum while the weights rest, statistics"
-        f" are as noisy but not as old, and it moves by {rested:.3f}."
+        f" the training set ({recalibrated:.3f}). Statistics gathered with the same momentum but fixed weights are as"
+        f" noisy but not as old; with them, test accuracy moves by {rested:.3f}."
     )
     if fresh.low > 0:
         text += (
-            " One update is enough to age them: those of the last training batch, made just before the last update,"
-            f" cost {fresh.text(3)} of test accuracy against those of a single batch made after it."
+            " One update is enough to age them: statistics of the last training batch, from just before the last"
+            f" update, cost {fresh.text(3)} of test accuracy against those of a single batch from after it."
         )
     sizes = by_size(records)
     if len(sizes) > 1:
         one, many = (f"{mean(sizes[size]):.3f} in batches of {size}" for size in (min(sizes), max(sizes)))
         text += (
-            f" The lesson's own evaluation, with the statistics of the test batch, moves by {batch:.3f}, but the answer"
-            f" to an image depends on its company: {one}, {many}."
+            f" In the lesson's own evaluation, which uses the statistics of the test batch, it moves by {batch:.3f},"
+            f" but predictions depend on the rest of the batch: accuracy is {one} and {many}."
         )
     return text
 
@@ -156,9 +156,9 @@ STUDY = Study(
     table=table,
     plots={PLOT: ("Test accuracy of the same weights with four kinds of statistics", plot)},
     note=f"""\
-LeNet at the lesson's settings; all statistics are of the same weights, since in training they touch none. *momentum* is
-torch's: the weight of the new batch. *weights at rest*: averages of the same momentum over one more epoch of training
-batches that change no weight. *swing*: mean change between neighboring epochs from epoch {SETTLED} on; mean over
-seeds, ± their standard deviation, and the range; quotients and differences with 95 % intervals of Student's t, in
-pairs. Batches of one and two test images: the first {FEW_IMAGES} of them.""",
+LeNet at the lesson's settings. All statistics belong to the same weights, because training doesn't use them. *momentum*
+is torch's: the weight of the new batch. *fixed weights*: averages of the same momentum over one more epoch of training
+batches that change no weight. *swing*: mean change between neighboring epochs from epoch {SETTLED} on. Over seeds: mean
+± standard deviation [range]; quotients and differences have 95% intervals of Student's t, in pairs. Batches of one and
+two test images are made of the first {FEW_IMAGES} of them.""",
 )

@@ -99,36 +99,31 @@ def usable(rates: dict[float, list[Record]], name: str = TEST_ACCURACY) -> list[
 
 
 def answer(records: list[Record]) -> str:
-    """Up to which rate each network is near its best, and in how many trainings it learned nothing."""
-    clauses: list[str] = []
-    largest: list[float] = []
+    """At which rates each network trains well, and in how many trainings it learned nothing."""
     groups = by_rate(records)
     if not all(groups.values()):
         return "Only one of the two networks has been trained yet."
-    for network, rates in groups.items():
-        best = max(rates, key=lambda rate: mean_accuracy(rates[rate]))
-        near, runs = usable(rates), [run for those in rates.values() for run in those]
-        largest.append(max(near, default=0.0))
-        clauses.append(
-            f"{network}{' it' * bool(clauses)} the best rate is {best:g}"
-            f" (test accuracy {mean_accuracy(rates[best]):.3f}),"
-            f" and it is within {NEAR:g} of that, with every seed learning, {_at(near)};"
-            f" {sum(not learned(run) for run in runs)} of {len(runs)} trainings learned nothing"
-        )
-    verdict = "It does" if largest[0] > largest[1] else "Not that these trainings show it"
-    recalibrated = groups[NETWORKS[0]]
-    best = max(recalibrated, key=lambda rate: mean_accuracy(recalibrated[rate], RECALIBRATED))
+    batch_norm, plain = groups.values()
+    larger = max(usable(batch_norm), default=0.0) > max(usable(plain), default=0.0)
     return (
-        f"**{verdict}.** After {counted(records[-1]['key']['epochs'], 'epoch')},"
-        f" {clauses[0]}. {clauses[1].capitalize()}."
-        " With statistics recalibrated over the training set in place of the running ones, batch norm's best rate is"
-        f" {best:g} ({mean_accuracy(recalibrated[best], RECALIBRATED):.3f}), and it is as near to that"
-        f" {_at(usable(recalibrated, RECALIBRATED))}."
+        f"**{'It does' if larger else 'These trainings do not show it'}.** With batch norm, training works"
+        f" {_where(batch_norm)}; {_failed(batch_norm)}. Without it, training works {_where(plain)}; {_failed(plain)}."
+        " With statistics recalibrated over the training set in place of the running ones, batch norm works"
+        f" {_where(batch_norm, RECALIBRATED)}. *Works*: every seed learns, and mean test accuracy after"
+        f" {counted(records[-1]['key']['epochs'], 'epoch')} is within {NEAR:g} of the network's best."
     )
 
 
-def _at(rates: list[float]) -> str:
-    return f"at {listed([f'{rate:g}' for rate in rates])}" if rates else "nowhere"
+def _where(rates: dict[float, list[Record]], name: str = TEST_ACCURACY) -> str:
+    best = max(rates, key=lambda rate: mean_accuracy(rates[rate], name))
+    near = [f"{rate:g}" for rate in usable(rates, name)]
+    place = f"at learning rates {listed(near)}" if len(near) > 1 else f"at {near[0]} only" if near else "nowhere"
+    return f"{place} (best: {mean_accuracy(rates[best], name):.3f} at {best:g})"
+
+
+def _failed(rates: dict[float, list[Record]]) -> str:
+    trainings = [run for runs in rates.values() for run in runs]
+    return f"{sum(not learned(run) for run in trainings)} of {len(trainings)} trainings learned nothing"
 
 
 def plot(records: list[Record]) -> Chart | None:
@@ -161,7 +156,7 @@ STUDY = Study(
     plots={PLOT: ("Test accuracy over the learning rate", plot)},
     note=f"""\
 SGD without momentum, batches of 256; the same initial weights and batches for both networks under a seed. Test accuracy
-after the last epoch, with the running statistics, and once more with statistics recalibrated over the training set;
-*learned nothing*: the loss is no number, or the accuracy at most {CHANCE:g}. Mean over seeds, ± their standard
-deviation, and the range.""",
+is that after the last epoch, with the running statistics and with statistics recalibrated over the training set.
+*learned nothing*: the loss is not finite, or the accuracy is at most {CHANCE:g}. Over seeds: mean ± standard deviation
+[range].""",
 )

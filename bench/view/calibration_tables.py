@@ -78,7 +78,7 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("machine", lambda row: row.condition),
     Column("truth", lambda row: "the same" if row.truth == 1 else f"{row.truth - 1:.0%} slower"),
     Column("comparisons", lambda row: str(len(row.comparisons))),
-    *one_each(VERDICTS, lambda verdict, row: str(row.counts[verdict]), "said {}"),
+    *one_each(VERDICTS, lambda verdict, row: str(row.counts[verdict]), "called {}"),
     Column("false", lambda row: row.share(row.wrong)),
     Column("right", lambda row: row.share(row.counts[row.right])),
     Column("median ratio", lambda row: f"{row.median(lambda r: r['ratio'][0]):.3f}"),
@@ -102,14 +102,14 @@ def page(records: list[Record]) -> str:
         sentence(records),
         markdown(COLUMNS, rows(records), left=2),
         (
-            "`builtin` against itself, and against itself made really slower (it waits after each sample); LeNet's"
-            " four shapes, batch norm alone, forward + backward, new tensors for each comparison. A comparison has"
-            " the effort of one cell of the latency tables and its rule of stopping, and its noise floor comes from"
-            " the other A/A comparisons of its group of eight. *false*: faster or slower, and not so; *right*:"
-            " slower where it is slower, else same; *unclear* is honest, and no false verdict. How much longer a"
-            " sample with a wait takes is known to half a percent only (on both sides of a pair the waiting takes"
-            " time of its own), so how often an interval misses the truth is told for identical code. The method,"
-            " with its sources, is in `bench/stats/ratios.py`. `python -m bench.calibrate` makes this page."
+            "`builtin` is compared with itself, and with itself slowed down by a wait after each sample: LeNet's four"
+            " shapes, batch norm alone, forward + backward, new tensors for each comparison. A comparison has the"
+            " effort and the stopping rule of one cell of the latency tables; its noise floor comes from the other A/A"
+            " comparisons in its group of eight. *false*: wrongly called faster or slower. *right*: called slower"
+            " where it is slower, else same. *unclear* is not a false verdict. The length of a wait is known to half a"
+            " percent only, since waiting takes time on both sides of a pair, so the share of intervals that miss the"
+            " truth is given for identical code. `bench/stats/ratios.py` explains the method and names its sources."
+            " `python -m bench.calibrate` makes this page."
         ),
         tables.conditions(records),
     ]

@@ -13,10 +13,10 @@ from bench.view.tables import ratio_to_baseline, significant
 
 CLOCKS = ("cold", "graph")
 NOTE = """\
-**On the device**: time between events around a call, without what the host takes to launch. **cold**: the L2 cache is
-overwritten before each call, outside of the timed span. **graph**: replays of a captured CUDA graph, with a warm L2
-cache; a backward alone can't be captured. Medians; ratios in pairs with `builtin`, with 95 % intervals. These ratios
-have no verdict: the noise floor is that of wall time.
+**On the device**: time between events around a call, without launch time on the host. **cold**: the L2 cache is
+overwritten before each call, outside the timed span. **graph**: replays of a captured CUDA graph, with a warm L2 cache;
+a backward alone can't be captured. Medians; ratios are paired with `builtin`, with 95% intervals. They have no verdict,
+because the noise floor is that of wall time.
 """
 
 

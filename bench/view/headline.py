@@ -140,17 +140,13 @@ def sentence(records: list[Record]) -> str:
         {name: one.block_ratio for name, one in implementations.items() if name != BASELINE},
         {name: one.step for name, one in implementations.items() if name != BASELINE},
     )
-    subjects = ("LeNet's first block, forward + backward", "a whole training step")
+    subjects = ("at LeNet's first block, forward + backward", "at a whole training step")
     sentences = []
-    for what, best, of in zip(subjects, winners(implementations), ratios, strict=True):
+    for subject, best, of in zip(subjects, winners(implementations), ratios, strict=True):
         if best:
-            apart = " (statistically tied)" if len(best) > 1 else ""
-            sentences.append(
-                f"Fastest at {what}: {ratios_listed([n for n in implementations if n in best], of)}{apart}."
-            )
-    if not sentences:
-        return ""
-    return " ".join(sentences) + f" In brackets the time over that of `{BASELINE}`, with its 95 % interval."
+            names = ratios_listed([name for name in implementations if name in best], of)
+            sentences.append(f"{names} {'is fastest' if len(best) == 1 else 'are tied for fastest'} {subject}.")
+    return " ".join(sentences)
 
 
 def table(records: list[Record]) -> str:
@@ -163,6 +159,6 @@ def table(records: list[Record]) -> str:
     return (
         markdown(COLUMNS, lines, left=2)
         + f"\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward{trained}."
-        " Ratios with 95 % intervals; below 1 is faster; **bold**: fastest batch norm, or statistically tied with it."
+        " Ratios with 95% intervals; below 1 is faster; **bold**: fastest batch norm, or statistically tied with it."
         + (STEP_NOTE if "step" in run else "")
     )

@@ -8,7 +8,7 @@ from bench.record.labels import AA, BASELINE, row_order
 from bench.record.operations import BOTH, LENET_SHAPES
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
-from bench.stats.ratios import FASTER, SAME, SLOWER, Ratio
+from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR, Ratio
 from bench.view import latency_tables, tables
 from bench.view.latency_tables import grouped
 
@@ -26,17 +26,15 @@ def contenders(records: list[Record]) -> dict[str, list[Record]]:
 
 def sentence(records: list[Record]) -> str:
     """The answer: who is fastest in how many cells, by how much at LeNet's blocks, and against the baseline."""
-    verdicts = Verdicts(records)
-    counts_text = []
+    verdicts, clauses = Verdicts(records), []
     for name, cells in contenders(records).items():
         counts = Counter(verdicts.of(record) for record in cells)
-        others = len(cells) - counts[FASTER] - counts[SLOWER]
-        parts = [f"faster in {counts[FASTER]}", f"slower in {counts[SLOWER]}"]
-        parts += [f"neither in {others} ({counts[SAME]} the same)"] if others else []
-        counts_text.append(f"`{name}` is {tables.listed(parts)} of {len(cells)} cells")
-    if not counts_text:
+        parts = [f"faster in {counts[FASTER]} of {len(cells)} cells", f"slower in {counts[SLOWER]}"]
+        parts += [f"{verdict} in {counts[verdict]}" for verdict in (SAME, UNCLEAR) if counts[verdict]]
+        clauses.append(f"`{name}` is {', '.join(parts)}")
+    if not clauses:
         return f"Nothing was compared with `{BASELINE}`."
-    return "\n\n".join(filter(None, [_winners(records, verdicts), f"Against `{BASELINE}`: {'; '.join(counts_text)}."]))
+    return "\n\n".join(filter(None, [_winners(records, verdicts), f"Against `{BASELINE}`: {'; '.join(clauses)}."]))
 
 
 def _winners(records: list[Record], verdicts: Verdicts) -> str:
@@ -53,8 +51,8 @@ def _winners(records: list[Record], verdicts: Verdicts) -> str:
     ratios = [r["ratio"][0] for r in plotted(records) if r["implementation"] == first]
     if ratios:
         least, most = (tables.significant(value, 2) for value in (min(ratios), max(ratios)))
-        took = f"{least} to {most}" if len(ratios) > 1 else least
-        text += f" With `{first}` LeNet's blocks, forward + backward, take {took} times as long as with `{BASELINE}`."
+        times = f"{least} to {most}" if len(ratios) > 1 else least
+        text += f" LeNet's blocks, forward + backward, take {times} times as long with `{first}` as with `{BASELINE}`."
     return text
 
 
@@ -86,7 +84,7 @@ def plot(records: list[Record]) -> str:
     return plots.forest(
         "Time of LeNet's blocks over that of builtin, forward + backward",
         rows,
-        "time / builtin's time, with 95 % intervals",
+        "time / builtin's time, with 95% intervals",
         f"{sentence(records)} A row per block and implementation; left of 1 is faster.",
         floor=max(verdicts.floor(record) for record in shown),
     )

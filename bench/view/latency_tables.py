@@ -18,19 +18,23 @@ from bench.view.columns import Column, comma_separated, markdown, plain_text
 from bench.view.tables import significant
 
 INTRODUCTION = """\
-Each cell is timed in rounds, and in each round `builtin` is timed next to it, in either order equally often, each after
-a call of its own off the clock, so that the caches hold what it left there itself. **ratio** is the median over the
-rounds of time / `builtin`'s time, with its 95 % interval: below 1 is faster. Rounds go on until half of that interval
-is within {narrow:.1%} (far from 1: a tenth of the distance), or the cell's time is up (2 s; 0.4 s with `--quick`).
-Don't divide rows: `builtin`'s own row comes from other rounds, under another load (the CSV has `builtin`'s time in each
-row's own rounds). **verdict** is *faster* or *slower* only when the whole interval lies beyond
-the noise floor ({floor}), *same* only when it lies within {same:.0%} of 1, else *unclear*. The floor is what the A/A
-rows of the same run, in which `builtin` is timed against itself, differ by and their intervals don't explain, and at
-least {least:.1%}; how often verdicts are wrong is measured by `python -m bench.calibrate`. **share of copy** is the
-time of a plain memory copy of the fewest bytes that the pass can move, over the measured time; a copy that fits in the
-cache is fast, so small shapes have small shares. **error** is the largest deviation from the float64 reference relative
-to the quantity's scale, over output, gradients and running statistics. **first call** includes torch.compile's
-compilation, which its cache on disk may shorten; it is in no other figure. Times are wall-clock, median of the rounds.
+Every round times the implementation and `builtin` next to each other, in both orders equally often. Each sample follows
+an untimed call of its own, so the caches hold what that call left. **ratio** is the median over rounds of time /
+`builtin`'s time, with its 95% interval; below 1 is faster. Rounds continue until half of the interval is within
+{narrow:.1%} (far from 1: a tenth of the distance) or the cell's time is up (2 s; 0.4 s with `--quick`). Don't divide
+rows: `builtin`'s own row comes from other rounds, under another load. The CSV has `builtin`'s time in each row's own
+rounds.
+
+**verdict** is *faster* or *slower* if the whole interval lies beyond the noise floor ({floor}), *same* if it lies
+within {same:.0%} of 1, else *unclear*. In A/A rows, `builtin` is timed against itself. The floor is what the A/A rows
+of this run differ by beyond their intervals, and at least {least:.1%}. `python -m bench.calibrate` measures how often
+verdicts are wrong.
+
+**share of copy** is the time of a memory copy of the fewest bytes that the pass can move, over the measured time. A
+copy that fits in the cache is fast, so small shapes have small shares. **error** is the largest deviation from the
+float64 reference over output, gradients and running statistics, relative to the quantity's scale. **first call**
+includes compilation by torch.compile, which its disk cache may shorten; no other figure includes it. Times are medians
+of wall-clock time.
 """
 
 
@@ -53,7 +57,7 @@ def page(records: list[Record], answer: str = "") -> str:
             narrow=NARROW,
         ),
         "## Ratios at a glance",
-        "Time / `builtin`'s time and the verdict; bold: fastest of a row, or statistically tied with it.",
+        "Time / `builtin`'s time and the verdict; **bold**: fastest of a row, or statistically tied with it.",
         summary(records),
         "## Every cell",
     ]

@@ -11,10 +11,10 @@ from bench.view.columns import Column, comma_separated, markdown, one_each
 
 PLOT = "profile-memory.svg"
 NOTE = """\
-**kept for the backward**: what autograd holds when the forward is over, each storage counted once, at the first part
-that saves it; parameters and buffers don't count. **peak**: the most that torch's allocator had in use during a step
-above what was in use before it; what a C or C++ library allocates by itself isn't seen. The peak need not be where the
-most is kept: a convolution's backward may need a copy of a gradient, and who keeps less then saves little of the peak.
+**kept for the backward**: what autograd holds at the end of the forward. Each storage counts once, at the first part
+that saves it; parameters and buffers don't count. **peak**: the most that torch's allocator had in use during a step,
+above what was in use before it; memory that a C or C++ library allocates by itself isn't seen. The peak need not occur
+where the most is kept: a convolution's backward may copy a gradient, and then keeping less saves little of the peak.
 """
 
 

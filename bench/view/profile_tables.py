@@ -24,28 +24,26 @@ LEAST_SHARE = 0.005
 
 STEP_PLOT = "profile-step.svg"
 NOTE = """\
-A step of the training loop itself, on the full batches of its first epoch. The clock is read where a part of the step
-begins: in the forward when a module is entered, in the backward when the gradient of a module's output is complete.
-Attribution doesn't rely on operator names. **{between}** is the time of all parts in which no operator runs:
-Python, autograd's engine, launching. Means over the middle half of the steps by length, so that the column adds up.
-*watched step*: the sum of the parts. *step*: the same steps when nobody reads the clock, in turns with the watched
-ones. *recorded step*: while `torch.profiler` records it; the split doesn't come from those, but which share of a part
-its operators take does; its cost falls on both. A **fused block** is batch norm,
-activation and pooling in one.
+A step is the training loop's own, on the full batches of its first epoch. The clock is read where a part begins: in the
+forward when a module is entered, in the backward when the gradient of a module's output is complete. Attribution
+doesn't rely on operator names. **{between}** is the time in which no operator runs: Python, autograd's engine,
+launches. Figures are means over the middle half of the steps by duration, so each column adds up. *watched step* is the
+sum of the parts. *step* is the same step without clock readings, in turns with the watched ones. *recorded step* is the
+same under `torch.profiler`; only the share of each part in which operators run comes from it, and the profiler's cost
+falls on operators and on the time between them. A **fused block** is batch norm, activation and pooling in one.
 """
 OPERATORS_NOTE = """\
-Operators of each part, per step, those of at least {least:.1%} of the step; all are in `profile.csv`. **self** is an
-operator's time without those that it calls, as `torch.profiler` saw it, its cost included; **keeps** is what it and
-they allocate and don't free again.
+Operators of each part, per step, that take at least {least:.1%} of it; `profile.csv` has all. **self** is an operator's
+time without the operators that it calls, as `torch.profiler` saw it, profiling cost included. **keeps** is the memory
+that it and they allocate and don't free.
 """
 TRACES_NOTE = """\
 ## Traces
 
-The recorded steps of each implementation as a Chrome trace, in `traces/` next to the records (not under version
-control, made by `pytest bench/ --benchmark-only -k profile`): open one in [Perfetto](https://ui.perfetto.dev) or in
-`chrome://tracing`, gzipped as it is. The row *parts of the step* has the parts of the table.
+The recorded steps of each implementation are Chrome traces in `traces/`, next to the records. They are not under
+version control; `pytest bench/ --benchmark-only -k profile` makes them. Open one, still gzipped, in
+[Perfetto](https://ui.perfetto.dev) or in `chrome://tracing`. Its row *parts of the step* shows the parts of the table.
 """
-
 
 Operator = dict[str, Any]
 """What ran in a part: calls, time and bytes of a step, and its kernels on a GPU."""
@@ -129,7 +127,7 @@ def sentence(steps: dict[str, Record]) -> str:
         if best != BASELINE:
             sentences.append(
                 f"Batch norm, activation and pooling, Python included, take {significant(slots[BASELINE])} ms of it;"
-                f" with `{best}` they take {significant(slots[best])}."
+                f" with `{best}` they take {significant(slots[best])} ms."
             )
     return " ".join(sentences) or "No implementation's step could be profiled beside `builtin`'s."
 
@@ -172,7 +170,7 @@ def who_ran(record: Record) -> str:
     own = [f"`{name}`" for name in operators["own"] if name not in operators["torch"]][:6]
     if not record["summary"]:
         return "No batch norm" + (f", and yet {listed(operators['torch'])} ran." if operators["torch"] else " ran.")
-    ran = f"Only in its batch norm ran {listed(own)}. " if own else ""
+    ran = f"Only its batch norm ran {listed(own)}. " if own else ""
     torchs = [f"`{name}`" for name in operators["torch"]]
     return ran + (f"Torch's own batch norm ran: {listed(torchs)}." if torchs else "Torch's own batch norm did not run.")
 

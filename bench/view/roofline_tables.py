@@ -16,13 +16,13 @@ from bench.view.tables import significant
 
 PLOT = "roofline.svg"
 NOTE = """\
-Batch norm does little arithmetic on each number, so memory bounds it: its roofline is the bandwidth of a plain copy
-that moves as many bytes, measured next to the cell. In each cell the first figure is **the share of that**: the copy's
-time over the cell's, for the fewest bytes that the pass can move (each tensor of the batch's size read or written
-once). The second is **what the algorithm moves in multiples of those bytes**, counted and not measured: a pass that
-reads its input for the statistics and again to normalize moves more. Where both are known, a small share with a
-multiple of 1 is time spent on something else than memory: launching, Python, arithmetic. A copy of what fits in a
-cache is fast, so small shapes have small shares.
+Batch norm does little arithmetic per element, so memory bandwidth bounds it. Its roofline is a plain copy of as many
+bytes, measured next to the cell. The first figure of a cell is **the share of that roofline**: the copy's time over the
+cell's, for the fewest bytes that the pass can move (each tensor of the batch's size read or written once). The second
+is **how many times those bytes the algorithm moves**, counted and not measured: a pass that reads its input for the
+statistics and again to normalize moves more. Where both are known, a small share with a multiple of 1 means that the
+time goes elsewhere: launches, Python, arithmetic. A copy that fits in a cache is fast, so small shapes have small
+shares.
 """
 
 
@@ -53,8 +53,11 @@ def sentence(records: list[Record]) -> str:
     largest = max(r["bytes_minimum"] for r in both)
     there = sorted((r for r in both if r["bytes_minimum"] == largest), key=share, reverse=True)
     shape = there[0]["key"]["shape"].replace("x", ", ")
-    shares = tables.listed([f"`{r['implementation']}` {share(r):.0%}" for r in there])
-    return f"At ({shape}), batch norm alone, forward + backward, of the speed of a plain copy: {shares}."
+    first, *others = (f"`{r['implementation']}` {{}}{share(r):.0%}" for r in there)
+    text = (
+        f"{first.format('reaches ')} of the speed of a memory copy at ({shape}), batch norm alone, forward + backward"
+    )
+    return f"{text}; {tables.listed([other.format('') for other in others])}." if others else f"{text}."
 
 
 def table(records: list[Record]) -> str:

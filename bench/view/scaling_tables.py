@@ -14,9 +14,10 @@ from bench.view.tables import significant
 PLOT = "profile-scaling.svg"
 NOTE = """\
 Batch norm alone, forward + backward, on batches (N, 16, 8, 8), timed in pairs with `builtin`. **per call** and **per
-element** are a straight line through the times of all sizes, by least squares of the relative error; **line off by** is
-its largest relative error: a batch that leaves a cache, or a kernel that begins to use its threads, makes no straight
-line. **largest**: the time at {elements:,} elements, and its **ratio** to `builtin`'s in the same rounds.
+element** are a straight line through the times of all sizes, fitted by least squares of the relative error. **line off
+by** is its largest relative error: times leave the line where a batch no longer fits in a cache, or where a kernel
+begins to use its threads. **largest** is the time at {elements:,} elements, and **ratio** is that time / `builtin`'s in
+the same rounds.
 """
 
 
@@ -41,7 +42,7 @@ def sentence(done: dict[str, Record]) -> str:
     for name, what, unit in ((cheap, "overhead_us", "µs"), (steep, "ns_per_element", "ns")):
         beside = "" if name == BASELINE else f"; `{BASELINE}` {significant(fits[BASELINE][what])}"
         cheapest.append(f"`{name}` ({significant(fits[name][what])} {unit}{beside})")
-    return f"A call costs least with {cheapest[0]}, an element with {cheapest[1]}."
+    return f"Cost per call is lowest with {cheapest[0]}, cost per element with {cheapest[1]}."
 
 
 def _largest(row: dict[str, Any]) -> dict[str, Any]:

@@ -45,8 +45,8 @@ def tables(machines: Sequence[tuple[str, list[Record]]]) -> str:
         if rows := [name for name in names if any(cells(machine, name) != NONE for machine in by_machine)]:
             parts += [f"**{title}**", markdown(columns, rows)]
     parts.append(
-        "A ratio is to `builtin` on the same machine, where both took turns; a time says as much of the machine as of"
-        f" the code. {_conditions(machines)} `python -m bench.compare` sets two machines side by side row by row."
+        "Ratios are to `builtin` on the same machine, in paired measurements; times depend on the machine as much as on"
+        f" the code. {_conditions(machines)} `python -m bench.compare` compares two machines row by row."
     )
     return "\n\n".join(parts)
 
@@ -68,9 +68,9 @@ def _conditions(machines: Sequence[tuple[str, list[Record]]]) -> str:
         if len(set(values.values())) > 1:
             differences.append(f"{what}: " + ", ".join(f"{value} on {name}" for name, value in values.items()))
     return (
-        f"They differ in {'; '.join(differences)}."
+        f"Machines differ in {'; '.join(differences)}."
         if differences
-        else "Versions of torch and training data are the same on all."
+        else "All have the same version of torch and the same training data."
     )
 
 

@@ -16,21 +16,21 @@ from bench.view.page import Page, Section
 from bench.view.tables import ratio_text, significant
 
 NOTE = """\
-A step is the training loop's own: gather and normalize a batch, forward, cross-entropy, backward, SGD, count. Each
-round times a step of the implementation and one of `builtin` next to each other, in random order, each after a step of
-its own off the clock; both train a network of their own from the same weights, on the same batches in the same order,
-so images and activations are real ones. **ratio** is the median over the rounds of time / `builtin`'s time, with its 95
-% interval: below 1 is faster. **verdict**: the noise floor is what the A/A row differs by and its interval doesn't
-explain, and at least {least:.0%}, since one row says little of the noise. **examples/sec** is batch size / median step
-time; `builtin`'s row is its side of the A/A rounds. **loss** is the mean over the first {first} steps, before the timed
-ones: for all but `plain` the same up to rounding, if they really learn. **page faults** are minor ones, in the second
-half of these steps.
+A step is the training loop's own: gather and normalize a batch, forward, cross-entropy, backward, SGD, counting. Each
+round times one step of the implementation and one of `builtin` next to each other, in random order; each timed step
+follows an untimed one. Both train their own network from the same weights on the same batches in the same order, so
+images and activations are real. **ratio** is the median over rounds of time / `builtin`'s time, with its 95% interval;
+below 1 is faster. **verdict**: the noise floor is what the A/A row differs by beyond its interval, and at least
+{least:.0%}, because one row says little about noise. **examples/sec** is batch size / median step time; `builtin`'s row
+shows its side of the A/A rounds. **loss** is the mean over the first {first} steps, before the timed ones: all rows but
+`plain` agree up to rounding if they really learn. **page faults** are minor faults, counted in the second half of these
+steps.
 """
 DEVICE_NOTE = """\
-**On the device**: time between events around a whole step, without what the host takes to launch. **cold**: the L2
-cache is overwritten before each step, outside of the timed span. **graph**: the whole step captured once as a CUDA
-graph and replayed, with a new batch for each sample, copied in off the clock. Medians; ratios in pairs with `builtin`
-timed by the same clock, with 95 % intervals. These ratios have no verdict: the noise floor is that of wall time.
+**On the device**: time between events around a whole step, without launch time on the host. **cold**: the L2 cache is
+overwritten before each step, outside the timed span. **graph**: the whole step is captured once as a CUDA graph and
+replayed; a new batch is copied in before each sample, off the clock. Medians; ratios are paired with `builtin` on the
+same clock, with 95% intervals. They have no verdict, because the noise floor is that of wall time.
 """
 
 
@@ -47,17 +47,17 @@ def sentence(records: list[Record]) -> str:
     best, verdicts = min(rivals, key=lambda r: r["ratio"][0]), Verdicts(records)
     if verdicts.of(best) == FASTER:
         text = (
-            f"The fastest training step is that of `{best['implementation']}`: {_milliseconds(best)} ms where `builtin`"
-            f" takes {_milliseconds(best, 'baseline')} ms, {_speedup(best['ratio'])} times as fast."
+            f"`{best['implementation']}` has the fastest training step: {_milliseconds(best)} ms, against"
+            f" {_milliseconds(best, 'baseline')} ms with `builtin` ({_speedup(best['ratio'])} times as fast)."
         )
     else:
-        text = f"No training step is faster than `builtin`'s beyond the noise ({verdicts.floor(best):.1%} here)."
+        text = f"No training step is faster than `builtin`'s by more than the noise floor ({verdicts.floor(best):.1%})."
     captured = [r for r in rivals if "ratio" in ((r.get("device_time") or {}).get("graph") or {})]
     if captured:
         best = min(captured, key=lambda r: r["device_time"]["graph"]["ratio"][0])
         text += (
-            f" As a replayed CUDA graph, that of `{best['implementation']}` is the fastest:"
-            f" {_speedup(best['device_time']['graph']['ratio'])} times as fast as `builtin`'s."
+            f" As a replayed CUDA graph, `{best['implementation']}` is fastest:"
+            f" {_speedup(best['device_time']['graph']['ratio'])} times as fast as `builtin`."
         )
     return text
 
@@ -113,8 +113,8 @@ def page(records: list[Record]) -> str:
         f"## {key['batch_size']} images of {data}",
         sentence(records),
         (
-            f"Batch size {key['batch_size']}, SGD with learning rate {key['lr']:g}, {key['dtype']}; weights of seed"
-            f" {key['seed']}, the whole batches of its epoch {key['epoch']} in order."
+            f"Batch size {key['batch_size']}, SGD with learning rate {key['lr']:g}, {key['dtype']}, seed {key['seed']};"
+            f" the full batches of epoch {key['epoch']} in order."
         ),
         table(records),
         NOTE.format(least=UNKNOWN_FLOOR, first=first) if first else "",

@@ -7,7 +7,7 @@ from functools import partial
 from statistics import mean, median
 from typing import Any
 
-from bench.record.labels import AA, BASELINE
+from bench.record.labels import AA, BASELINE, row_order
 from bench.record.load import busy_others
 from bench.record.records import OK, UNAVAILABLE, Record
 from bench.stats.ratios import Ratio
@@ -131,9 +131,9 @@ def footnotes(records: list[Record]) -> str:
     """What a reader must know of the rows: what each implementation is, how it differs, what failed."""
     newest = {r["implementation"]: r for r in records}
     lines = ["## Implementations", ""]
-    for name, record in sorted(newest.items(), key=lambda item: (item[1]["order"], item[0])):
+    for name, record in sorted(newest.items(), key=lambda item: row_order(item[1])):
         if name == AA:
-            lines.append("- `A/A`: `builtin` against itself. What it shows is the noise of this run.")
+            lines.append("- `A/A`: `builtin` against itself; its deviations are the noise of this run.")
             continue
         ran = [r for r in records if r["implementation"] == name and r["status"] == OK]
         backends = sorted({r["backend"] for r in ran})
@@ -171,7 +171,9 @@ def conditions(records: list[Record]) -> str:
         ]
         busy = False
         if others:
-            lines.append(f"- other programs kept {median(others):.2f} processors busy, at most {max(others):.2f}")
+            lines.append(
+                f"- other programs kept {median(others):.2f} processors busy (median; at most {max(others):.2f})"
+            )
             busy = median(others) > MOST_OTHERS
         elif loads:
             lines.append(f"- load average while measuring: {min(loads):g} to {max(loads):g}")

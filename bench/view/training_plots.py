@@ -47,19 +47,18 @@ def sentence(records: list[Record]) -> str:
     loss = {name: mean(t.series("train_loss")[-1] for t in ts) for name, ts in groups.items()}
     epochs = len(groups[BASELINE][0].epochs)
     text = (
-        f"After {counted(epochs, 'epoch')} `{BASELINE}` has a train loss of {loss[BASELINE]:.3f} and a test accuracy"
-        f" (mean of the last epochs) of {accuracy[BASELINE]:.3f}"
+        f"After {counted(epochs, 'epoch')}, `{BASELINE}` reaches a train loss of {loss[BASELINE]:.3f} and a test"
+        f" accuracy of {accuracy[BASELINE]:.3f} (mean of the last epochs)"
     )
     if PLAIN in groups:
-        text += f"; LeNet without batch norm has {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
+        text += f"; LeNet without batch norm reaches {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
     ratios = {name: speed_ratio(groups, name) for name in groups if name not in (BASELINE, PLAIN)}
+    text += "."
     if best := fastest(ratios, speed_noise(groups).floor(), BASELINE):
-        apart = ", which are statistically tied" if len(best) > 1 else ""
-        text += (
-            f". The fastest to train with is {ratios_listed([n for n in groups if n in best], ratios)}{apart}: time of"
-            f" the steps over that of `{BASELINE}`"
-        )
-    return text + "."
+        names = ratios_listed([name for name in groups if name in best], ratios)
+        verb = "trains fastest" if len(best) == 1 else "train fastest (statistically tied)"
+        text += f" {names} {verb}; ratios are time of the steps / `{BASELINE}`'s."
+    return text
 
 
 def over_epochs(groups: Groups, name: str) -> dict[str, list[Band]]:

@@ -25,19 +25,19 @@ from bench.view.trainings import (
 )
 
 ACCURACY_NOTE = """\
-Loss and train accuracy are of the last epoch. Test accuracy is given after the last epoch, after the best one, and
-as the mean of the last {last}: mean over seeds, ± their standard deviation, and the range in brackets.
-**One seed cannot rank implementations**: at learning rate 1.0 test accuracy jumps from epoch to epoch{jump}. It is that
-of the running statistics, which are older than the weights; `pytest bench/studies --benchmark-only -k test-jumps`
-separates the two.
+Loss and train accuracy are those of the last epoch. Test accuracy is given after the last epoch, after the best one,
+and as the mean of the last {last}. Over seeds: mean ± standard deviation [range]. **One seed cannot rank
+implementations**: at learning rate 1.0, test accuracy jumps from epoch to epoch{jump}. Test accuracy uses the running
+statistics, which are older than the weights; `pytest bench/studies --benchmark-only -k test-jumps` separates the two
+effects.
 """
 SPEED_NOTE = """\
-**step time ratio** is the median over epochs of the time of an epoch's steps / `builtin`'s in the same epoch of the
-same run and seed, with its 95 % interval: below 1 is faster. Epochs take turns in random order, so both see the same
-machine. `A/A` is a second training of `builtin`; the noise floor of the verdict is what it differs by and its interval
-doesn't explain, and at least {least:.0%}, since one training says little of the noise. **steps** counts the time of the
-training steps, **wall** also shuffling and evaluation. Warm-up (with torch.compile's compilation) is in neither. **to
-{goal}** is the wall time until test accuracy first reaches {goal}.
+**step time ratio** is the median over epochs of the time of an epoch's steps / `builtin`'s in the same epoch under the
+same seed, with its 95% interval; below 1 is faster. Implementations take turns epoch by epoch in random order, so all
+see the same machine. `A/A` is a second training of `builtin`. The noise floor of the verdict is what it differs by
+beyond its interval, and at least {least:.0%}, because one training says little about noise. **steps** counts training
+steps only; **wall** adds shuffling and evaluation. Warm-up, which includes compilation by torch.compile, is in neither.
+**to {goal}** is the wall time until test accuracy first reaches {goal}.
 """
 
 
@@ -149,18 +149,15 @@ def agreement_sentence(groups: dict[str, list[Training]]) -> str:
     done = {name: ts for name, ts in done.items() if ts}
     seeds = min((len(ts) for ts in done.values()), default=0)
     if len(done) < 2 or seeds < 2:
-        return (
-            "With one seed or one implementation the table can't tell a difference between implementations from"
-            " luck: use `--seeds 3` or more."
-        )
+        return "One seed or one implementation cannot separate implementations from chance: use `--seeds 3` or more."
     means = {name: mean(last_mean(t) for t in ts) for name, ts in done.items()}
     between = max(means.values()) - min(means.values())
     within = max(max(map(last_mean, ts)) - min(map(last_mean, ts)) for ts in done.values())
     relation = "no more than" if between <= within else "**more than**"
     return (
-        f"Between implementations, test accuracy (mean of the last {LAST} epochs, mean over {seeds} seeds) differs by"
-        f" {between:.3f}; between seeds of a single implementation it differs by up to {within:.3f}. So"
-        f" implementations differ {relation} seeds do."
+        f"Implementations differ {relation} seeds do: test accuracy (mean of the last {LAST} epochs) differs by"
+        f" {between:.3f} between implementations (means over {seeds} seeds) and by up to {within:.3f} between seeds of"
+        " one implementation."
     )
 
 

@@ -1,4 +1,4 @@
-"""Calibration: known truths are really made, and the table counts what was said of them."""
+"""Calibration: known truths are really made, and the table counts the verdicts on them."""
 
 import time
 
@@ -31,12 +31,12 @@ def measured(session):
 
 
 def test_a_comparison_is_held_to_the_others_of_its_group_and_not_to_itself(measured):
-    said = {(r["key"]["condition"], r["key"]["number"]): verdict for r, verdict in verdicts(measured.records)}
-    assert said[IDLE, 7] == "slower"
-    assert said[IDLE, 8] == "slower"
-    assert said[IDLE, 9] == "unclear"
-    assert said[BUSY, 0] == "unclear"
-    assert {said[IDLE, number] for number in range(7)} == {"same"}
+    judged = {(r["key"]["condition"], r["key"]["number"]): verdict for r, verdict in verdicts(measured.records)}
+    assert judged[IDLE, 7] == "slower"
+    assert judged[IDLE, 8] == "slower"
+    assert judged[IDLE, 9] == "unclear"
+    assert judged[BUSY, 0] == "unclear"
+    assert {judged[IDLE, number] for number in range(7)} == {"same"}
 
 
 def test_the_table_counts_false_and_right_verdicts(measured):
@@ -48,13 +48,13 @@ def test_the_table_counts_false_and_right_verdicts(measured):
 
 
 def test_the_page_begins_with_the_answer(measured):
-    told = sentence(measured.records)
-    assert told == (
+    answer = sentence(measured.records)
+    assert answer == (
         "Identical code was called faster or slower in 1 of 8 comparisons (idle) and 0 of 1 comparisons (one core"
         " busy)."
     )
     text = page(measured.records)
-    assert told in text
+    assert answer in text
     assert len(table(text, f"# Calibration of the verdicts: {measured.records[-1]['conditions']['device_name']}")) == 4
     written, _ = report.build(measured.folder)
     assert measured.folder / "calibration.md" in written

@@ -412,7 +412,7 @@ def test_a_run_with_a_time_limit_ends_before_it_in_good_order(outcome):
     run, seconds = outcome("time limit")
     assert run.code == 0, run.output
     assert seconds < 45
-    assert re.search(r"^time limit of 45 s: \d+ measurements left, --resume goes on$", run.output, re.M)
+    assert re.search(r"^time limit of 45 s: \d+ measurements left; --resume continues$", run.output, re.M)
     assert {record["status"] for record in run.records} == {"ok"}
     assert len(run.rows("latency.csv")) == sum(record["kind"] == "latency" for record in run.records)
     assert " and records.jsonl" in run.output

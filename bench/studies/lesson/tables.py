@@ -29,16 +29,16 @@ LESSON = "lesson"
 """What the lesson's own program is called in the records."""
 
 NOTE = """\
-**wall** is the median over the turns of whole processes, from start to exit, with their range; **times as fast** is
-the median of the lesson's wall time / the program's in the same turn, with its 95 % interval. **examples/sec, steps**,
-loss and accuracies are what each program prints at its end: mean over the turns and range. Turns are taken in random
-order, each with a seed of its own, the same for all programs.
+**wall** is the median over turns of the time of a whole process, from start to exit, with its range. **times as fast**
+is the median of the lesson's wall time / the program's in the same turn, with its 95% interval. **examples/sec,
+steps**, loss and accuracies are what each program prints at its end: mean over turns and range. Turns are taken in
+random order, each with its own seed, which all programs share.
 
-The lesson's program has the lesson's layers, `DataLoader` with 4 workers, `ToTensor` on every image, reads loss and
-accuracy back after every step, and leaves the allocator alone; `bench/studies/lesson/program.py` is its whole text.
-Loss and train accuracy are defined alike in all programs. Test accuracy is not: the lesson's evaluation leaves
-gradients on, so that its batch norm normalizes with the test batch's own statistics, where `models.training` uses the
-running ones.
+The lesson's program has the lesson's layers and a `DataLoader` with 4 workers, applies `ToTensor` to every image, reads
+loss and accuracy back after every step, and leaves the allocator alone; `bench/studies/lesson/program.py` is its whole
+text. Loss and train accuracy have the same definition in all programs. Test accuracy has not: the lesson's evaluation
+leaves gradients on, so its batch norm normalizes with the statistics of the test batch, where `models.training` uses
+the running ones.
 """
 
 
@@ -91,14 +91,14 @@ def sentence(records: list[Record]) -> str:
     epochs, group = groups[0]
     compared = results(group)
     figures = [(result.name, result.speedup) for result in compared]
-    speedups = [f"with `{_norm(name)}` {ratio_text(ratio)} times as fast" for name, ratio in figures if ratio]
+    speedups = [f"{ratio_text(ratio)} times as fast with `{_norm(name)}`" for name, ratio in figures if ratio]
     if not speedups:
         reasons = [result.failure for result in compared if result.failure] or group[-1:]
         return f"The lesson end to end: {tables.reason(reasons[-1])}."
     return (
-        f"The lesson end to end, {tables.counted(epochs, 'epoch')} on {group[-1]['key']['data']}: `python -m"
-        f" models.training --norm NAME` trains {listed(speedups)} as the lesson's own program, wall clock of the whole"
-        " process, loading included."
+        f"`python -m models.training --norm NAME` trains {listed(speedups)} as the lesson's own program:"
+        f" {tables.counted(epochs, 'epoch')} on {group[-1]['key']['data']}, wall time of the whole process, loading"
+        " included."
     )
 
 

@@ -171,12 +171,12 @@ def test_rates_at_which_training_fails_are_counted(session):
             add(session, "learning-rates", {"implementation": PLAIN, **point}, {"epochs": lost})
     good = learning_rates.STUDY.newest(session.records)
     text = learning_rates.answer(good)
-    assert text.startswith("**It does.** After 2 epochs, with batch norm the best rate is 0.1 (test accuracy 0.800)")
-    assert (
-        "with every seed learning, at 0.1, 1 and 4; 0 of 9 trainings learned nothing. Without it the best rate" in text
+    assert text.startswith(
+        "**It does.** With batch norm, training works at learning rates 0.1, 1 and 4 (best: 0.800 at 0.1)"
     )
-    assert "with every seed learning, at 0.1 and 1; 1 of 9 trainings learned nothing. With statistics" in text
-    assert text.endswith("batch norm's best rate is 0.1 (0.900), and it is as near to that at 0.1.")
+    assert "; 0 of 9 trainings learned nothing. Without it, training works at learning rates 0.1 and 1 (best" in text
+    assert "; 1 of 9 trainings learned nothing. With statistics" in text
+    assert "batch norm works at 0.1 only (best: 0.900 at 0.1). *Works*: every seed learns" in text
     row = next(line for line in learning_rates.table(good).splitlines() if line.startswith("| 4 "))
     assert [cell.strip() for cell in row.split("|")][4:7:2] == ["0 of 3", "1 of 3"]
 
@@ -215,7 +215,7 @@ def test_the_power_of_the_batch_size_is_found(session):
     good = batch_noise.STUDY.newest(session.records)
     assert batch_noise.exponent(good, "10", "mean") == pytest.approx(-0.5)
     assert batch_noise.exponent(good, "1", "variance") == pytest.approx(-0.25)
-    assert batch_noise.answer(good).startswith("**They are, and as large as independent draws make them.**")
+    assert batch_noise.answer(good).startswith("**They are, and as large as for independent samples.**")
 
 
 # Jumps
@@ -241,7 +241,7 @@ def test_swings_are_counted_from_where_accuracy_has_settled():
     [
         (0.01, 0.01, "**Because the running statistics belong to older weights**"),
         (0.01, 0.05, "**Because of the running statistics, which are noisy**"),
-        (0.1, 0.1, "**These trainings don't tell whether"),
+        (0.1, 0.1, "**These trainings cannot separate"),
     ],
 )
 def test_the_answer_blames_whoever_swings(session, recalibrated, rested, verdict):
@@ -262,10 +262,10 @@ def test_the_answer_blames_whoever_swings(session, recalibrated, rested, verdict
     assert "moves by 0.100 with the running statistics (momentum 0.1)" in text
     # The last batch's accuracy is lower in two of the last five epochs, by 0.05, 0.055 and 0.06.
     assert "cost 0.022 [0.017, 0.027]" in text
-    assert text.endswith("depends on its company: 0.100 in batches of 1, 0.800 in batches of 256.")
+    assert text.endswith("accuracy is 0.100 in batches of 1 and 0.800 in batches of 256.")
     rows = jumps.table(good).splitlines()
-    assert [line.split("|")[1].strip() for line in rows if line.startswith("| weights at rest")] == [
-        f"weights at rest, momentum {m}" for m in ("0.01", "0.1", "0.5", "1")
+    assert [line.split("|")[1].strip() for line in rows if line.startswith("| fixed weights")] == [
+        f"fixed weights, momentum {m}" for m in ("0.01", "0.1", "0.5", "1")
     ]
     assert any(line.startswith("| 1 ") for line in rows)
 
@@ -346,7 +346,9 @@ def test_distances_are_measured_against_another_seed(session):
             add(session, "alike", point, {"apart": [{"step": 470, "weights": distance, "loss": distance / 10}]})
     good = alike.STUDY.newest(session.records)
     assert alike.answer(good).startswith("**They train alike**")
-    assert "`naive` 18.8% [12.5%, 25.0%] and `cpu_fused` 37.5% [25.0%, 50.0%], means and" in alike.answer(good)
+    assert "18.8% [12.5%, 25.0%] with `naive` and 37.5% [25.0%, 50.0%] with `cpu_fused` (means and" in alike.answer(
+        good
+    )
 
 
 # The command

@@ -27,8 +27,8 @@ def compared(session):
 def test_the_answer_counts_who_is_faster_in_how_many_cells(compared):
     assert latency_plots.sentence(compared.records) == (
         "**`builtin` is fastest or tied in 1 of 2 cells**, `naive` in 1 and `compiled` in"
-        " 1.\n\nAgainst `builtin`: `naive` is faster in 0, slower in 1 and neither in 1 (1 the same) of 2 cells;"
-        " `compiled` is faster in 1 and slower in 0 of 1 cells."
+        " 1.\n\nAgainst `builtin`: `naive` is faster in 0 of 2 cells, slower in 1, same in 1;"
+        " `compiled` is faster in 1 of 1 cells, slower in 0."
     )
 
 
@@ -76,9 +76,9 @@ def trained(session):
 
 def test_the_answer_says_what_batch_norm_buys_and_who_is_fastest(trained):
     assert training_plots.sentence(trained.records) == (
-        "After 3 epochs `builtin` has a train loss of 0.333 and a test accuracy (mean of the last epochs) of 0.617;"
-        " LeNet without batch norm has 0.333 and 0.617. The fastest to train with is `compiled` (0.50 [0.50, 0.50]):"
-        " time of the steps over that of `builtin`."
+        "After 3 epochs, `builtin` reaches a train loss of 0.333 and a test accuracy of 0.617 (mean of the last"
+        " epochs); LeNet without batch norm reaches 0.333 and 0.617. `compiled` (0.50 [0.50, 0.50]) trains fastest;"
+        " ratios are time of the steps / `builtin`'s."
     )
 
 

@@ -76,7 +76,7 @@ def test_the_answer_is_on_top(profiled):
     assert sentence(steps) == (
         "`builtin`'s training step takes 9.5 ms: convolution 40%, batch norm 20%, pooling 20%, between operators 15%"
         " and loss 2%. Batch norm, activation and pooling, Python included, take 5 ms of it; with `cpu_fused` they"
-        " take 1.5."
+        " take 1.5 ms."
     )
     assert page(profiled.records).index(sentence(steps)) < page(profiled.records).index("profile-step.svg")
     assert sentence({}) == "No implementation's step could be profiled beside `builtin`'s."
@@ -110,7 +110,7 @@ def test_bars_have_all_of_a_step(profiled):
 
 def test_the_page_says_who_ran(profiled):
     steps = profiles(profiled.records, "step")
-    assert who_ran(steps["naive"]) == "Only in its batch norm ran `aten::rsqrt`. Torch's own batch norm did not run."
+    assert who_ran(steps["naive"]) == "Only its batch norm ran `aten::rsqrt`. Torch's own batch norm did not run."
     assert who_ran(steps["builtin"]) == "Torch's own batch norm ran: `aten::native_batch_norm`."
 
 
@@ -198,7 +198,10 @@ def test_memory_is_given_by_batch_size_and_by_part(whole):
 
 def test_scaling_names_who_pays_least(whole):
     text = page(whole.records)
-    assert "A call costs least with `builtin` (10 µs), an element with `naive` (0.25 ns; `builtin` 0.5)." in text
+    assert (
+        "Cost per call is lowest with `builtin` (10 µs), cost per element with `naive` (0.25 ns; `builtin` 0.5)."
+        in text
+    )
     rows = table(text, "![Time of a call over the number of elements](profile-scaling.svg)")
     assert ["`naive`", "2", "50", "0.25", "25%", "0.312", "0.29"] in rows
 
