@@ -1,9 +1,9 @@
-"""How often is a verdict wrong? `python -m bench.calibrate` asks where the truth is known, and writes `calibration.md`.
+"""Measure how often a verdict is wrong, where the truth is known: `python -m bench.calibrate` writes `calibration.md`.
 
-The baseline is compared with itself, and with itself made really slower: after each of its samples the process waits
-for a given share of the time which that sample took. Each comparison is one cell of a latency table, with its effort;
-comparisons come in groups, of which the A/A ones make the noise floor as they do for a run of the main job. All of it
-on the machine as it is, then with a program that keeps one core busy.
+The baseline is compared with itself, and with itself slowed down: after each of its samples the process waits for a
+given share of the sample's time. Each comparison has the effort of one cell of a latency table. Comparisons come in
+groups, whose A/A comparisons make the noise floor, as in a run of the main job. All of this is done on the machine as
+it is, then with a program that keeps one core busy.
 """
 
 from __future__ import annotations
@@ -141,8 +141,10 @@ def calibrate(run: Run, groups: int, progress: Callable[[str], None]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 2 where the results can't be written."""
-    parser = argparse.ArgumentParser("python -m bench.calibrate", description=__doc__.split("\n")[0])
-    parser.add_argument("--groups", type=int, default=GROUPS, help=f"of comparisons (default: {GROUPS}, 15 minutes)")
+    parser = argparse.ArgumentParser("python -m bench.calibrate", description=__doc__.partition(":")[0])
+    parser.add_argument(
+        "--groups", type=int, default=GROUPS, help=f"groups of comparisons (default: {GROUPS}, 15 minutes)"
+    )
     parser.add_argument("--results-dir", type=Path, default=ROOT / "results")
     options = parser.parse_args(arguments)
     if options.groups < 1:

@@ -1,9 +1,9 @@
-"""Two sets of records, row by row: `python -m bench.compare OLD NEW`.
+"""Compare two sets of records row by row: `python -m bench.compare OLD NEW`.
 
-On one machine a row's time is taken relative to the baseline's in the same rounds, so that a machine that was faster on
-one day is no progress; between two machines it is the time itself. Both with intervals, and a verdict that must exceed
-the noise of both runs. Rows whose conditions differ are named and not compared, unless the machines differ too and what
-differs belongs to them, or who asks says so.
+On one machine, a row's time is relative to the baseline's in the same rounds, so a day on which the machine was faster
+doesn't count as progress. Between two machines, it is the time itself. Both have intervals, and a verdict that must
+exceed the noise of both runs. Rows whose conditions differ are listed and not compared, unless the difference belongs
+to different machines, or `--across` allows it.
 """
 
 from __future__ import annotations
@@ -22,20 +22,22 @@ import numpy as np
 
 from bench.record.labels import AA, BASELINE
 from bench.record.records import FILE, OK, Record, RecordsError, identity, latest, read_all
-from bench.stats.ratios import SLOWER, Ratio, noise_floor, paired_ratio, verdict
+from bench.record.verdicts import Verdicts
+from bench.stats.ratios import SLOWER, Ratio, paired_ratio, verdict
 from bench.view import latency_tables
-from bench.view.tables import markdown, ratio_text, significant
+from bench.view.columns import Column, markdown
+from bench.view.tables import bold, ratio_text, significant
 
 UNUSABLE = 2
 KINDS = ("latency", "step")
 CONDITIONS = ("versions", "threads", "quick", "allocator")
-"""Must be the same, or the rows tell of something else than the code."""
+"""Must be the same, or a difference may not come from the code."""
 
 OF_THE_MACHINE = ("threads", "allocator")
 """Between two machines they may differ."""
 
 MAY_DIFFER = ("versions", "threads", "allocator")
-"""If who asks says so."""
+"""With `--across`."""
 
 DATA = ("digest",)
 
@@ -49,7 +51,7 @@ class Row:
         implementation: Row label.
         old_us: Median time of a call then, microseconds.
         new_us: And now.
-        ratio: New over old, below 1 is faster: median, and the ends of its 95 % interval.
+        ratio: New over old, below 1 is faster: median, and the ends of its 95% interval.
         verdict: "faster", "slower", "same" or "unclear".
     """
 
@@ -88,7 +90,7 @@ def compare(old: list[Record], new: list[Record], across: Collection[str] = ()) 
     """
     before, after = ({identity(r): r for r in latest(records) if r["kind"] in KINDS} for records in (old, new))
     same_machine = _machines(before) == _machines(after)
-    floors = [_floors(side) for side in (before, after)]
+    verdicts = [Verdicts(side.values()) for side in (before, after)]
     held = [name for name in CONDITIONS if name not in (*across, *(() if same_machine else OF_THE_MACHINE))]
     rows, apart, differing = [], [], []
     for key in dict.fromkeys([*before, *after]):
@@ -102,9 +104,7 @@ def compare(old: list[Record], new: list[Record], across: Collection[str] = ()) 
             continue  # its ratio to itself says nothing
         differing += [text for name in CONDITIONS if (text := difference(then, now, name))]
         ratio = relative(then, now) if same_machine else absolute(then, now)
-        floor = max(
-            side.get((r["kind"], r["run"]), noise_floor([])) for side, r in zip(floors, (then, now), strict=True)
-        )
+        floor = max(side.floor(record) for side, record in zip(verdicts, (then, now), strict=True))
         old_us, new_us = (latency_tables.time_ns(r) / 1e3 for r in (then, now))
         interval = (ratio.value, ratio.low, ratio.high)
         rows.append(Row(_what(now), now["implementation"], old_us, new_us, interval, verdict(ratio, floor)))
@@ -156,15 +156,6 @@ def _time(record: Record) -> Ratio:
     return paired_ratio(samples, np.ones_like(samples))
 
 
-def _floors(records: dict[str, Record]) -> dict[tuple[str, str], float]:
-    """The noise of each run, by kind."""
-    identical: dict[tuple[str, str], list[Ratio]] = {}
-    for record in records.values():
-        if record["implementation"] == AA and record["status"] == OK:
-            identical.setdefault((record["kind"], record["run"]), []).append(Ratio(*record["ratio"]))
-    return {run: noise_floor(ratios) for run, ratios in identical.items()}
-
-
 def _machines(records: dict[str, Record]) -> set[tuple[Any, ...]]:
     names = ("device_name", "processor", "cores", "system")
     return {tuple(record["conditions"].get(name) for name in names) for record in records.values()}
@@ -193,60 +184,60 @@ def _name(record: Record | None) -> str:
     return f"{_what(record)}, {record['implementation']}"
 
 
-def page(found: Comparison) -> str:
+COLUMNS: tuple[Column[Row], ...] = (
+    Column("row", lambda row: row.what),
+    Column("implementation", lambda row: f"`{row.implementation}`"),
+    Column("old, µs", lambda row: significant(row.old_us)),
+    Column("new, µs", lambda row: significant(row.new_us)),
+    Column("new / old", lambda row: ratio_text(Ratio(*row.ratio))),
+    Column("verdict", lambda row: bold(row.verdict, row.verdict == SLOWER)),
+)
+
+
+def page(comparison: Comparison) -> str:
     """Markdown: the answer, the rows, and what stands apart."""
-    counts = Counter(row.verdict for row in found.rows)
-    told = ", ".join(f"{number} {word}" for word, number in counts.most_common()) or "none"
-    parts = [f"{len(found.rows)} comparable rows: {told}. Ratios are NEW over OLD, {found.by}; below 1 is faster."]
-    if found.across:
-        parts.append(f"Compared all the same: {'; '.join(found.across)}.")
-    if found.rows:
-        rows = [
-            [
-                row.what,
-                f"`{row.implementation}`",
-                significant(row.old_us),
-                significant(row.new_us),
-                ratio_text(Ratio(*row.ratio)),
-                f"**{row.verdict}**" if row.verdict == SLOWER else row.verdict,
-            ]
-            for row in found.rows
-        ]
-        parts.append(markdown(["row", "implementation", "old, µs", "new, µs", "new / old", "verdict"], rows, left=2))
-    if found.apart:
+    counts = Counter(row.verdict for row in comparison.rows)
+    counted = ", ".join(f"{number} {word}" for word, number in counts.most_common()) or "none"
+    rows = f"{len(comparison.rows)} comparable rows: {counted}."
+    parts = [f"{rows} Ratios are NEW over OLD, {comparison.by}; below 1 is faster."]
+    if comparison.across:
+        parts.append(f"Compared although conditions differ: {'; '.join(comparison.across)}.")
+    if comparison.rows:
+        parts.append(markdown(COLUMNS, comparison.rows, left=2))
+    if comparison.apart:
         reasons: dict[str, list[str]] = {}
-        for name, reason in found.apart:
+        for name, reason in comparison.apart:
             reasons.setdefault(reason, []).append(name)
         lines = [f"- {reason}: {len(names)}, such as {names[0]}" for reason, names in reasons.items()]
-        parts.append("\n".join([f"{len(found.apart)} rows are not compared:", "", *lines]))
+        parts.append("\n".join([f"{len(comparison.apart)} rows are not compared:", "", *lines]))
     return "\n\n".join(parts) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, 1 when something got slower and that is to fail, or 2 on unusable input."""
-    parser = argparse.ArgumentParser("python -m bench.compare", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser("python -m bench.compare", description=__doc__.partition(":")[0])
     parser.add_argument("old", type=Path, metavar="OLD", help=f"a machine's folder, or its {FILE}")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the same")
-    parser.add_argument("--format", choices=["markdown", "json"], default="markdown")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the same, for the newer run")
+    parser.add_argument("--format", choices=["markdown", "json"], default="markdown", help="default: markdown")
     parser.add_argument(
         "--across",
         choices=MAY_DIFFER,
         action="append",
         default=[],
-        help="compare rows although these differ, and say so; repeatable (between machines threads and allocator may)",
+        help="compare rows even if this differs, and say so; repeatable (between machines, threads and allocator may)",
     )
-    parser.add_argument("--fail-on", choices=[SLOWER], help="exit with 1 when any row got slower")
+    parser.add_argument("--fail-on", choices=[SLOWER], help="exit with code 1 if any row is slower")
     options = parser.parse_args(arguments)
     try:
-        found = compare(read_all(options.old), read_all(options.new), options.across)
+        comparison = compare(read_all(options.old), read_all(options.new), options.across)
     except RecordsError as error:
         print(f"python -m bench.compare: error: {error}", file=sys.stderr)
         return UNUSABLE
     if options.format == "json":
-        print(json.dumps(asdict(found), indent=2))
+        print(json.dumps(asdict(comparison), indent=2))
     else:
-        print(page(found), end="")
-    return int(options.fail_on is not None and any(row.verdict == options.fail_on for row in found.rows))
+        print(page(comparison), end="")
+    return int(options.fail_on is not None and any(row.verdict == options.fail_on for row in comparison.rows))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Its table has a screen for every few rows of ours; who wants it says --benchmark-verbose.
     option.benchmark_quiet = not option.benchmark_verbose
     if interpreted():
-        raise pytest.UsageError("TRITON_INTERPRET is set: Triton's interpreter is for correctness, unset it to measure")
+        raise pytest.UsageError(
+            "TRITON_INTERPRET is set, but Triton's interpreter is for correctness only: unset it to measure"
+        )
     try:
         device = devices.select(option.device)
         root = Path(option.results_dir or ROOT / "results" / ("quick" if option.quick else ""))
@@ -102,12 +104,12 @@ def pytest_exception_interact(node: pytest.Item, call: pytest.CallInfo[Any], rep
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, RecordsError):
         report.longrepr = str(error)
-        node.session.shouldstop = f"{error}; what was measured before is safe, --resume goes on with it"
+        node.session.shouldstop = f"{error}; finished measurements are safe; --resume continues"
     elif isinstance(error, DeviceLostError):
         report.longrepr = str(error)
         node.session.shouldstop = str(error)
     elif RUN in node.config.stash and (reason := devices.why_lost(devices.find(node.config.option.device))):
-        node.session.shouldstop = f"the device is lost: {reason}; what was measured is safe, --resume goes on with it"
+        node.session.shouldstop = f"the device is lost: {reason}; finished measurements are safe; --resume continues"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -237,9 +239,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Rebuild the tables from the records, show the short ones, and say where they are."""
     if OUT_OF_TIME in config.stash:
         left = tables.counted(len(config.stash[LEFT]), "measurement")
-        terminalreporter.write_line(f"time limit of {config.option.time_limit} s: {left} left, --resume goes on")
+        terminalreporter.write_line(f"time limit of {config.option.time_limit} s: {left} left; --resume continues")
     elif ENDED_BY in config.stash:
-        terminalreporter.write_line(f"ended by {config.stash[ENDED_BY].name}; what is measured is in the records")
+        terminalreporter.write_line(f"ended by {config.stash[ENDED_BY].name}; finished measurements are in the records")
     if RUN not in config.stash or not config.stash[RUN].journal.records:
         return
     folder = config.stash[RUN].journal.folder
@@ -253,4 +255,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("bnbench")
     terminalreporter.write_line(digest)
     terminalreporter.write_line("")
-    terminalreporter.write_line(f"{os.path.relpath(folder)}: {tables.counted(len(written) - 1, 'page')} and {FILE}")
+    terminalreporter.write_line(f"{os.path.relpath(folder)}: {report.made(written)} from {FILE}")

@@ -1,8 +1,8 @@
-"""`python -m bench.kernel_report`: what can be known of a Triton batch norm without a GPU, on one page.
+"""Examine a Triton batch norm without a GPU: `python -m bench.kernel_report`.
 
 Every kernel that LeNet and the larger shapes launch is compiled ahead of time for several GPUs; the bytes that it
-moves are counted in Triton's interpreter; its error is measured there against float64. The same for anyone's own file:
-`--impl my_bn.py`. Writes `kernels.md` and `kernels.csv`.
+moves are counted in Triton's interpreter; its error is measured there against float64. `--impl my_bn.py` does the same
+for your own file. Writes `kernels.md` and `kernels.csv`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench import ROOT
 from bench.record.operations import LARGER_SHAPES, LENET_SHAPES, Operation
 from bench.triton.kernel_compile import TARGETS, Target, compile_launch
 from bench.triton.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request
-from bench.triton.kernel_tables import COUNTED, Row, comma_separated, page
+from bench.triton.kernel_tables import COUNTED, Row, csv_page, page
 from kernels.registry import label
 from kernels.triton_fused import interpreted
 
@@ -29,12 +29,12 @@ BAD_INPUT, FAILED = 2, 1
 
 def cells(shapes: str) -> list[tuple[Operation, str]]:
     """Operations and layouts of "lenet" or "all" shapes; images in channels-last as blocks only."""
-    found = []
+    operations = []
     for shape in LENET_SHAPES + (LARGER_SHAPES if shapes == "all" else ()):
-        found += [(Operation(shape, kind), CONTIGUOUS) for kind in ("norm", "block")]
+        operations += [(Operation(shape, kind), CONTIGUOUS) for kind in ("norm", "block")]
         if len(shape) == 4 and shapes == "all":
-            found.append((Operation(shape, "block"), CHANNELS_LAST))
-    return found
+            operations.append((Operation(shape, "block"), CHANNELS_LAST))
+    return operations
 
 
 def ask(request: Request) -> Reply:
@@ -66,7 +66,7 @@ def compile_all(name: str, reply: Reply, targets: list[Target]) -> list[Row]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser("python -m bench.kernel_report", description=__doc__.split("\n\n")[0])
+    made = argparse.ArgumentParser("python -m bench.kernel_report", description=__doc__.partition(":")[0])
     add = made.add_argument
     add("--impl", action="append", metavar="NAME", help="an implementation or FILE.py:FUNCTION; repeatable")
     add("--shapes", choices=("lenet", "all"), default="all", help="LeNet's only, or larger ones too (default: all)")
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in {
         "kernels.md": page(replies, rows),
-        "kernels.csv": comma_separated(replies, rows),
+        "kernels.csv": csv_page(replies, rows),
     }.items():
         (folder / file).write_text(text, encoding="utf-8")
         print(f"wrote {os.path.relpath(folder / file)}")

@@ -1,10 +1,10 @@
-"""`python -m bench.publish [FOLDER]`: put your run among the published ones.
+"""Publish a run of yours: `python -m bench.publish [FOLDER]`.
 
-Takes the newest run of the main job in the folder, and the newest of each study, the lesson and the calibration, if
-they are there. Each must be whole, of a clean commit, not `--quick`, and from a machine that had little else to do;
-what is not is named with the reason, and what is published of it stays. Then pages, index and README are rebuilt.
+Takes the newest run of the main job in the folder, and the newest of each study, the lesson and the calibration that
+are there. Each must be complete, measured on a clean commit and an idle machine, and not with `--quick`. Others are
+refused with the reason, and what is published of them stays. Then pages, index and README are rebuilt.
 
-Exit codes: 0 all that was found is published, 1 some of it was refused, 2 nothing could be read or written.
+Exit codes: 0 everything is published, 1 some of it was refused, 2 nothing could be read or written.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class Part:
         if conditions["quick"]:
             return "measured with --quick: a smoke run, no result"
         if conditions["commit"] in (None, "unknown"):
-            return "measured outside of a git checkout: nobody could tell which code it was"
+            return "measured outside a git checkout, so its code is unknown"
         if conditions["dirty"]:
-            return f"measured with uncommitted changes on {conditions['commit']}: commit them, and measure again"
+            return f"measured with uncommitted changes on {conditions['commit']}: commit them and measure again"
         if self.missing:
             first = ", ".join(self.missing[:3])
-            return f"not whole, {counted(len(self.missing), 'measurement')} missing ({first}, ...): --resume adds them"
+            return f"incomplete, {counted(len(self.missing), 'measurement')} missing ({first}, ...): --resume adds them"
         return why_busy(self.records)
 
 
@@ -188,8 +188,10 @@ def publish(folder: Path, results: Path) -> tuple[list[str], list[str]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.publish", description=__doc__.split("\n")[0])
-    parser.add_argument("folder", nargs="?", type=Path, help="one machine's own runs (default: this machine's CPU)")
+    parser = argparse.ArgumentParser(prog="python -m bench.publish", description=__doc__.partition(":")[0])
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="a machine's folder in results/ (default: that of this CPU)"
+    )
     folder = parser.parse_args(arguments).folder
     results = ROOT / "results"
     try:
@@ -205,7 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     for line in refused:
         print(f"refused {line}", file=sys.stderr)
     if not published and not refused:
-        print("refused: nothing of the main job, a study, the lesson or the calibration is there", file=sys.stderr)
+        print("refused: the folder has no latencies, study, lesson or calibration to publish", file=sys.stderr)
     return 0 if published and not refused else 1
 
 

@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     from kernels.triton_fused import plan
 
     name = plan.machine_of(device).name
-    found = dict(plan._table().get(name, {}))  # what is not reached stays as it was
+    choices = dict(plan._table().get(name, {}))  # what is not reached stays as it was
     with torch.cuda.device(device):
         for operation in operations(gpu=True):
             try:
@@ -140,11 +140,11 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"python -m bench.tune_triton: error: the device is lost: {error}", file=sys.stderr)
                 return FAILED
             print(f"{key}: {_text(choice)}", file=sys.stderr)
-            found.pop(key, None)
+            choices.pop(key, None)
             if choice:
-                found[key] = list(choice)
-            _write({**plan._table(), name: found})
-    print(f"wrote {plan.TABLE.name}: {len(found)} choices other than the default")
+                choices[key] = list(choice)
+            _write({**plan._table(), name: choices})
+    print(f"wrote {plan.TABLE.name}: {len(choices)} choices other than the default")
     return 0
 
 

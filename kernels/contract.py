@@ -33,7 +33,7 @@ class BatchNormFunction(Protocol):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor:
-        """Normalise `input` over all dimensions but 1."""
+        """Normalize `input` over all dimensions but 1."""
         ...
 
 

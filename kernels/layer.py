@@ -15,13 +15,13 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm for 2-D to 5-D input, with the arithmetic of any implementation.
 
     Parameters, buffers, `state_dict` keys, `momentum=None` (cumulative average), `affine`,
-    `track_running_stats` and train/eval behaviour are those of `torch.nn.BatchNorm1d/2d/3d`, of whose
+    `track_running_stats` and train/eval behavior are those of `torch.nn.BatchNorm1d/2d/3d`, of whose
     base class this is a subclass: the layer does the bookkeeping, the implementation the arithmetic.
 
     Args:
         num_features: C of an input (N, C, ...).
         implementation: An `Implementation`, or what `kernels.load` takes.
-        activation: None, "sigmoid" or "relu", applied after the normalisation.
+        activation: None, "sigmoid" or "relu", applied after the normalization.
         pool: None, or 2 for a 2 x 2 max-pool of stride 2 after the activation; 4-D input only.
         eps: Added to the variance.
         momentum: Weight of the new batch in the running statistics, or None.
@@ -69,7 +69,7 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"pool=2 expects 4D input (got {input.dim()}D input)")
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise, activate, pool: (N, C, ...) to (N, C, ...), or (N, C, H // 2, W // 2) with a pool."""
+        """Normalize, activate, pool: (N, C, ...) to (N, C, ...), or (N, C, H // 2, W // 2) with a pool."""
         self._check_input_dim(input)
         update = self.training and self.track_running_stats
         momentum: Any = 0.0 if self.momentum is None else self.momentum

@@ -1,6 +1,6 @@
 """Batch norm in eager operations; autograd derives the backward.
 
-Training normalises with the batch's own statistics over all dimensions but the channel's,
+Training normalizes with the batch's own statistics over all dimensions but the channel's,
 
     mean = 1/m sum(x),  var = 1/m sum((x - mean)^2),  y = (x - mean) / sqrt(var + eps) * weight + bias,
 
@@ -34,19 +34,19 @@ def batch_norm(
         count = input.numel() // max(input.shape[1], 1)
         m = max(count, 1)  # an empty batch has zero gradients, not NaN
         mean = x.sum(dims) / m
-        centred = x - mean.view(per_channel)
-        var = centred.square().sum(dims) / m
+        centered = x - mean.view(per_channel)
+        var = centered.square().sum(dims) / m
         update_running_statistics(running_mean, running_var, mean, var, count, momentum)
     else:
         assert running_mean is not None
         assert running_var is not None
         mean, var = running_mean.to(x.dtype), running_var.to(x.dtype)
-        centred = x - mean.view(per_channel)
+        centered = x - mean.view(per_channel)
 
     scale = (var + eps).rsqrt()
     if weight is not None:
         scale = scale * weight
-    y = centred * scale.view(per_channel)
+    y = centered * scale.view(per_channel)
     if bias is not None:
         y = y + bias.view(per_channel)
     return y.to(input.dtype)
@@ -60,7 +60,7 @@ def update_running_statistics(
     count: int,
     momentum: float,
 ) -> None:
-    """Move the running tensors towards those of a batch of `count` values per channel, in place."""
+    """Move the running tensors toward those of a batch of `count` values per channel, in place."""
     if count == 0:
         return
     with torch.no_grad():

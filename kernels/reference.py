@@ -1,6 +1,6 @@
 """The float64 oracle: batch norm, activation and pooling, forward and backward, from the equations.
 
-With m values per channel, dz the gradient that reaches the normalised output z, and x^ = (x - mean) / s,
+With m values per channel, dz the gradient that reaches the normalized output z, and x^ = (x - mean) / s,
 s = sqrt(var + eps):
 
     z       = weight x^ + bias
@@ -30,7 +30,7 @@ class Problem:
     Attributes:
         input: (N, C, ...), any floating type.
         running_mean: (C,) or None; so are `running_var`, `weight` and `bias`.
-        training: Whether the batch's own statistics normalise.
+        training: Whether the batch's own statistics normalize.
         activation: None, "sigmoid" or "relu".
         pool: None or 2.
         grad_output: The gradient of the output, or None where no backward is asked for.

@@ -19,7 +19,7 @@ def batch_norm(  # noqa: D417 - the lesson's signature
     eps: float,
     momentum: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise (N, C) or (N, C, H, W); predict when gradients are off, else train.
+    """Normalize (N, C) or (N, C, H, W); predict when gradients are off, else train.
 
     Args:
         X: The input.
@@ -65,7 +65,7 @@ class BatchNorm(nn.Module):
         self.moving_var = torch.ones(shape)
 
     def forward(self, X: Tensor) -> Tensor:
-        """Normalise X, and keep the moving statistics that come back."""
+        """Normalize X, and keep the moving statistics that come back."""
         if self.moving_mean.device != X.device:
             self.moving_mean = self.moving_mean.to(X.device)
             self.moving_var = self.moving_var.to(X.device)
@@ -123,7 +123,7 @@ IMPLEMENTATION = Implementation(
         "biased running_var": "moves `running_var` by the biased variance, without m / (m - 1)",
         "untracked": "without running statistics it predicts with mean 0 and variance 1",
         "dimensions": "takes 2-D and 4-D input only (AssertionError otherwise)",
-        "one value": "normalises one value per channel to `bias` in place of an error",
+        "one value": "normalizes one value per channel to `bias` in place of an error",
         "empty": "an empty batch makes the running statistics NaN",
         "half": "computes the statistics in the input's own type, float16 and bfloat16 included",
     },

@@ -1,6 +1,6 @@
 """Fashion-MNIST as tensors that stay on the device: where it is looked up, and how it is trusted.
 
-The data are the 28 x 28 grey images of ten kinds of clothing by Xiao, Rasul and Vollgraf (2017,
+The data are the 28 x 28 gray images of ten kinds of clothing by Xiao, Rasul and Vollgraf (2017,
 "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms"), MIT licensed. Lookup, in
 order:
 

@@ -76,12 +76,12 @@ def take_step(
 
 
 def gather(model: nn.Module, data: FashionMNIST, batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the training images and labels at the indices `batch`, the images normalised for `model`."""
+    """Return the training images and labels at the indices `batch`, the images normalized for `model`."""
     images = data.train_images.index_select(0, batch)
-    return normalised(images, next(model.parameters()).dtype), data.train_labels.index_select(0, batch)
+    return normalized(images, next(model.parameters()).dtype), data.train_labels.index_select(0, batch)
 
 
-def normalised(images: Tensor, dtype: torch.dtype) -> Tensor:
+def normalized(images: Tensor, dtype: torch.dtype) -> Tensor:
     """Map uint8 0 to 255 to 0 to 1, bit for bit as torchvision's `ToTensor` does in float32."""
     return images.to(dtype).div_(255)
 

@@ -23,13 +23,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench.triton": {"bench.triton", "bench.measure", "bench.record", "bench.view", "bench.stats", "models", "kernels"},
 }
 MAY_IMPORT["bench.studies"] = set().union(*MAY_IMPORT.values()) | {"bench.studies"}
-TOP = {
-    "conftest", "test_latency", "test_step", "test_training", "test_profile", "report", "compare", "calibrate",
-    "publish", "kernel_report", "tune_triton",
-}  # fmt: skip
-"""What a person starts."""
+COMMANDS = {"report", "compare", "calibrate", "publish", "kernel_report", "tune_triton"}
+"""What a person starts, besides the benchmarks."""
 
 WITHOUT_TORCH = {"stats", "record", "view"}
+SLOW = {"torch", "triton", "kernels", "models"}
+"""What takes seconds to import, or is not what it was when the records were written."""
+
 LONG = {".py": 300, ".cpp": 400, ".h": 400}
 
 
@@ -138,13 +138,35 @@ def test_nothing_imports_in_a_circle_not_even_inside_of_a_function():
 
 
 def test_at_the_top_of_bench_is_only_what_a_person_starts():
-    assert {path.stem for path in (ROOT / "bench").glob("*.py")} - {"__init__"} <= TOP
+    stems = {path.stem for path in (ROOT / "bench").glob("*.py")} - {"__init__", "conftest"}
+    assert {stem for stem in stems if not stem.startswith("test_")} == COMMANDS
 
 
 @pytest.mark.parametrize("module", [m for m in FILES if m.split(".")[1:2] and m.split(".")[1] in WITHOUT_TORCH])
 def test_pages_are_made_without_torch(module):
-    names = {name.split(".")[0] for name, _ in imports_of(FILES[module].read_text("utf-8"), module)}
-    assert not names & {"torch", "triton", "kernels", "models"}
+    assert not slow_imports(module)
+
+
+def slow_imports(module: str) -> set[str]:
+    return {name.split(".")[0] for name, _ in imports_of(FILES[module].read_text("utf-8"), module)} & SLOW
+
+
+def reached(*starts: str) -> set[str]:
+    """All modules that these import, by whatever way."""
+    found, waiting = set(), list(starts)
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += ARROWS[module]
+    return found
+
+
+def test_reports_and_comparisons_never_import_torch():
+    studies = [m for m in FILES if m.startswith("bench.studies.") and m.count(".") == 2 and ".test_" not in m]
+    modules = reached("bench.report", "bench.compare", *studies)  # the registry finds the studies by their files
+    assert {"bench.studies.faster", "bench.studies.lesson.tables", "bench.view.plots"} <= modules
+    assert {module: names for module in modules if (names := slow_imports(module))} == {}
 
 
 SOURCES = [

@@ -94,9 +94,9 @@ def take(turn: Turn, data: FashionMNIST) -> Figures:
         reason = why_no_step(watch.before, watch.after, [watch.batch], data, turn.implementation, turn.lr)
         if reason:
             raise WrongError(f"wrong in a step of epoch {epoch.number}: {reason}")
-    if turn.implementation and turn.implementation.foreign:
-        if reason := why_no_evaluation(turn.model, data, epoch.test_accuracy):
-            raise WrongError(f"wrong in the evaluation of epoch {epoch.number}: {reason}")
+    judged = turn.implementation is not None and turn.implementation.foreign
+    if judged and (reason := why_no_evaluation(turn.model, data, epoch.test_accuracy)):
+        raise WrongError(f"wrong in the evaluation of epoch {epoch.number}: {reason}")
     return {
         "backend": backend(turn.implementation, data.train_images.device),
         **asdict(epoch),

@@ -184,7 +184,7 @@ class Workload:
         return run
 
     def seal(self, sample: object) -> None:
-        """Note what the operands hold and where the running statistics are, right after a sample that is to be judged."""
+        """Note what the operands hold, and where the statistics are, right after a sample that is to be judged."""
         assert isinstance(sample, Sample)
         sample.content = self._operands.content()
         sample.running.append((self._running[0].clone(), self._running[1].clone()))

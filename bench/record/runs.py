@@ -87,7 +87,7 @@ def main_run(records: list[Record]) -> dict[str, list[Record]]:
     last = newest(main)
     of_run = [r for r in main if same_run(r, last)]
     kinds = {kind: of_one_run([r for r in of_run if r["kind"] == kind]) for kind in MAIN}
-    return {kind: found for kind, found in kinds.items() if found}
+    return {kind: selected for kind, selected in kinds.items() if selected}
 
 
 def _alike(records: list[Record], values: list[Any]) -> list[Record]:

@@ -18,7 +18,7 @@ SEED = 20150212
 
 
 class Gate:
-    """Asks every implementation once in a session, whatever is measured of it afterwards.
+    """Asks every implementation once in a session, whatever is measured of it afterward.
 
     One from outside of the project is asked for all duties of a batch norm first; see `kernels/duties.py`.
 

@@ -1,6 +1,6 @@
 """Hand finished measurements to pytest-benchmark, so that its table and `--benchmark-json` hold them.
 
-The suite times in pairs, which pytest-benchmark's own loops can't. So it gets the samples afterwards: its
+The suite times in pairs, which pytest-benchmark's own loops can't. So it gets the samples afterward: its
 pedantic mode runs an empty function under a clock that plays them back. Availability and correctness are decided
 before, so nothing half-measured ever reaches it.
 """

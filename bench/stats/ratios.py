@@ -4,8 +4,8 @@ A round times the candidate and the baseline next to each other, so what the mac
 other, and the ratio within the round is what is left. The figure is the median of those ratios.
 
 The interval is the wider of two. The exact one of the sign test needs no assumption on the noise but that rounds are
-independent (Conover 1999, "Practical Nonparametric Statistics", section 3.2). Neighbouring rounds may share the
-machine's load, so the other is a circular block bootstrap: blocks of neighbouring rounds are drawn with replacement,
+independent (Conover 1999, "Practical Nonparametric Statistics", section 3.2). Neighboring rounds may share the
+machine's load, so the other is a circular block bootstrap: blocks of neighboring rounds are drawn with replacement,
 not single ones (Politis & Romano 1992, "A circular block-resampling procedure for stationary data"; block length of
 order n^(1/3), Hall, Horowitz & Jing 1995).
 
@@ -43,7 +43,7 @@ SAME_WITHIN = 0.03
 """What may be called the same, however noisy the machine."""
 
 LEAST_ROUNDS = 6
-"""With fewer, not even the range of the ratios covers their median in 95 % of cases: 1 - 2^(1-n)."""
+"""With fewer, not even the range of the ratios covers their median in 95% of cases: 1 - 2^(1-n)."""
 
 FASTER, SLOWER, SAME, UNCLEAR = "faster", "slower", "same", "unclear"
 Z = float(ndtri((1 + CONFIDENCE) / 2))
@@ -51,7 +51,7 @@ Z = float(ndtri((1 + CONFIDENCE) / 2))
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of times, candidate over baseline (below 1 is faster), with its 95 % interval."""
+    """A ratio of times, candidate over baseline (below 1 is faster), with its 95% interval."""
 
     value: float
     low: float
@@ -79,7 +79,7 @@ def paired_ratio(candidate: Sequence[float], baseline: Sequence[float]) -> Ratio
 
 
 def median_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the median of a series: sign test or circular block bootstrap, whichever reaches farther.
+    """The 95% interval of the median of a series: sign test or circular block bootstrap, whichever reaches farther.
 
     A series of fewer than `LEAST_ROUNDS` says nothing, so its interval is everything: 0 to infinity. The same series
     always has the same interval.
@@ -99,7 +99,7 @@ def median_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, 
 
 
 def _left_outside(n: int) -> int:
-    """How many of n independent values may be left out at each end: the rest covers their median in 95 % of cases."""
+    """How many of n independent values may be left out at each end: the rest covers their median in 95% of cases."""
     return max(0, math.ceil(float(bdtrik((1 - CONFIDENCE) / 2, n, 0.5))) - 1)
 
 
@@ -116,7 +116,7 @@ def noise_floor(identical: Sequence[Ratio]) -> float:
 
     Intervals know of what varies between rounds, not of what stays the same through a comparison, such as where its
     tensors lie. So the A/A comparisons of the run are asked whether they are farther from 1 than their intervals
-    explain (Cochran's Q). If so, the floor is the 95 % range of what is left over, between comparisons (DerSimonian &
+    explain (Cochran's Q). If so, the floor is the 95% range of what is left over, between comparisons (DerSimonian &
     Laird 1986, "Meta-analysis in clinical trials", with the mean known to be 1); if not, `LEAST_DIFFERENCE`.
 
     Args:

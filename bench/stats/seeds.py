@@ -1,4 +1,4 @@
-"""What a few seeds tell: a difference or a quotient of figures over seeds, with its 95 % interval.
+"""What a few seeds tell: a difference or a quotient of figures over seeds, with its 95% interval.
 
 Two sets of trainings are compared by Welch's t (1947, "The generalization of 'Student's' problem when several different
 population variances are involved"), two figures of the same trainings in pairs. Seeds are few, so the intervals are
@@ -19,7 +19,7 @@ from bench.stats.ratios import CONFIDENCE
 
 
 class Estimate(NamedTuple):
-    """A figure with the ends of its 95 % interval; infinite where one seed can't tell."""
+    """A figure with the ends of its 95% interval; infinite where one seed can't tell."""
 
     value: float
     low: float
@@ -32,30 +32,30 @@ class Estimate(NamedTuple):
         return f"{self.value:.{decimals}f} [{self.low:.{decimals}f}, {self.high:.{decimals}f}]"
 
 
-def difference(ones: Sequence[float], others: Sequence[float]) -> Estimate:
-    """The mean of ones less that of others, two independent sets of seeds."""
-    between = mean(ones) - mean(others)
-    if min(len(ones), len(others)) < 2:
+def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """The mean of first less that of second, two independent sets of seeds."""
+    between = mean(first) - mean(second)
+    if min(len(first), len(second)) < 2:
         return Estimate(between, -math.inf, math.inf)
-    parts = [variance(values) / len(values) for values in (ones, others)]
+    parts = [variance(values) / len(values) for values in (first, second)]
     if sum(parts) == 0:
         return Estimate(between, between, between)
-    degrees = sum(parts) ** 2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, (ones, others), strict=True))
+    degrees = sum(parts) ** 2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, (first, second), strict=True))
     half = _reach(degrees) * math.sqrt(sum(parts))
     return Estimate(between, between - half, between + half)
 
 
-def paired_difference(ones: Sequence[float], others: Sequence[float]) -> Estimate:
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """The mean of one - other, both of the same trainings.
 
     Raises:
         ValueError: They are not as many.
     """
-    apart = [one - other for one, other in zip(ones, others, strict=True)]
-    if len(apart) < 2:
-        return Estimate(mean(apart), -math.inf, math.inf)
-    half = _reach(len(apart) - 1) * math.sqrt(variance(apart) / len(apart))
-    return Estimate(mean(apart), mean(apart) - half, mean(apart) + half)
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    if len(differences) < 2:
+        return Estimate(mean(differences), -math.inf, math.inf)
+    half = _reach(len(differences) - 1) * math.sqrt(variance(differences) / len(differences))
+    return Estimate(mean(differences), mean(differences) - half, mean(differences) + half)
 
 
 def paired_quotient(above: Sequence[float], below: Sequence[float]) -> Estimate:

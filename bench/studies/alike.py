@@ -7,24 +7,14 @@ apart from those of `builtin`, step by step, beside how far two seeds of `builti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from statistics import mean
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from bench.measure.figures import Figures
 from bench.record.labels import BASELINE
 from bench.record.records import Record
 from bench.studies.study import Point, Study
 from bench.view.charts import Chart
-from bench.view.tables import counted, listed, markdown
-from kernels import Implementation
-from models.fashion_mnist import FashionMNIST
-from models.lenet import lenet
-from models.step import Totals, take_step
-from models.training import Settings, shuffled
+from bench.view.columns import Column, markdown, one_each
+from bench.view.tables import counted, listed
 
 COMPARED = (BASELINE, "tutorial", "naive", "compiled", "cpu_fused", "triton_fused")
 STEPS, SEEDS = 470, 3
@@ -33,6 +23,7 @@ STEPS, SEEDS = 470, 3
 AT = (1, 2, 5, 10, 20, 50, 100, 200, 470)
 PLOT = "study-alike.svg"
 OTHER_SEED = "another seed of builtin"
+DISTANCES = {"weights": "weights, relative", "loss": "loss, absolute"}
 
 
 def points(norm: str, quick: bool) -> list[Point]:  # noqa: ARG001 - one signature for all
@@ -44,50 +35,13 @@ def points(norm: str, quick: bool) -> list[Point]:  # noqa: ARG001 - one signatu
     ]
 
 
-def measure(
-    point: Point, implementation: Implementation | None, data: FashionMNIST, progress: Callable[[str], None]
-) -> Figures:
-    """Train next to `builtin`, and note how far apart they are after some of the steps."""
-    from kernels import load
-
-    own_seed = point["seed"] + (point["implementation"] == BASELINE)
-    ours = _steps(implementation, data, own_seed, point["steps"])
-    theirs = _steps(load(BASELINE), data, point["seed"], point["steps"])
-    apart = []
-    for number, ((loss, weights), (other_loss, other)) in enumerate(zip(ours, theirs, strict=True), start=1):
-        if number in AT:
-            distance = float((weights - other).norm() / other.norm())
-            apart.append({"step": number, "weights": distance, "loss": abs(loss - other_loss)})
-    progress(
-        f"{point['implementation']}, seed {point['seed']}:"
-        f" weights {apart[-1]['weights']:.1e} apart after {apart[-1]['step']}"
-    )
-    return {"apart": apart}
-
-
-def _steps(implementation: Any, data: FashionMNIST, seed: int, steps: int) -> Any:
-    """Take steps, and yield the loss of each and all weights after it."""
-    device, settings = data.train_images.device, Settings(seed=seed)
-    model = lenet(implementation, seed=seed, device=device)
-    parameters = list(model.parameters())
-    batches: list[Tensor] = []
-    epoch = 0
-    for _ in range(steps):
-        if not batches:
-            epoch += 1
-            batches = list(shuffled(len(data.train_images), seed, epoch).to(device).split(settings.batch_size))
-        totals = Totals(device)
-        take_step(model, parameters, data, batches.pop(0), settings.lr, totals)
-        yield totals.read()[0], torch.cat([p.detach().flatten() for p in parameters])
-
-
 def by_name(records: list[Record]) -> dict[str, list[Record]]:
     """The trainings of each implementation; those of the baseline stand for another seed."""
-    found: dict[str, list[Record]] = {}
+    groups: dict[str, list[Record]] = {}
     for record in records:
         name = OTHER_SEED if record["implementation"] == BASELINE else record["implementation"]
-        found.setdefault(name, []).append(record)
-    return found
+        groups.setdefault(name, []).append(record)
+    return groups
 
 
 def apart(runs: list[Record], what: str, step: int) -> float:
@@ -98,36 +52,37 @@ def apart(runs: list[Record], what: str, step: int) -> float:
 
 def table(records: list[Record]) -> str:
     """Distances of weights and losses, a column per step."""
-    found = by_name(records)
+    trainings = by_name(records)
     steps = sorted({a["step"] for r in records for a in r["apart"]})
-    rows = [
-        [what, f"`{name}`" if name != OTHER_SEED else name, *(f"{apart(runs, key, step):.0e}" for step in steps)]
-        for key, what in (("weights", "weights, relative"), ("loss", "loss, absolute"))
-        for name, runs in found.items()
+    columns = [
+        Column[tuple[str, str]]("how far apart", lambda row: DISTANCES[row[0]]),
+        Column("implementation", lambda row: row[1] if row[1] == OTHER_SEED else f"`{row[1]}`"),
+        *one_each(steps, lambda step, row: f"{apart(trainings[row[1]], row[0], step):.0e}", "step {}"),
     ]
-    return markdown(["how far apart", "implementation", *(f"step {step}" for step in steps)], rows, left=2)
+    return markdown(columns, [(distance, name) for distance in DISTANCES for name in trainings], left=2)
 
 
 def answer(records: list[Record]) -> str:
     """How far apart at the end, against two seeds."""
-    found = by_name(records)
-    seeds = found.pop(OTHER_SEED, [])
+    groups = by_name(records)
+    seeds = groups.pop(OTHER_SEED, [])
     last = max(a["step"] for r in records for a in r["apart"])
     between = {r["key"]["seed"]: apart([r], "weights", last) for r in seeds}
     shares = {
         name: [apart([r], "weights", last) / between[r["key"]["seed"]] for r in runs if r["key"]["seed"] in between]
-        for name, runs in found.items()
+        for name, runs in groups.items()
     }
     shares = {name: those for name, those in shares.items() if those}
     if not shares:
         return "Nobody has been compared with another seed yet."
-    told = listed([f"`{n}` {mean(those):.1%} [{min(those):.1%}, {max(those):.1%}]" for n, those in shares.items()])
+    distances = listed(
+        [f"{mean(those):.1%} [{min(those):.1%}, {max(those):.1%}] with `{n}`" for n, those in shares.items()]
+    )
     alike = max(max(those) for those in shares.values()) < 1
     return (
-        f"**{'They train alike' if alike else 'Not all train alike'}**: after {last} steps the weights are as far from"
-        f" `{BASELINE}`'s as these shares of the distance between two of its seeds: {told}, means and ranges over"
-        f" {counted(len(between), 'seed')}. Roundings grow with the steps, since training is chaotic; what was one"
-        " rounding in the first step need not stay small."
+        f"**{'They train alike' if alike else 'Not all train alike'}**: after {last} steps, the distance of the weights"
+        f" from `{BASELINE}`'s, over the distance between two of its seeds, is {distances} (means and ranges over"
+        f" {counted(len(between), 'seed')}). Rounding errors grow with the steps, because training is chaotic."
     )
 
 
@@ -156,12 +111,11 @@ STUDY = Study(
     name="alike",
     question="Do implementations train alike?",
     points=points,
-    measure=measure,
     answer=answer,
     table=table,
     plots={PLOT: ("Distance of the weights from those of builtin over steps", plot)},
     note="""\
 The same initial weights and batches, at the lesson's settings; *weights*: the Euclidean distance of all weights from
-`builtin`'s after the same step, relative to their length; *loss*: of the step's own batch. The row of another seed
-compares `builtin` with itself under the next seed: other initial weights, other batches.""",
+`builtin`'s after the same step, relative to their norm; *loss*: of the step's own batch. *another seed* compares
+`builtin` with itself under the next seed: other initial weights, other batches.""",
 )

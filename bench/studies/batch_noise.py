@@ -1,6 +1,6 @@
 """Are batch statistics noise?
 
-Batch norm normalises with the mean and variance of a batch, which stand for those of the whole set. How far they are
+Batch norm normalizes with the mean and variance of a batch, which stand for those of the whole set. How far they are
 off, for batches of 8 to 1024, beside the 1/sqrt(batch) that independent draws would give, and what comes out of
 training with such batches.
 """
@@ -8,22 +8,14 @@ training with such batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from statistics import mean
 
-import torch
-from torch import Tensor, nn
-
-from bench.measure.figures import Figures
 from bench.record.records import Record
-from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study, train_through
+from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study
 from bench.view.charts import Chart
-from bench.view.tables import counted, markdown
+from bench.view.columns import Column, markdown
+from bench.view.tables import counted
 from bench.view.training_tables import spread
-from kernels import Implementation
-from models.fashion_mnist import FashionMNIST
-from models.step import normalised
-from models.training import EVALUATION_BATCH, Settings, shuffled
 
 SIZES = (8, 32, 128, 256, 512, 1024)
 EPOCHS, SEEDS = 3, 3
@@ -40,70 +32,12 @@ def points(norm: str, quick: bool) -> list[Point]:
     ]
 
 
-def measure(
-    point: Point, implementation: Implementation | None, data: FashionMNIST, progress: Callable[[str], None]
-) -> Figures:
-    """Train, and look at what enters two of the slots."""
-    settings = Settings(epochs=point["epochs"], batch_size=point["batch_size"], seed=point["seed"])
-    model, epochs = train_through(implementation, data, settings, progress)
-    moments = moments_of_images(model, data)
-    order = shuffled(len(data.train_images), settings.seed, settings.epochs + 1).to(data.train_images.device)
-    found = {slot: deviations(*moments[slot], order, settings.batch_size) for slot in SLOTS}
-    return {"epochs": epochs, "deviations": found}
-
-
-@torch.inference_mode()
-def moments_of_images(model: nn.Module, data: FashionMNIST) -> dict[str, tuple[Tensor, Tensor]]:
-    """Of every training image the mean and the mean square per channel of what enters each slot: (N, C) in float64."""
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {slot: [] for slot in SLOTS}
-
-    def note(slot: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            values = inputs[0].double().flatten(2) if inputs[0].dim() > 2 else inputs[0].double().unsqueeze(2)
-            found[slot].append((values.mean(2), values.square().mean(2)))
-
-        return hook
-
-    handles = [model.get_submodule(slot).register_forward_pre_hook(note(slot)) for slot in SLOTS]
-    was_training = model.training
-    model.eval()
-    dtype = next(model.parameters()).dtype
-    for images in data.train_images.split(EVALUATION_BATCH):
-        model(normalised(images, dtype))
-    model.train(was_training)
-    for handle in handles:
-        handle.remove()
-    return {slot: (torch.cat([m for m, _ in parts]), torch.cat([s for _, s in parts])) for slot, parts in found.items()}
-
-
-def deviations(means: Tensor, squares: Tensor, order: Tensor, size: int) -> dict[str, float]:
-    """How far batches are off the whole set, root mean square over batches and channels.
-
-    Args:
-        means: Per image and channel, (N, C).
-        squares: Mean squares, the same.
-        order: Of the images, (N,); only whole batches are taken.
-        size: Of a batch.
-
-    Returns:
-        "mean": batch mean - mean of all, in standard deviations of all; "variance": batch variance / that of all, - 1.
-    """
-    mean_all = means.mean(0)
-    variance_all = squares.mean(0) - mean_all.square()
-    whole = len(order) // size * size
-    batched = [values[order[:whole]].view(-1, size, values.shape[1]).mean(1) for values in (means, squares)]
-    variances = batched[1] - batched[0].square()
-    off_mean = (batched[0] - mean_all) / variance_all.sqrt()
-    off_variance = variances / variance_all - 1
-    return {"mean": float(off_mean.square().mean().sqrt()), "variance": float(off_variance.square().mean().sqrt())}
-
-
 def by_size(records: list[Record]) -> dict[int, list[Record]]:
     """The trainings of each batch size, ascending."""
-    found: dict[int, list[Record]] = {}
+    groups: dict[int, list[Record]] = {}
     for record in sorted(records, key=lambda r: int(r["key"]["batch_size"])):
-        found.setdefault(int(record["key"]["batch_size"]), []).append(record)
-    return found
+        groups.setdefault(int(record["key"]["batch_size"]), []).append(record)
+    return groups
 
 
 def off(runs: list[Record], slot: str, what: str) -> float:
@@ -113,15 +47,23 @@ def off(runs: list[Record], slot: str, what: str) -> float:
 
 def table(records: list[Record]) -> str:
     """A row per batch size."""
-    rows = []
-    for size, runs in by_size(records).items():
-        row = [str(size), f"{1 / math.sqrt(size):.3f}"]
-        row += [f"{off(runs, slot, what):.3f}" for slot in SLOTS for what in ("mean", "variance")]
-        row += [spread([r["epochs"][-1][name] for r in runs]) for name in ("train_loss", TEST_ACCURACY, RECALIBRATED)]
-        rows.append(row)
-    headers = ["batch", "1/√batch"]
-    headers += [f"{what} {where}" for where in SLOTS.values() for what in ("mean", "variance")]
-    return markdown([*headers, "train loss", "test acc", "test acc, recalibrated statistics"], rows)
+    sizes = by_size(records)
+
+    def deviation(slot: str, moment: str) -> Column[int]:
+        return Column(f"{moment} {SLOTS[slot]}", lambda size: f"{off(sizes[size], slot, moment):.3f}")
+
+    def in_the_end(header: str, name: str) -> Column[int]:
+        return Column(header, lambda size: spread([r["epochs"][-1][name] for r in sizes[size]]))
+
+    columns = [
+        Column[int]("batch", str),
+        Column("1/√batch", lambda size: f"{1 / math.sqrt(size):.3f}"),
+        *(deviation(slot, moment) for slot in SLOTS for moment in ("mean", "variance")),
+        in_the_end("train loss", "train_loss"),
+        in_the_end("test acc", TEST_ACCURACY),
+        in_the_end("test acc, recalibrated statistics", RECALIBRATED),
+    ]
+    return markdown(columns, sizes)
 
 
 def exponent(records: list[Record], slot: str, what: str) -> float:
@@ -142,29 +84,29 @@ def answer(records: list[Record]) -> str:
     power = exponent(records, "10", "mean")
     if abs(power + 0.5) >= 0.1:
         return (
-            "**They are, but not as independent draws would be**: deviations go with the batch size to the power of"
-            f" {power:.2f}, not of -0.5."
+            "**They are, but not like independent samples**: deviations scale with the batch size to the power of"
+            f" {power:.2f}, not -0.5."
         )
-    found = {
+    accuracies = {
         name: {size: mean(r["epochs"][-1][name] for r in runs) for size, runs in sizes.items()}
         for name in (TEST_ACCURACY, RECALIBRATED)
     }
-    told = {name: _best(accuracy) for name, accuracy in found.items()}
+    best = {name: _best(accuracy) for name, accuracy in accuracies.items()}
     return (
-        f"**They are, and as large as independent draws make them.** {SLOTS['10'].capitalize()}, batch means are off by"
+        f"**They are, and as large as for independent samples.** {SLOTS['10'].capitalize()}, batch means deviate by"
         f" {off(sizes[smallest], '10', 'mean'):.2f} standard deviations in batches of {smallest} and by"
-        f" {off(sizes[largest], '10', 'mean'):.3f} in batches of {largest}, which goes with the batch size to the power"
-        f" of {power:.2f} (-0.5 for independent draws). After {counted(records[-1]['key']['epochs'], 'epoch')} at the"
-        f" lesson's learning rate, the test accuracy {told[TEST_ACCURACY]}. With statistics recalibrated over the"
-        f" training set for the same weights it {told[RECALIBRATED]}."
+        f" {off(sizes[largest], '10', 'mean'):.3f} in batches of {largest}: they scale with the batch size to the power"
+        f" of {power:.2f} (-0.5 for independent samples). After {counted(records[-1]['key']['epochs'], 'epoch')} at the"
+        f" lesson's learning rate, test accuracy {best[TEST_ACCURACY]}. With statistics recalibrated over the training"
+        f" set for the same weights, it {best[RECALIBRATED]}."
     )
 
 
 def _best(accuracy: dict[int, float]) -> str:
     best, smallest, largest = max(accuracy, key=lambda size: accuracy[size]), min(accuracy), max(accuracy)
     return (
-        f"is best in batches of {best}: {accuracy[best]:.3f}, against {accuracy[smallest]:.3f} in batches of {smallest}"
-        f" and {accuracy[largest]:.3f} in batches of {largest}"
+        f"is best in batches of {best} ({accuracy[best]:.3f}, against {accuracy[smallest]:.3f} in batches of {smallest}"
+        f" and {accuracy[largest]:.3f} in batches of {largest})"
     )
 
 
@@ -195,15 +137,14 @@ STUDY = Study(
     name="batch-noise",
     question="Are batch statistics noise?",
     points=points,
-    measure=measure,
     answer=answer,
     table=table,
     plots={PLOT: ("Deviations of batch means and variances over batch size", plot)},
     note="""\
-LeNet is trained with each batch size at learning rate 1.0; then all training images go through it in eval mode, and
-what enters two of its batch norms is gathered into batches of that size in a new order. *mean*: batch mean less the
-mean of all, in standard deviations of all; *variance*: batch variance over that of all, less one; root mean square over
-batches and channels. After a convolution an image has many values, which are not independent. Test accuracy is that of
-the running statistics, and once more of statistics recalibrated over the training set. Larger batches make fewer
-updates in an epoch.""",
+LeNet is trained with each batch size at learning rate 1.0. Then all training images go through it in eval mode, and the
+inputs of two of its batch norms are gathered into batches of that size in a new order. *mean*: the mean of a batch less
+that of all, in standard deviations of all. *variance*: the variance of a batch over that of all, less one. Both are
+root mean squares over batches and channels. After a convolution an image has many values, which are not independent.
+Test accuracy uses the running statistics, and once more statistics recalibrated over the training set. Larger batches
+make fewer updates in an epoch.""",
 )

@@ -9,20 +9,19 @@ since the first are not those of the weights that they are used with (`bench/stu
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 from statistics import mean
+from typing import NamedTuple
 
-from bench.measure.figures import Figures
 from bench.record.labels import PLAIN
 from bench.record.records import Record
 from bench.stats.seeds import Estimate, difference
-from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study, train_through
+from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study
 from bench.view.charts import Band, Chart, banded
-from bench.view.tables import counted, markdown
+from bench.view.columns import Column, markdown, one_each
+from bench.view.tables import counted
 from bench.view.training_tables import spread
-from kernels import Implementation
-from models.fashion_mnist import FashionMNIST
-from models.training import Settings
 
 EPOCHS, LESSON_EPOCHS, SEEDS = 30, 10, 5
 GOALS = (0.80, 0.85)
@@ -39,14 +38,6 @@ def points(norm: str, quick: bool) -> list[Point]:
         for seed in range(1 if quick else SEEDS)
         for name in (norm, PLAIN)
     ]
-
-
-def measure(
-    point: Point, implementation: Implementation | None, data: FashionMNIST, progress: Callable[[str], None]
-) -> Figures:
-    """One training."""
-    settings = Settings(epochs=point["epochs"], seed=point["seed"])
-    return {"epochs": train_through(implementation, data, settings, progress)[1]}
 
 
 def both(records: list[Record]) -> dict[str, list[Record]]:
@@ -76,26 +67,45 @@ def final(record: Record, epochs: int | None = None, name: str = TEST_ACCURACY) 
     return mean(series(record, name, epochs)[-LAST:])
 
 
+class Figure(NamedTuple):
+    """A row of the table: its name, and its text for the trainings of a network."""
+
+    name: str
+    text: Callable[[list[Record]], str]
+
+
 def table(records: list[Record]) -> str:
     """A row per figure, a column per network."""
-    runs = {name: those for name, those in both(records).items() if those}
+    networks = {name: runs for name, runs in both(records).items() if runs}
     longest = max(len(r["epochs"]) for r in records)
     rows = []
     for epochs in dict.fromkeys((min(LESSON_EPOCHS, longest), longest)):
-        figures = {
-            f"train loss, epoch {epochs}": lambda r, epochs=epochs: series(r, "train_loss", epochs)[-1],
-            f"test acc, last {LAST} to epoch {epochs}": lambda r, epochs=epochs: final(r, epochs),
-            f"the same, recalibrated statistics, epoch {epochs}": lambda r, epochs=epochs: final(
-                r, epochs, RECALIBRATED
-            ),
-        }
-        rows += [[what, *(spread([of(r) for r in those]) for those in runs.values())] for what, of in figures.items()]
-    rows += [[f"to {goal:.2f} test acc", *(_time_to(goal, those) for those in runs.values())] for goal in GOALS]
-    return markdown(["", *runs], rows)
+        rows += [
+            Figure(f"train loss, epoch {epochs}", partial(_spread, _last_loss, epochs)),
+            Figure(f"test acc, last {LAST} to epoch {epochs}", partial(_spread, final, epochs)),
+            Figure(f"the same, recalibrated statistics, epoch {epochs}", partial(_spread, final_recalibrated, epochs)),
+        ]
+    rows += [Figure(f"to {goal:.2f} test acc", partial(_time_to, goal)) for goal in GOALS]
+    columns = [Column[Figure]("", lambda row: row.name)]
+    columns += one_each(networks, lambda name, row: row.text(networks[name]))
+    return markdown(columns, rows)
+
+
+def final_recalibrated(record: Record, epochs: int) -> float:
+    """The same with recalibrated statistics."""
+    return final(record, epochs, RECALIBRATED)
+
+
+def _last_loss(record: Record, epochs: int) -> float:
+    return series(record, "train_loss", epochs)[-1]
+
+
+def _spread(figure: Callable[[Record, int], float], epochs: int, runs: list[Record]) -> str:
+    return spread([figure(record, epochs) for record in runs])
 
 
 def _time_to(goal: float, runs: list[Record]) -> str:
-    reached = [found for r in runs if (found := first_to(r, goal))]
+    reached = [epoch_and_seconds for r in runs if (epoch_and_seconds := first_to(r, goal))]
     if not reached:
         return "not reached"
     text = f"{mean(e for e, _ in reached):.1f} epochs, {mean(s for _, s in reached):.0f} s"
@@ -146,11 +156,11 @@ def error_chart(records: list[Record]) -> Chart | None:
     return _chart("Test error", wrong, log_y=True)
 
 
-def _chart(title: str, found: dict[str, list[Band]], *, log_y: bool = False) -> Chart | None:
-    if any(len(points) < 2 for points in found.values()):
+def _chart(title: str, lines: dict[str, list[Band]], *, log_y: bool = False) -> Chart | None:
+    if any(len(points) < 2 for points in lines.values()):
         return None
     description = f"{title} over epochs, band over seeds."
-    return Chart(title, found, "epoch", title.lower(), description, log_y=log_y)
+    return Chart(title, lines, "epoch", title.lower(), description, log_y=log_y)
 
 
 def _over_epochs(runs: list[Record], name: str) -> list[Band]:
@@ -163,7 +173,6 @@ STUDY = Study(
     name="faster",
     question="Does batch norm train faster, and does it only speed things up?",
     points=points,
-    measure=measure,
     answer=answer,
     table=table,
     plots={
@@ -172,7 +181,7 @@ STUDY = Study(
     },
     note="""\
 LeNet at the lesson's settings (SGD, learning rate 1.0, batches of 256), the same initial weights and batches for both
-networks under a seed, evaluated after each epoch with the running statistics, and once more with recalibrated
-statistics over the training set, in no counted second. Mean over seeds, ± their standard deviation, and the range;
-differences with the 95 % interval of Welch's t. Seconds contain evaluation, on the machine below.""",
+networks under a seed. Both are evaluated after each epoch with the running statistics, and once more with statistics
+recalibrated over the training set, off the clock. Over seeds: mean ± standard deviation [range]; differences have the
+95% interval of Welch's t. Seconds include evaluation, on the machine below.""",
 )

@@ -8,26 +8,15 @@ set; and with those of the test batches: what the lesson's own evaluation does, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from statistics import mean
 
-import torch
-from torch import nn
-
-from bench.measure.figures import Figures
 from bench.record.records import Record
 from bench.stats.seeds import paired_difference, paired_quotient
-from bench.studies.estimates import Averages, copied, recalibrated_copy
 from bench.studies.study import Point, Study
 from bench.view.charts import Chart
-from bench.view.tables import markdown
+from bench.view.columns import Column, markdown
 from bench.view.training_tables import spread
-from kernels import Implementation
-from models.fashion_mnist import FashionMNIST
-from models.lenet import lenet
-from models.step import normalised
-from models.training import Settings, evaluate, shuffled, train
 
 EPOCHS, SEEDS = 10, 6
 MOMENTUM, LAST_BATCH = 0.1, 1.0
@@ -42,7 +31,7 @@ RUNNING, REST = "running", "rest"
 RECALIBRATED, BATCH = "recalibrated", "batch"
 WAYS = {
     **{f"{RUNNING} {m:g}": f"running, momentum {m:g}" for m in MOMENTA},
-    **{f"{REST} {m:g}": f"weights at rest, momentum {m:g}" for m in MOMENTA},
+    **{f"{REST} {m:g}": f"fixed weights, momentum {m:g}" for m in MOMENTA},
     RECALIBRATED: "recalibrated over the training set",
     BATCH: "of the test batch",
 }
@@ -60,74 +49,13 @@ def points(norm: str, quick: bool) -> list[Point]:
     return [{"implementation": norm, "seed": seed, "epochs": epochs} for seed in range(1 if quick else SEEDS)]
 
 
-def measure(
-    point: Point, implementation: Implementation | None, data: FashionMNIST, progress: Callable[[str], None]
-) -> Figures:
-    """Train, and evaluate in all ways after each epoch; at the end with test batches of several sizes."""
-    settings = Settings(epochs=point["epochs"], seed=point["seed"])
-    model = lenet(implementation, seed=settings.seed, device=data.train_images.device)
-    while_training = Averages(model, MOMENTA)
-    epochs = []
-    for epoch in train(model, data, settings):
-        recalibrated = recalibrated_copy(model, implementation, data)
-        at_rest = averages_at_rest(copied(recalibrated, implementation), data, settings)
-        ways = {
-            RECALIBRATED: evaluate(recalibrated, data),
-            BATCH: with_batch_statistics(model, data, settings.batch_size),
-        }
-        for name, averages in ((RUNNING, while_training), (REST, at_rest)):
-            for momentum, statistics in averages.statistics.items():
-                ways[f"{name} {momentum:g}"] = evaluate(copied(model, implementation, statistics), data)
-        epochs.append({"number": epoch.number, "train_loss": epoch.train_loss, "accuracy": ways})
-        told = ", ".join(f"{WAYS[way]} {ways[way]:.3f}" for way in (OURS, LATEST, LATEST_AT_REST, RECALIBRATED))
-        progress(f"seed {settings.seed}, epoch {epoch.number}: {told}")
-    sizes = [{"batch_size": size, "accuracy": with_batch_statistics(model, data, size)} for size in SIZES]
-    return {"epochs": epochs, "by_batch_size": sizes}
-
-
-@torch.inference_mode()
-def averages_at_rest(model: nn.Module, data: FashionMNIST, settings: Settings) -> Averages:
-    """Running statistics after a whole epoch of training batches that change no weight.
-
-    Args:
-        model: Its statistics are where the averages begin; they are changed.
-        data: The training images.
-        settings: Batch size and seed.
-    """
-    averages = Averages(model.train(), MOMENTA)
-    dtype = next(model.parameters()).dtype
-    order = shuffled(len(data.train_images), settings.seed, settings.epochs + 1).to(data.train_images.device)
-    for batch in order[: len(order) // settings.batch_size * settings.batch_size].split(settings.batch_size):
-        model(normalised(data.train_images.index_select(0, batch), dtype))
-    return averages
-
-
-@torch.no_grad()
-def with_batch_statistics(model: nn.Module, data: FashionMNIST, size: int) -> float:
-    """Test accuracy where each test batch is normalised by itself.
-
-    With the lesson's own arithmetic, since torch refuses a single value per channel: there the variance is 0, and
-    what comes out is the bias whatever the image.
-    """
-    double = copied(model, "tutorial")
-    images = data.test_images[: FEW_IMAGES if size <= 2 else None]
-    labels = data.test_labels[: len(images)]
-    dtype = next(double.parameters()).dtype
-    right = 0
-    for some, of_some in zip(images.split(size), labels.split(size), strict=True):
-        with torch.enable_grad():  # how the lesson's layer knows that it trains
-            found = double(normalised(some, dtype)).argmax(1)
-        right += int((found == of_some).sum())
-    return right / len(labels)
-
-
 def series(record: Record, way: str) -> list[float]:
     """Test accuracy after each epoch."""
     return [float(epoch["accuracy"][way]) for epoch in record["epochs"]]
 
 
 def swing(record: Record, way: str) -> float:
-    """Mean change of accuracy between neighbouring epochs, once it has settled."""
+    """Mean change of accuracy between neighboring epochs, once it has settled."""
     values = series(record, way)[SETTLED - 1 :]
     return mean(abs(b - a) for a, b in pairwise(values)) if len(values) > 1 else 0.0
 
@@ -148,23 +76,21 @@ def by_size(records: list[Record]) -> dict[int, list[float]]:
 
 def table(records: list[Record]) -> str:
     """Swings and accuracies per way; accuracies per size of the test batch."""
-    rows = [
-        [
-            text,
-            spread([swing(r, way) for r in records]),
-            spread([mean(last(r, way)) for r in records]),
-            spread([min(last(r, way)) for r in records]),
-        ]
-        for way, text in WAYS.items()
+    ways: list[Column[str]] = [
+        Column("statistics", lambda way: WAYS[way]),
+        Column("swing between epochs", lambda way: spread([swing(r, way) for r in records])),
+        Column("test acc, last 5", lambda way: spread([mean(last(r, way)) for r in records])),
+        Column("worst of the last 5", lambda way: spread([min(last(r, way)) for r in records])),
     ]
-    headers = ["statistics", "swing between epochs", "test acc, last 5", "worst of the last 5"]
+    sizes: list[Column[tuple[int, list[float]]]] = [
+        Column("test batch", lambda row: str(row[0])),
+        Column("test acc", lambda row: spread(row[1])),
+    ]
     return "\n\n".join(
         [
-            markdown(headers, rows),
+            markdown(ways, WAYS),
             "With the statistics of test batches of several sizes, after the last epoch:",
-            markdown(
-                ["test batch", "test acc"], [[str(size), spread(values)] for size, values in by_size(records).items()]
-            ),
+            markdown(sizes, by_size(records).items()),
         ]
     )
 
@@ -179,30 +105,30 @@ def answer(records: list[Record]) -> str:
     noise = paired_quotient(swings[OURS_AT_REST], swings[RECALIBRATED])
     fresh = paired_difference(*([mean(last(r, way)) for r in records] for way in (LATEST_AT_REST, LATEST)))
     if against_recalibrated.low <= 1:
-        verdict = "**These trainings don't tell whether weights or statistics do it**"
+        verdict = "**These trainings cannot separate weights from statistics**"
     elif noise.low > 1:
         verdict = "**Because of the running statistics, which are noisy**"
     else:
         verdict = "**Because the running statistics belong to older weights**"
-    told = (
-        f"{verdict}: between neighbouring epochs the test accuracy moves by {ours:.3f} with the running statistics"
+    text = (
+        f"{verdict}: between neighboring epochs, test accuracy moves by {ours:.3f} with the running statistics"
         f" (momentum {MOMENTUM:g}), {against_recalibrated.text(1)} times as much as with statistics recalibrated over"
-        f" the training set ({recalibrated:.3f}). Gathered with the same momentum while the weights rest, statistics"
-        f" are as noisy but not as old, and it moves by {rested:.3f}."
+        f" the training set ({recalibrated:.3f}). Statistics gathered with the same momentum but fixed weights are as"
+        f" noisy but not as old; with them, test accuracy moves by {rested:.3f}."
     )
     if fresh.low > 0:
-        told += (
-            " One update is enough to age them: those of the last training batch, made just before the last update,"
-            f" cost {fresh.text(3)} of test accuracy against those of a single batch made after it."
+        text += (
+            " One update is enough to age them: statistics of the last training batch, from just before the last"
+            f" update, cost {fresh.text(3)} of test accuracy against those of a single batch from after it."
         )
     sizes = by_size(records)
     if len(sizes) > 1:
         one, many = (f"{mean(sizes[size]):.3f} in batches of {size}" for size in (min(sizes), max(sizes)))
-        told += (
-            f" The lesson's own evaluation, with the statistics of the test batch, moves by {batch:.3f}, but the answer"
-            f" to an image depends on its company: {one}, {many}."
+        text += (
+            f" In the lesson's own evaluation, which uses the statistics of the test batch, it moves by {batch:.3f},"
+            f" but predictions depend on the rest of the batch: accuracy is {one} and {many}."
         )
-    return told
+    return text
 
 
 def plot(records: list[Record]) -> Chart | None:
@@ -226,14 +152,13 @@ STUDY = Study(
     name="test-jumps",
     question="Why does test accuracy jump?",
     points=points,
-    measure=measure,
     answer=answer,
     table=table,
     plots={PLOT: ("Test accuracy of the same weights with four kinds of statistics", plot)},
     note=f"""\
-LeNet at the lesson's settings; all statistics are of the same weights, since in training they touch none. *momentum* is
-torch's: the weight of the new batch. *weights at rest*: averages of the same momentum over one more epoch of training
-batches that change no weight. *swing*: mean change between neighbouring epochs from epoch {SETTLED} on; mean over
-seeds, ± their standard deviation, and the range; quotients and differences with 95 % intervals of Student's t, in
-pairs. Batches of one and two test images: the first {FEW_IMAGES} of them.""",
+LeNet at the lesson's settings. All statistics belong to the same weights, because training doesn't use them. *momentum*
+is torch's: the weight of the new batch. *fixed weights*: averages of the same momentum over one more epoch of training
+batches that change no weight. *swing*: mean change between neighboring epochs from epoch {SETTLED} on. Over seeds: mean
+± standard deviation [range]; quotients and differences have 95% intervals of Student's t, in pairs. Batches of one and
+two test images are made of the first {FEW_IMAGES} of them.""",
 )

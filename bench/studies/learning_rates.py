@@ -10,16 +10,13 @@ import math
 from collections.abc import Callable
 from statistics import mean
 
-from bench.measure.figures import Figures
 from bench.record.labels import PLAIN
 from bench.record.records import Record
-from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study, train_through
+from bench.studies.study import RECALIBRATED, TEST_ACCURACY, Point, Study
 from bench.view.charts import Chart, banded
-from bench.view.tables import counted, listed, markdown
+from bench.view.columns import Column, markdown
+from bench.view.tables import counted, listed
 from bench.view.training_tables import spread
-from kernels import Implementation
-from models.fashion_mnist import FashionMNIST
-from models.training import Settings
 
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 4.0)
 EPOCHS, SEEDS = 5, 3
@@ -43,21 +40,13 @@ def points(norm: str, quick: bool) -> list[Point]:
     ]
 
 
-def measure(
-    point: Point, implementation: Implementation | None, data: FashionMNIST, progress: Callable[[str], None]
-) -> Figures:
-    """One training."""
-    settings = Settings(epochs=point["epochs"], lr=point["lr"], seed=point["seed"])
-    return {"epochs": train_through(implementation, data, settings, progress)[1]}
-
-
 def by_rate(records: list[Record]) -> dict[str, dict[float, list[Record]]]:
     """The trainings of each network, by learning rate in ascending order."""
-    found: dict[str, dict[float, list[Record]]] = {name: {} for name in NETWORKS}
+    groups: dict[str, dict[float, list[Record]]] = {name: {} for name in NETWORKS}
     for record in sorted(records, key=lambda r: float(r["key"]["lr"])):
         network = NETWORKS[record["implementation"] == PLAIN]
-        found[network].setdefault(float(record["key"]["lr"]), []).append(record)
-    return found
+        groups[network].setdefault(float(record["key"]["lr"]), []).append(record)
+    return groups
 
 
 def accuracy(record: Record, name: str = TEST_ACCURACY) -> float:
@@ -77,21 +66,28 @@ def learned(record: Record) -> bool:
 
 def table(records: list[Record]) -> str:
     """A row per learning rate."""
-    found = by_rate(records)
-    rows = []
-    headers = ["learning rate"]
-    for network in NETWORKS:
-        headers += [f"test acc {network}", f"learned nothing, {network}"]
-    headers.insert(2, f"{headers[1]}, recalibrated statistics")
-    for rate in sorted({rate for rates in found.values() for rate in rates}):
-        row = [f"{rate:g}"]
-        for network in NETWORKS:
-            runs = found[network].get(rate, [])
-            names = (TEST_ACCURACY, RECALIBRATED) if network == NETWORKS[0] else (TEST_ACCURACY,)
-            row += [spread([accuracy(r, name) for r in runs]) if runs else "–" for name in names]
-            row.append(f"{sum(not learned(r) for r in runs)} of {len(runs)}" if runs else "–")
-        rows.append(row)
-    return markdown(headers, rows)
+    trainings = by_rate(records)
+
+    def accuracies(network: str, name: str = TEST_ACCURACY) -> Callable[[float], str]:
+        return lambda rate: spread([accuracy(r, name) for r in runs]) if (runs := trainings[network].get(rate)) else "–"
+
+    def failures(network: str) -> Callable[[float], str]:
+        return lambda rate: _failures(trainings[network].get(rate, []))
+
+    batch_norm, plain = NETWORKS
+    columns = [
+        Column[float]("learning rate", lambda rate: f"{rate:g}"),
+        Column(f"test acc {batch_norm}", accuracies(batch_norm)),
+        Column(f"test acc {batch_norm}, recalibrated statistics", accuracies(batch_norm, RECALIBRATED)),
+        Column(f"learned nothing, {batch_norm}", failures(batch_norm)),
+        Column(f"test acc {plain}", accuracies(plain)),
+        Column(f"learned nothing, {plain}", failures(plain)),
+    ]
+    return markdown(columns, sorted({rate for rates in trainings.values() for rate in rates}))
+
+
+def _failures(runs: list[Record]) -> str:
+    return f"{sum(not learned(r) for r in runs)} of {len(runs)}" if runs else "–"
 
 
 def usable(rates: dict[float, list[Record]], name: str = TEST_ACCURACY) -> list[float]:
@@ -103,43 +99,40 @@ def usable(rates: dict[float, list[Record]], name: str = TEST_ACCURACY) -> list[
 
 
 def answer(records: list[Record]) -> str:
-    """Up to which rate each network is near its best, and in how many trainings it learned nothing."""
-    told: list[str] = []
-    largest: list[float] = []
-    found = by_rate(records)
-    if not all(found.values()):
+    """At which rates each network trains well, and in how many trainings it learned nothing."""
+    groups = by_rate(records)
+    if not all(groups.values()):
         return "Only one of the two networks has been trained yet."
-    for network, rates in found.items():
-        best = max(rates, key=lambda rate: mean_accuracy(rates[rate]))
-        near, runs = usable(rates), [run for those in rates.values() for run in those]
-        largest.append(max(near, default=0.0))
-        told.append(
-            f"{network}{' it' * bool(told)} the best rate is {best:g} (test accuracy {mean_accuracy(rates[best]):.3f}),"
-            f" and it is within {NEAR:g} of that, with every seed learning, {_at(near)};"
-            f" {sum(not learned(run) for run in runs)} of {len(runs)} trainings learned nothing"
-        )
-    verdict = "It does" if largest[0] > largest[1] else "Not that these trainings show it"
-    recalibrated = found[NETWORKS[0]]
-    best = max(recalibrated, key=lambda rate: mean_accuracy(recalibrated[rate], RECALIBRATED))
+    batch_norm, plain = groups.values()
+    larger = max(usable(batch_norm), default=0.0) > max(usable(plain), default=0.0)
     return (
-        f"**{verdict}.** After {counted(records[-1]['key']['epochs'], 'epoch')}, {told[0]}. {told[1].capitalize()}."
-        " With statistics recalibrated over the training set in place of the running ones, batch norm's best rate is"
-        f" {best:g} ({mean_accuracy(recalibrated[best], RECALIBRATED):.3f}), and it is as near to that"
-        f" {_at(usable(recalibrated, RECALIBRATED))}."
+        f"**{'It does' if larger else 'These trainings do not show it'}.** With batch norm, training works"
+        f" {_where(batch_norm)}; {_failed(batch_norm)}. Without it, training works {_where(plain)}; {_failed(plain)}."
+        " With statistics recalibrated over the training set in place of the running ones, batch norm works"
+        f" {_where(batch_norm, RECALIBRATED)}. *Works*: every seed learns, and mean test accuracy after"
+        f" {counted(records[-1]['key']['epochs'], 'epoch')} is within {NEAR:g} of the network's best."
     )
 
 
-def _at(rates: list[float]) -> str:
-    return f"at {listed([f'{rate:g}' for rate in rates])}" if rates else "nowhere"
+def _where(rates: dict[float, list[Record]], name: str = TEST_ACCURACY) -> str:
+    best = max(rates, key=lambda rate: mean_accuracy(rates[rate], name))
+    near = [f"{rate:g}" for rate in usable(rates, name)]
+    place = f"at learning rates {listed(near)}" if len(near) > 1 else f"at {near[0]} only" if near else "nowhere"
+    return f"{place} (best: {mean_accuracy(rates[best], name):.3f} at {best:g})"
+
+
+def _failed(rates: dict[float, list[Record]]) -> str:
+    trainings = [run for runs in rates.values() for run in runs]
+    return f"{sum(not learned(run) for run in trainings)} of {len(trainings)} trainings learned nothing"
 
 
 def plot(records: list[Record]) -> Chart | None:
     """Test accuracy over the learning rate, a band over seeds."""
-    found = by_rate(records)
+    groups = by_rate(records)
     shown = {network: (network, TEST_ACCURACY) for network in NETWORKS}
     shown[f"{NETWORKS[0]}, recalibrated statistics"] = (NETWORKS[0], RECALIBRATED)
     lines = {
-        label: [banded(rate, [accuracy(r, name) for r in runs]) for rate, runs in found[network].items()]
+        label: [banded(rate, [accuracy(r, name) for r in runs]) for rate, runs in groups[network].items()]
         for label, (network, name) in shown.items()
     }
     if any(len(points) < 2 for points in lines.values()):
@@ -158,13 +151,12 @@ STUDY = Study(
     name="learning-rates",
     question="Does batch norm allow larger learning rates?",
     points=points,
-    measure=measure,
     answer=answer,
     table=table,
     plots={PLOT: ("Test accuracy over the learning rate", plot)},
     note=f"""\
 SGD without momentum, batches of 256; the same initial weights and batches for both networks under a seed. Test accuracy
-after the last epoch, with the running statistics, and once more with statistics recalibrated over the training set;
-*learned nothing*: the loss is no number, or the accuracy at most {CHANCE:g}. Mean over seeds, ± their standard
-deviation, and the range.""",
+is that after the last epoch, with the running statistics and with statistics recalibrated over the training set.
+*learned nothing*: the loss is not finite, or the accuracy is at most {CHANCE:g}. Over seeds: mean ± standard deviation
+[range].""",
 )

@@ -1,29 +1,16 @@
-"""What a study is: a question, the trainings that answer it, and the page that says what came out."""
+"""What a study is: a question, the trainings that answer it, and the page with the answer."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
-from bench.measure.figures import Figures
-from bench.record.labels import PLAIN
 from bench.record.records import OK, Record
 from bench.record.runs import of_one_run
-from bench.session.candidate import Candidate
-from bench.studies.estimates import norms, recalibrated_copy
 from bench.view import tables
 from bench.view.charts import Chart
-from kernels import Implementation
-from models.fashion_mnist import FashionMNIST
-from models.lenet import lenet
-from models.training import Settings, evaluate, train, warm_up
-
-NORM = ("cpu_fused", "builtin")
-"""Who stands for batch norm: the first that the device has. That implementations train alike is a study of its own."""
 
 TEST_ACCURACY, RECALIBRATED = "test_accuracy", "test_accuracy_recalibrated"
 """Of an epoch: with the running statistics, and with recalibrated statistics."""
@@ -40,7 +27,6 @@ class Study:
         name: In file names, keys and `-k`: lower case, with dashes.
         question: The page's title.
         points: What is measured, given the label that stands for batch norm, and whether it is a quick look.
-        measure: One point, with its implementation, the data, and a listener for progress; the figures of the record.
         answer: From the good records, what holds, what doesn't, and with which evidence.
         table: From the same, the evidence.
         plots: Caption and chart by file name; None when there is nothing to draw.
@@ -50,7 +36,6 @@ class Study:
     name: str
     question: str
     points: Callable[[str, bool], list[Point]]
-    measure: Callable[[Point, Implementation | None, FashionMNIST, Callable[[str], None]], Figures]
     answer: Callable[[list[Record]], str]
     table: Callable[[list[Record]], str]
     plots: Mapping[str, tuple[str, Callable[[list[Record]], Chart | None]]]
@@ -60,6 +45,11 @@ class Study:
     def file(self) -> str:
         """Its page."""
         return f"study-{self.name}.md"
+
+    @property
+    def module(self) -> str:
+        """The name of its file, and of the one in `measure/` that measures its points."""
+        return self.answer.__module__.rpartition(".")[2]
 
     def newest(self, records: list[Record]) -> list[Record]:
         """Its good records of the newest run that has any, in the order of their keys' first appearance."""
@@ -114,34 +104,3 @@ class Study:
         """Those that there are."""
         good = self.newest(records)
         return [chart for _, draw in self.plots.values() if good and (chart := draw(good))]
-
-
-def norm(roster: Iterable[Candidate]) -> Candidate:
-    """Who stands for batch norm here."""
-    able = {candidate.label: candidate for candidate in roster if not candidate.unavailable}
-    return next(able[name] for name in NORM if name in able)
-
-
-def train_through(
-    implementation: Implementation | None, data: FashionMNIST, settings: Settings, progress: Callable[[str], None]
-) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """Train LeNet, and return it with the figures of every epoch (`models.training.Epoch`).
-
-    `RECALIBRATED` is the test accuracy of the same weights with statistics recalibrated over the training set, which
-    counts in none of the seconds.
-    """
-    model = lenet(implementation, seed=settings.seed, device=data.train_images.device)
-    warm_up(model, data, settings)
-    epochs = []
-    for epoch in train(model, data, settings):
-        recalibrated = epoch.test_accuracy
-        if norms(model):
-            recalibrated = evaluate(recalibrated_copy(model, implementation, data), data)
-        epochs.append({**asdict(epoch), RECALIBRATED: recalibrated})
-    last = epochs[-1]
-    name = implementation.name if implementation else PLAIN
-    progress(
-        f"{name}, seed {settings.seed}, lr {settings.lr:g}, batch {settings.batch_size},"
-        f" {settings.epochs} epochs: train loss {last['train_loss']:.3f}, test acc {last['test_accuracy']:.3f}"
-    )
-    return model, epochs

@@ -5,11 +5,9 @@ Without `--impl`, batch norm is `cpu_fused` where there is one, else `builtin`, 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -23,12 +21,10 @@ from bench.session.gate import Gate
 from bench.session.handover import hand_over, replayed_clock
 from bench.session.outcomes import outcome_of
 from bench.session.run import Run
-from bench.studies.registry import measure_point, studies
-from bench.studies.study import Point, Study, norm
+from bench.studies.measure.point import measure_point, norm, sources
+from bench.studies.registry import studies
+from bench.studies.study import Point, Study
 from models.fashion_mnist import FashionMNIST
-
-SHARED = tuple(Path(__file__).with_name(name) for name in ("study.py", "estimates.py"))
-"""What all studies measure with."""
 
 
 def candidates(config: pytest.Config) -> dict[str, Candidate]:
@@ -63,15 +59,14 @@ def test_study(
 ) -> None:
     """Make one training of a study."""
     candidate = candidates(pytestconfig)[point["implementation"]]
-    own = Path(sys.modules[study.measure.__module__].__file__ or "")
-    candidate = replace(candidate, source=digest([own, *SHARED]) + candidate.source)
+    candidate = replace(candidate, source=digest(sources(study)) + candidate.source)
     key = {"kind": "study", "study": study.name, **point, "data": data.name, "images": len(data.train_images)}
     record = run.done(key, candidate)
     if record is None:
         start = time.perf_counter()
-        found = outcome_of(candidate, context, gate, measure_point, study.name, point)
+        outcome_and_figures = outcome_of(candidate, context, gate, measure_point, study.name, point)
         facts = {"data": data.source, "digest": data.digest, "seconds": time.perf_counter() - start}
-        record = run.append(key, {**facts, **found}, candidate)
+        record = run.append(key, {**facts, **outcome_and_figures}, candidate)
         progress(f"study {study.name}, {', '.join(f'{k} {v}' for k, v in point.items())}: {record['seconds']:.0f} s")
     outcome(record)
     hand_over(benchmark, f"study {study.name}", [1e9 * record["seconds"]])

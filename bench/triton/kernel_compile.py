@@ -110,7 +110,7 @@ class Compiled:
 
 
 def compile_launch(launch: Launch, target: Target) -> Compiled:
-    """Compile the kernel of a launch, specialised as Triton does it at that launch.
+    """Compile the kernel of a launch, specialized as Triton does it at that launch.
 
     Raises:
         Exception: Whatever Triton raises on a kernel that doesn't compile.
@@ -180,8 +180,8 @@ def _read_nvidia(made: Any) -> dict[str, Any]:
     instructions = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", code)
 
     def widths(operation: str) -> dict[int, int]:
-        found = (re.search(r"\.(128|64|U16|S16|U8|S8)\b", i) for i in instructions if i.split(".")[0] == operation)
-        return dict(Counter(int(re.sub(r"\D", "", match[1])) if match else 32 for match in found))
+        widths = (re.search(r"\.(128|64|U16|S16|U8|S8)\b", i) for i in instructions if i.split(".")[0] == operation)
+        return dict(Counter(int(re.sub(r"\D", "", match[1])) if match else 32 for match in widths))
 
     return {
         "registers": registers,
@@ -201,8 +201,8 @@ def _read_amd(made: Any) -> dict[str, Any]:
 
     def widths(operation: str) -> dict[int, int]:
         bits = {"dwordx4": 128, "dwordx3": 96, "dwordx2": 64, "dword": 32}
-        found = re.findall(rf"\b(?:global|buffer|flat)_{operation}_(\w+)", code)
-        return dict(Counter(bits.get(word, 8 if "byte" in word else 16) for word in found))
+        types = re.findall(rf"\b(?:global|buffer|flat)_{operation}_(\w+)", code)
+        return dict(Counter(bits.get(word, 8 if "byte" in word else 16) for word in types))
 
     size = re.findall(r"codeLenInByte\s*=\s*(\d+)", code)
     return {

@@ -105,12 +105,12 @@ def divide_as_on(target: Target) -> None:
 
 def errors(implementation: Implementation) -> dict[tuple[str, str], dict[str, float]]:
     """Errors against float64 of the implementation and of ATen's float32 on this CPU."""
-    found = {}
+    errors = {}
     for data, (mean, std) in EXAMINED.items():
         exam = Exam(make_problem(EXAMINED_SHAPE, mean=mean, std=std))
         for who in (implementation, load("builtin")):
-            found[data, who.name] = {deviation.quantity: deviation.error for deviation in exam.mark(who)}
-    return found
+            errors[data, who.name] = {deviation.quantity: deviation.error for deviation in exam.mark(who)}
+    return errors
 
 
 def observe(request: Request) -> Reply:

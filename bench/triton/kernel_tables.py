@@ -11,36 +11,16 @@ from bench.record.operations import Operation
 from bench.triton.interpreter import Launch
 from bench.triton.kernel_compile import TARGETS, Compiled, Target
 from bench.triton.kernel_launches import EXAMINED, EXAMINED_SHAPE, Reply
-from bench.view import tables
+from bench.view.columns import Column, comma_separated, markdown, one_each
 
 COUNTED = TARGETS["sm_90"]
 ELEMENT_BYTES = 4
-CSV_HEADERS = (
-    "implementation",
-    "shape",
-    "operation",
-    "layout",
-    "pass",
-    "kernel",
-    "target",
-    "programs",
-    "warps",
-    "registers",
-    "spilled",
-    "shared_bytes",
-    "occupancy",
-    "loads_by_bits",
-    "stores_by_bits",
-    "barriers",
-    "code_bytes",
-    "bytes_counted",
-)
 INTRODUCTION = """\
 # Triton kernels without a GPU
 
 Written by `python -m bench.kernel_report`. Nothing on this page is a time: no GPU took part. Kernels were launched in
 Triton's interpreter, which counts what they load and store, and compiled ahead of time for GPUs that are not here,
-as Triton's just-in-time compiler would specialise them at those launches. float32 throughout. {versions}
+as Triton's just-in-time compiler would specialize them at those launches. float32 throughout. {versions}
 """
 TRAFFIC_NOTE = """\
 **bytes per element** are counted: what all programs of all launches load and store, buffers between launches
@@ -72,6 +52,11 @@ class Row:
     target: Target
     compiled: Compiled
 
+    @property
+    def warps(self) -> int:
+        """Of a program."""
+        return int(self.launch.options.get("num_warps", 4))
+
 
 def eager_bytes(operation: Operation) -> int:
     """Bytes per element that PyTorch's separate float32 operations move, forward and backward."""
@@ -80,59 +65,76 @@ def eager_bytes(operation: Operation) -> int:
     return 66 if operation.pool else 52
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What an implementation loads and stores in a training step."""
+
+    implementation: str
+    operation: Operation
+    layout: str
+    forward: list[Launch]
+    backward: list[Launch]
+
+    @property
+    def elements(self) -> int:
+        """Of the batch."""
+        return torch.Size(self.operation.shape).numel()
+
+    def per_element(self, *passes: list[Launch]) -> str:
+        """Bytes that passes move."""
+        return f"{sum(launch.bytes_moved for launches in passes for launch in launches) / self.elements:.2f}"
+
+
+TRAFFIC: tuple[Column[Traffic], ...] = (
+    Column("implementation", lambda row: f"`{row.implementation}`"),
+    Column("operation", lambda row: f"{row.operation.shape} {row.operation.description}, {row.layout}"),
+    Column("launches", lambda row: f"{len(row.forward)} + {len(row.backward)}"),
+    Column("forward", lambda row: row.per_element(row.forward)),
+    Column("backward", lambda row: row.per_element(row.backward)),
+    Column("both", lambda row: row.per_element(row.forward, row.backward)),
+    Column("minimum", lambda row: f"{row.operation.bytes_moved('both', ELEMENT_BYTES) / row.elements:.2f}"),
+    Column("eager", lambda row: str(eager_bytes(row.operation))),
+)
+
+
 def traffic_table(replies: dict[str, Reply]) -> str:
     """Launches and counted bytes, next to the minimum and to eager operations."""
     rows = []
     for name, reply in replies.items():
         for operation, layout in dict.fromkeys((o, where) for o, where, _ in reply.counted):
-            elements = torch.Size(operation.shape).numel()
             each = [reply.counted[operation, layout, f"training {d}"] for d in ("forward", "backward")]
-            moved = [sum(launch.bytes_moved for launch in launches) / elements for launches in each]
-            rows.append(
-                [
-                    f"`{name}`",
-                    f"{operation.shape} {operation.description}, {layout}",
-                    " + ".join(str(len(launches)) for launches in each),
-                    f"{moved[0]:.2f}",
-                    f"{moved[1]:.2f}",
-                    f"{sum(moved):.2f}",
-                    f"{operation.bytes_moved('both', ELEMENT_BYTES) / elements:.2f}",
-                    str(eager_bytes(operation)),
-                ]
-            )
-    headers = ["implementation", "operation", "launches", "forward", "backward", "both", "minimum", "eager"]
-    return tables.markdown(headers, rows, left=2)
+            rows.append(Traffic(name, operation, layout, *each))
+    return markdown(TRAFFIC, rows, left=2)
 
 
 def error_table(replies: dict[str, Reply]) -> str:
     """Errors next to ATen's."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    errors: dict[tuple[str, str], dict[str, float]] = {}
     for reply in replies.values():
-        found |= reply.errors
-    quantities = list(next(iter(found.values())))
+        errors |= reply.errors
+    quantities = list(next(iter(errors.values())))
     order = list(EXAMINED)
-    rows = [
-        [data, f"`{name}`", *(f"{errors[quantity]:.0e}" for quantity in quantities)]
-        for (data, name), errors in sorted(found.items(), key=lambda item: order.index(item[0][0]))
+    columns = [
+        Column[tuple[str, str]]("data", lambda row: row[0]),
+        Column("implementation", lambda row: f"`{row[1]}`"),
+        *one_each(quantities, lambda quantity, row: f"{errors[row][quantity]:.0e}"),
     ]
-    return tables.markdown(["data", "implementation", *quantities], rows, left=2)
+    return markdown(columns, sorted(errors, key=lambda row: order.index(row[0])), left=2)
 
 
 def summary_table(rows: list[Row]) -> str:
     """Per target: how many kernels, and the worst of them."""
-    body = []
-    for target in dict.fromkeys(row.target for row in rows):
-        here = [row for row in rows if row.target == target]
-        body.append(
-            [
-                target.name,
-                str(len(here)),
-                str(max(row.compiled.registers for row in here)),
-                str(sum(row.compiled.spilled > 0 for row in here)),
-                f"{min(row.compiled.occupancy for row in here):.0%}",
-            ]
-        )
-    return tables.markdown(["target", "kernels compiled", "most registers", "with spills", "least occupancy"], body)
+    compiled: dict[str, list[Compiled]] = {}
+    for row in rows:
+        compiled.setdefault(row.target.name, []).append(row.compiled)
+    columns = [
+        Column[str]("target", lambda target: target),
+        Column("kernels compiled", lambda target: str(len(compiled[target]))),
+        Column("most registers", lambda target: str(max(c.registers for c in compiled[target]))),
+        Column("with spills", lambda target: str(sum(c.spilled > 0 for c in compiled[target]))),
+        Column("least occupancy", lambda target: f"{min(c.occupancy for c in compiled[target]):.0%}"),
+    ]
+    return markdown(columns, compiled)
 
 
 def by_width(counts: dict[int, int]) -> str:
@@ -140,38 +142,19 @@ def by_width(counts: dict[int, int]) -> str:
     return ", ".join(f"{n} × {bits}" for bits, n in sorted(counts.items(), reverse=True)) or "–"
 
 
-def kernel_table(rows: list[Row]) -> str:
-    """One row per launch, for one target."""
-    body = [
-        [
-            f"{row.operation.shape} {row.operation.kind}, {row.layout}",
-            f"{row.pass_name}: `{row.launch.kernel}`",
-            f"{row.launch.programs} × {row.launch.options.get('num_warps', 4)}",
-            str(row.compiled.registers),
-            str(row.compiled.spilled),
-            f"{row.compiled.shared_bytes:,}",
-            f"{row.compiled.occupancy:.0%}",
-            by_width(row.compiled.loads),
-            by_width(row.compiled.stores),
-            str(row.compiled.barriers),
-            f"{row.compiled.code_bytes:,}",
-        ]
-        for row in rows
-    ]
-    headers = [
-        "operation",
-        "kernel",
-        "programs × warps",
-        "registers",
-        "spilled",
-        "shared, B",
-        "occupancy",
-        "loads",
-        "stores",
-        "barriers",
-        "code, B",
-    ]
-    return tables.markdown(headers, body, left=2)
+KERNELS: tuple[Column[Row], ...] = (
+    Column("operation", lambda row: f"{row.operation.shape} {row.operation.kind}, {row.layout}"),
+    Column("kernel", lambda row: f"{row.pass_name}: `{row.launch.kernel}`"),
+    Column("programs × warps", lambda row: f"{row.launch.programs} × {row.warps}"),
+    Column("registers", lambda row: str(row.compiled.registers)),
+    Column("spilled", lambda row: str(row.compiled.spilled)),
+    Column("shared, B", lambda row: f"{row.compiled.shared_bytes:,}"),
+    Column("occupancy", lambda row: f"{row.compiled.occupancy:.0%}"),
+    Column("loads", lambda row: by_width(row.compiled.loads)),
+    Column("stores", lambda row: by_width(row.compiled.stores)),
+    Column("barriers", lambda row: str(row.compiled.barriers)),
+    Column("code, B", lambda row: f"{row.compiled.code_bytes:,}"),
+)
 
 
 def page(replies: dict[str, Reply], rows: list[Row]) -> str:
@@ -188,38 +171,42 @@ def page(replies: dict[str, Reply], rows: list[Row]) -> str:
         first = rows[0].target
         for name in dict.fromkeys(row.implementation for row in rows):
             chosen = [row for row in rows if row.implementation == name and row.target == first]
-            parts += [f"### {name}, {first.name}", kernel_table(chosen)]
+            parts += [f"### {name}, {first.name}", markdown(KERNELS, chosen, left=2)]
         parts.append(KERNEL_NOTE.format(target=f"The table is for {first.name}"))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def comma_separated(replies: dict[str, Reply], rows: list[Row]) -> str:
+def csv_page(replies: dict[str, Reply], rows: list[Row]) -> str:
     """`kernels.csv`: every launch for every target."""
-    body = []
-    for row in rows:
-        counted = replies[row.implementation].counted.get((row.operation, row.layout, row.pass_name), [])
-        moved = [c.bytes_moved for c in counted if c.kernel == row.launch.kernel and row.target == COUNTED]
-        compiled = row.compiled
-        body.append(
-            [
-                row.implementation,
-                row.operation.shape_text,
-                row.operation.kind,
-                row.layout,
-                row.pass_name,
-                row.launch.kernel,
-                row.target.name,
-                row.launch.programs,
-                row.launch.options.get("num_warps", 4),
-                compiled.registers,
-                compiled.spilled,
-                compiled.shared_bytes,
-                round(compiled.occupancy, 4),
-                " ".join(f"{bits}:{n}" for bits, n in sorted(compiled.loads.items())),
-                " ".join(f"{bits}:{n}" for bits, n in sorted(compiled.stores.items())),
-                compiled.barriers,
-                compiled.code_bytes,
-                sum(moved) if moved else "",
-            ]
-        )
-    return tables.comma_separated(CSV_HEADERS, body)
+
+    def counted(row: Row) -> int | str:
+        launches = replies[row.implementation].counted.get((row.operation, row.layout, row.pass_name), [])
+        own = [c.bytes_moved for c in launches if c.kernel == row.launch.kernel and row.target == COUNTED]
+        return sum(own) if own else ""
+
+    return comma_separated([*CSV_COLUMNS, Column("bytes_counted", counted)], rows)
+
+
+def _by_bits(counts: dict[int, int]) -> str:
+    return " ".join(f"{bits}:{n}" for bits, n in sorted(counts.items()))
+
+
+CSV_COLUMNS: tuple[Column[Row], ...] = (
+    Column("implementation", lambda row: row.implementation),
+    Column("shape", lambda row: row.operation.shape_text),
+    Column("operation", lambda row: row.operation.kind),
+    Column("layout", lambda row: row.layout),
+    Column("pass", lambda row: row.pass_name),
+    Column("kernel", lambda row: row.launch.kernel),
+    Column("target", lambda row: row.target.name),
+    Column("programs", lambda row: row.launch.programs),
+    Column("warps", lambda row: row.warps),
+    Column("registers", lambda row: row.compiled.registers),
+    Column("spilled", lambda row: row.compiled.spilled),
+    Column("shared_bytes", lambda row: row.compiled.shared_bytes),
+    Column("occupancy", lambda row: round(row.compiled.occupancy, 4)),
+    Column("loads_by_bits", lambda row: _by_bits(row.compiled.loads)),
+    Column("stores_by_bits", lambda row: _by_bits(row.compiled.stores)),
+    Column("barriers", lambda row: row.compiled.barriers),
+    Column("code_bytes", lambda row: row.compiled.code_bytes),
+)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
 
-from bench.record.records import Record
-from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR, Ratio, noise_floor, verdict
+from bench.record.records import Record, identity
+from bench.record.verdicts import Noise
+from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR, Ratio
 from bench.view import tables
-from bench.view.tables import markdown
+from bench.view.columns import Column, markdown, one_each
+from bench.view.page import Page
 
 VERDICTS = (SLOWER, FASTER, SAME, UNCLEAR)
-
-
-def newest(records: list[Record]) -> list[Record]:
-    """Those of the last run: rates of several runs would mix machines' loads."""
-    last = max(record["run"] for record in records)
-    return [record for record in records if record["run"] == last]
 
 
 def verdicts(records: list[Record]) -> list[tuple[Record, str]]:
@@ -24,84 +22,98 @@ def verdicts(records: list[Record]) -> list[tuple[Record, str]]:
     groups: dict[tuple[str, int], list[Record]] = {}
     for record in records:
         groups.setdefault((record["key"]["condition"], record["key"]["group"]), []).append(record)
-    said = []
+    judged = []
     for group in groups.values():
-        for record in group:
-            identical = [Ratio(*r["ratio"]) for r in group if r["key"]["truth"] == 1 and r is not record]
-            said.append((record, verdict(Ratio(*record["ratio"]), noise_floor(identical))))
-    return said
+        noise = Noise({identity(r): Ratio(*r["ratio"]) for r in group if r["key"]["truth"] == 1})
+        judged += [(r, noise.verdict(Ratio(*r["ratio"]), identity(r))) for r in group]
+    return judged
 
 
-def rows(records: list[Record]) -> list[list[str]]:
+@dataclass(frozen=True)
+class Row:
+    """The comparisons of one truth under one condition of the machine."""
+
+    condition: str
+    truth: float
+    comparisons: list[tuple[Record, str]]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Comparisons by verdict."""
+        return Counter(verdict for _, verdict in self.comparisons)
+
+    @property
+    def right(self) -> str:
+        """The verdict that the truth asks for."""
+        return SLOWER if self.truth > 1 else SAME
+
+    @property
+    def wrong(self) -> int:
+        """How many verdicts contradict the truth."""
+        return sum(self.counts[verdict] for verdict in (FASTER, SLOWER) if verdict != self.right)
+
+    @property
+    def outside(self) -> int:
+        """How many intervals miss the truth."""
+        return sum(not record["ratio"][1] <= self.truth <= record["ratio"][2] for record, _ in self.comparisons)
+
+    def share(self, number: int) -> str:
+        """Of all comparisons."""
+        return f"{number / len(self.comparisons):.1%}"
+
+    def median(self, figure: Callable[[Record], float]) -> float:
+        """Over all comparisons."""
+        return median(figure(record) for record, _ in self.comparisons)
+
+
+def rows(records: list[Record]) -> list[Row]:
     """One per condition and truth."""
     cells: dict[tuple[str, float], list[tuple[Record, str]]] = {}
-    for record, said in verdicts(records):
-        cells.setdefault((record["key"]["condition"], record["key"]["truth"]), []).append((record, said))
-    found = []
-    for (condition, truth), those in sorted(cells.items(), key=lambda item: (item[0][0] != "idle", item[0])):
-        counts = Counter(said for _, said in those)
-        right = SLOWER if truth > 1 else SAME
-        wrong = sum(counts[v] for v in (FASTER, SLOWER) if v != right)
-        outside = sum(not record["ratio"][1] <= truth <= record["ratio"][2] for record, _ in those)
-        found.append(
-            [
-                condition,
-                "the same" if truth == 1 else f"{truth - 1:.0%} slower",
-                str(len(those)),
-                *(str(counts[v]) for v in VERDICTS),
-                f"{wrong / len(those):.1%}",
-                f"{counts[right] / len(those):.1%}",
-                f"{median(record['ratio'][0] for record, _ in those):.3f}",
-                f"{outside / len(those):.1%}" if truth == 1 else "–",
-                f"{median((r['ratio'][2] - r['ratio'][1]) / 2 for r, _ in those):.1%}",
-                f"{median(r['seconds'] for r, _ in those):.2f}",
-            ]
-        )
-    return found
+    for record, verdict in verdicts(records):
+        cells.setdefault((record["key"]["condition"], record["key"]["truth"]), []).append((record, verdict))
+    return [Row(*key, cells[key]) for key in sorted(cells, key=lambda key: (key[0] != "idle", key))]
 
 
-HEADERS = [
-    "machine",
-    "truth",
-    "comparisons",
-    *(f"said {v}" for v in VERDICTS),
-    "false",
-    "right",
-    "median ratio",
-    "interval misses the truth",
-    "half width of interval",
-    "seconds each",
-]
+COLUMNS: tuple[Column[Row], ...] = (
+    Column("machine", lambda row: row.condition),
+    Column("truth", lambda row: "the same" if row.truth == 1 else f"{row.truth - 1:.0%} slower"),
+    Column("comparisons", lambda row: str(len(row.comparisons))),
+    *one_each(VERDICTS, lambda verdict, row: str(row.counts[verdict]), "called {}"),
+    Column("false", lambda row: row.share(row.wrong)),
+    Column("right", lambda row: row.share(row.counts[row.right])),
+    Column("median ratio", lambda row: f"{row.median(lambda r: r['ratio'][0]):.3f}"),
+    Column("interval misses the truth", lambda row: row.share(row.outside) if row.truth == 1 else "–"),
+    Column("half width of interval", lambda row: f"{row.median(lambda r: (r['ratio'][2] - r['ratio'][1]) / 2):.1%}"),
+    Column("seconds each", lambda row: f"{row.median(lambda r: r['seconds']):.2f}"),
+)
 
 
 def sentence(records: list[Record]) -> str:
     """The answer."""
-    identical = [(r, said) for r, said in verdicts(newest(records)) if r["key"]["truth"] == 1]
-    parts = []
-    for condition in dict.fromkeys(r["key"]["condition"] for r, _ in identical):
-        those = [said for r, said in identical if r["key"]["condition"] == condition]
-        wrong = sum(said in (FASTER, SLOWER) for said in those)
-        parts.append(f"{wrong} of {len(those)} comparisons ({condition})")
+    identical = [row for row in rows(records) if row.truth == 1]
+    parts = [f"{row.wrong} of {len(row.comparisons)} comparisons ({row.condition})" for row in identical]
     return f"Identical code was called faster or slower in {tables.listed(parts)}."
 
 
 def page(records: list[Record]) -> str:
     """`calibration.md`."""
-    records = newest(records)
     parts = [
         f"# Calibration of the verdicts: {records[-1]['conditions']['device_name']}",
         sentence(records),
-        markdown(HEADERS, rows(records), left=2),
+        markdown(COLUMNS, rows(records), left=2),
         (
-            "`builtin` against itself, and against itself made really slower (it waits after each sample); LeNet's"
-            " four shapes, batch norm alone, forward + backward, new tensors for each comparison. A comparison has"
-            " the effort of one cell of the latency tables and its rule of stopping, and its noise floor comes from"
-            " the other A/A comparisons of its group of eight. *false*: faster or slower, and not so; *right*:"
-            " slower where it is slower, else same; *unclear* is honest, and no false verdict. How much longer a"
-            " sample with a wait takes is known to half a percent only (on both sides of a pair the waiting takes"
-            " time of its own), so how often an interval misses the truth is told for identical code. The method,"
-            " with its sources, is in `bench/stats/ratios.py`. `python -m bench.calibrate` makes this page."
+            "`builtin` is compared with itself, and with itself slowed down by a wait after each sample: LeNet's four"
+            " shapes, batch norm alone, forward + backward, new tensors for each comparison. A comparison has the"
+            " effort and the stopping rule of one cell of the latency tables; its noise floor comes from the other A/A"
+            " comparisons in its group of eight. *false*: wrongly called faster or slower. *right*: called slower"
+            " where it is slower, else same. *unclear* is not a false verdict. The length of a wait is known to half a"
+            " percent only, since waiting takes time on both sides of a pair, so the share of intervals that miss the"
+            " truth is given for identical code. `bench/stats/ratios.py` explains the method and names its sources."
+            " `python -m bench.calibrate` makes this page."
         ),
         tables.conditions(records),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+PAGE = Page("calibration", {"calibration.md": page}, sentence)

@@ -16,7 +16,7 @@ from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR
 PAPER, INK, SOFT, FAINT = "#ffffff", "#1f2328", "#59636e", "#d1d9e0"
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9"
 BROWN = "#6b4a2b"
-DARK_GREY, GREY = "#57606a", "#8c959f"
+DARK_GRAY, GRAY = "#57606a", "#8c959f"
 ON_DARK = {PAPER: "#0d1117", INK: "#f0f6fc", SOFT: "#9198a1", FAINT: "#30363d", BROWN: "#f0e442"}
 """What a color becomes for readers who prefer dark; all others are seen on both."""
 
@@ -27,9 +27,9 @@ COLORS = (INK, BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BROWN)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "*")
 """One more than colors: no pair comes twice before the 73rd series."""
 
-FILLS = (BLUE, VERMILION, ORANGE, GREEN, SKY, PURPLE, BROWN, DARK_GREY, GREY, DARK_GREY, GREY)
+FILLS = (BLUE, VERMILION, ORANGE, GREEN, SKY, PURPLE, BROWN, DARK_GRAY, GRAY, DARK_GRAY, GRAY)
 HATCHES = ("", "", "///", "---", "\\" * 3, "", "xxx", "", "||||", "++++", "")
-"""For the parts of a step, in their order; what is no work of the network is grey. Dots would take 60 kB each."""
+"""For the parts of a step, in their order; what is no work of the network is gray. Dots would take 60 kB each."""
 
 VERDICTS = {FASTER: ("<", BLUE), SLOWER: (">", VERMILION), SAME: ("s", INK), UNCLEAR: ("o", SOFT)}
 OTHER_VERDICT = ("D", SOFT)
@@ -81,4 +81,4 @@ def fills(parts: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def text_on(fill: str) -> str:
     """The color of text on one of `FILLS`; where that turns over, so does the text."""
-    return {BROWN: PAPER, BLUE: ON_DEEP, DARK_GREY: ON_DEEP}.get(fill, ON_BRIGHT)
+    return {BROWN: PAPER, BLUE: ON_DEEP, DARK_GRAY: ON_DEEP}.get(fill, ON_BRIGHT)

@@ -9,10 +9,11 @@ from bench.record.labels import AA, BASELINE, PLAIN, row_order
 from bench.record.operations import BOTH
 from bench.record.records import OK, Record
 from bench.record.runs import main_run
+from bench.record.verdicts import Verdicts
 from bench.stats.ratios import Ratio, fastest
 from bench.view import latency_tables, step_tables, training_tables, trainings
-from bench.view.latency_tables import floors, verdict_of
-from bench.view.tables import bold, markdown, ratio_text, ratios_listed
+from bench.view.columns import Column, markdown
+from bench.view.tables import bold, ratio_to_baseline, ratios_listed
 
 STEP_NOTE = " Step time ratio: single training steps in pairs, or whole epochs where no step was timed."
 HEADLINE = {"shape": "256x6x24x24", "operation": "block", "pass": BOTH, "dtype": "float32"}
@@ -20,7 +21,7 @@ NONE = "–"
 
 
 class Line(NamedTuple):
-    """An implementation on a machine, or the headers, as text."""
+    """An implementation on a machine, as text."""
 
     implementation: str
     summary: str
@@ -32,15 +33,15 @@ class Line(NamedTuple):
     accuracy: str
 
 
-HEADERS = Line(
-    "implementation",
-    "what it is",
-    "block, µs",
-    "ratio to builtin",
-    "verdict",
-    "training, examples/sec",
-    "step time ratio",
-    "test acc, mean of last 5",
+COLUMNS: tuple[Column[Line], ...] = (
+    Column("implementation", lambda line: line.implementation),
+    Column("what it is", lambda line: line.summary),
+    Column("block, µs", lambda line: line.block),
+    Column("ratio to builtin", lambda line: line.block_ratio),
+    Column("verdict", lambda line: line.verdict),
+    Column("training, examples/sec", lambda line: line.examples),
+    Column("step time ratio", lambda line: line.step_ratio),
+    Column("test acc, mean of last 5", lambda line: line.accuracy),
 )
 
 
@@ -76,30 +77,32 @@ def figures(records: list[Record]) -> dict[str, Figures]:
     """Of each implementation that has any, in the order of the tables."""
     run = main_run(records)
     latency, epochs, steps_taken = (run.get(kind, []) for kind in ("latency", "epoch", "step"))
-    identical, steps = floors(latency), step_tables.by_implementation(steps_taken)
-    groups = trainings.by_implementation(trainings.trainings(epochs)) if epochs else {}
+    verdicts, steps = Verdicts([*latency, *steps_taken]), step_tables.by_implementation(steps_taken)
+    groups = trainings.by_implementation(epochs)
     everyone = {r["implementation"]: r for r in [*latency, *epochs, *steps_taken]}
-    found = {name: Figures(record) for name, record in sorted(everyone.items(), key=lambda item: row_order(item[1]))}
+    implementations = {
+        name: Figures(record) for name, record in sorted(everyone.items(), key=lambda item: row_order(item[1]))
+    }
     for record in latency:
         if record["status"] == OK and all(record["key"][name] == value for name, value in HEADLINE.items()):
-            one = found[record["implementation"]]
-            one.block, one.verdict = record, verdict_of(record, identical)
-            one.floor = latency_tables.floor_of(record, identical)
-    for name, one in found.items():
+            one = implementations[record["implementation"]]
+            one.block, one.verdict = record, verdicts.of(record)
+            one.floor = verdicts.floor(record)
+    for name, one in implementations.items():
         one.done = [t for t in groups.get(name, []) if t.complete]
         if name in steps:
-            one.step, one.step_floor = Ratio(*steps[name]["ratio"]), step_tables.floor_of(steps[name], steps_taken)
+            one.step, one.step_floor = Ratio(*steps[name]["ratio"]), verdicts.floor(steps[name])
         elif one.done:
-            one.step, one.step_floor = trainings.speed_ratio(groups, name), trainings.speed_floor(groups)
-    return {n: f for n, f in found.items() if n != AA and (f.block or f.done or n in steps)}
+            one.step, one.step_floor = trainings.speed_ratio(groups, name), trainings.speed_noise(groups).floor()
+    return {n: f for n, f in implementations.items() if n != AA and (f.block or f.done or n in steps)}
 
 
 def headline(records: list[Record]) -> list[Line]:
     """A line per implementation: LeNet's first block, training speed, accuracy. The fastest are bold."""
-    found = figures(records)
-    best_block, best_step = winners(found)
+    implementations = figures(records)
+    best_block, best_step = winners(implementations)
     lines = []
-    for name, one in found.items():
+    for name, one in implementations.items():
         speed = f"{trainings.examples_per_second(one.done, 'step_seconds'):,.0f}" if one.done else NONE
         accuracy = training_tables.spread([trainings.last_mean(t) for t in one.done]) if one.done else NONE
         lines.append(
@@ -107,22 +110,22 @@ def headline(records: list[Record]) -> list[Line]:
                 f"`{name}`",
                 one.record["summary"] or "LeNet without batch norm",
                 f"{latency_tables.time_ns(one.block) / 1e3:,.0f}" if one.block else NONE,
-                bold(_ratio(name, one.block_ratio), name in best_block),
+                bold(ratio_to_baseline(name, one.block_ratio), name in best_block),
                 one.verdict,
                 speed,
-                bold(_ratio(name, one.step), name in best_step),
+                bold(ratio_to_baseline(name, one.step), name in best_step),
                 accuracy,
             )
         )
     return lines
 
 
-def winners(found: dict[str, Figures]) -> tuple[set[str], set[str]]:
+def winners(implementations: dict[str, Figures]) -> tuple[set[str], set[str]]:
     """Who is fastest at the block and who at a step, or statistically tied with the fastest.
 
     Only batch norms take part, and nobody wins where nobody was compared with the baseline.
     """
-    norms = {name: one for name, one in found.items() if name != PLAIN}
+    norms = {name: one for name, one in implementations.items() if name != PLAIN}
     blocks = {name: one.block_ratio for name, one in norms.items()}
     steps = {name: one.step for name, one in norms.items()}
     floor = max((one.floor for one in norms.values()), default=0.0)
@@ -132,26 +135,18 @@ def winners(found: dict[str, Figures]) -> tuple[set[str], set[str]]:
 
 def sentence(records: list[Record]) -> str:
     """Who wins, by how much, and how sure that is."""
-    found = figures(records)
+    implementations = figures(records)
     ratios = (
-        {name: one.block_ratio for name, one in found.items() if name != BASELINE},
-        {name: one.step for name, one in found.items() if name != BASELINE},
+        {name: one.block_ratio for name, one in implementations.items() if name != BASELINE},
+        {name: one.step for name, one in implementations.items() if name != BASELINE},
     )
-    whats = ("LeNet's first block, forward + backward", "a whole training step")
-    told = []
-    for what, best, of in zip(whats, winners(found), ratios, strict=True):
+    subjects = ("at LeNet's first block, forward + backward", "at a whole training step")
+    sentences = []
+    for subject, best, of in zip(subjects, winners(implementations), ratios, strict=True):
         if best:
-            apart = " (statistically tied)" if len(best) > 1 else ""
-            told.append(f"Fastest at {what}: {ratios_listed([n for n in found if n in best], of)}{apart}.")
-    if not told:
-        return ""
-    return " ".join(told) + f" In brackets the time over that of `{BASELINE}`, with its 95 % interval."
-
-
-def _ratio(name: str, ratio: Ratio | None) -> str:
-    if name == BASELINE:
-        return "1"
-    return ratio_text(ratio) if ratio else NONE
+            names = ratios_listed([name for name in implementations if name in best], of)
+            sentences.append(f"{names} {'is fastest' if len(best) == 1 else 'are tied for fastest'} {subject}.")
+    return " ".join(sentences)
 
 
 def table(records: list[Record]) -> str:
@@ -162,8 +157,8 @@ def table(records: list[Record]) -> str:
     run = main_run(records)
     trained = f"; training: {run['epoch'][-1]['data']}" if "epoch" in run else ""
     return (
-        markdown(HEADERS, lines, left=2)
+        markdown(COLUMNS, lines, left=2)
         + f"\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward{trained}."
-        " Ratios with 95 % intervals; below 1 is faster; **bold**: fastest batch norm, or statistically tied with it."
+        " Ratios with 95% intervals; below 1 is faster; **bold**: fastest batch norm, or statistically tied with it."
         + (STEP_NOTE if "step" in run else "")
     )

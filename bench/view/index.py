@@ -68,7 +68,7 @@ def findings(machine: Machine, where: str) -> str:
         f"- [{question}]({where}/{machine.name}/{file}) {answer}."
         for file, (question, answer) in machine.answers.items()
     ]
-    claims = "What batch norm is good for in training, by studies of the lesson's claims:"
+    claims = "Studies of the lesson's claims about batch norm:"
     parts = [headline.sentence(machine.records), headline.table(machine.records)]
     parts += ["\n".join([claims, "", *answers])] if answers else []
     return "\n\n".join(part for part in parts if part)

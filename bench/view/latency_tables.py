@@ -4,58 +4,37 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from statistics import median
+from typing import NamedTuple
 
-from bench.record.labels import AA, BASELINE, row_order
+from bench.record.labels import BASELINE, row_order
 from bench.record.operations import KINDS, LARGER_SHAPES, LENET_SHAPES, PASSES, Operation
 from bench.record.records import OK, UNAVAILABLE, Record
-from bench.stats.ratios import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio, fastest, noise_floor, verdict
+from bench.record.verdicts import Verdicts
+from bench.stats.ratios import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio
 from bench.view import device_tables, tables
-from bench.view.tables import in_place_of_a_figure, markdown, ratio_text, reason, significant
-
-CSV_HEADERS = (
-    "shape",
-    "operation",
-    "pass",
-    "dtype",
-    "implementation",
-    "status",
-    "reason",
-    "backend",
-    "time_us",
-    "builtin_time_us",
-    "ratio_to_builtin",
-    "ratio_low",
-    "ratio_high",
-    "noise_floor",
-    "verdict",
-    "share_of_copy",
-    "bytes_minimum",
-    "saved_bytes",
-    "largest_error",
-    "first_call_s",
-    "rounds",
-    "iterations",
-    "seed",
-    *device_tables.CSV_HEADERS,
-    "run",
-    "commit",
-)
+from bench.view.columns import Column, comma_separated, markdown, plain_text
+from bench.view.tables import significant
 
 INTRODUCTION = """\
-Each cell is timed in rounds, and in each round `builtin` is timed next to it, in either order equally often, each after
-a call of its own off the clock, so that the caches hold what it left there itself. **ratio** is the median over the
-rounds of time / `builtin`'s time, with its 95 % interval: below 1 is faster. Rounds go on until half of that interval
-is within {narrow:.1%} (far from 1: a tenth of the distance), or the cell's time is up (2 s; 0.4 s with `--quick`).
-Don't divide rows: `builtin`'s own row comes from other rounds, under another load (the CSV has `builtin`'s time in each
-row's own rounds). **verdict** is *faster* or *slower* only when the whole interval lies beyond
-the noise floor ({floor}), *same* only when it lies within {same:.0%} of 1, else *unclear*. The floor is what the A/A
-rows of the same run, in which `builtin` is timed against itself, differ by and their intervals don't explain, and at
-least {least:.1%}; how often verdicts are wrong is measured by `python -m bench.calibrate`. **share of copy** is the
-time of a plain memory copy of the fewest bytes that the pass can move, over the measured time; a copy that fits in the
-cache is fast, so small shapes have small shares. **error** is the largest deviation from the float64 reference relative
-to the quantity's scale, over output, gradients and running statistics. **first call** includes torch.compile's
-compilation, which its cache on disk may shorten; it is in no other figure. Times are wall-clock, median of the rounds.
+Every round times the implementation and `builtin` next to each other, in both orders equally often. Each sample follows
+an untimed call of its own, so the caches hold what that call left. **ratio** is the median over rounds of time /
+`builtin`'s time, with its 95% interval; below 1 is faster. Rounds continue until half of the interval is within
+{narrow:.1%} (far from 1: a tenth of the distance) or the cell's time is up (2 s; 0.4 s with `--quick`). Don't divide
+rows: `builtin`'s own row comes from other rounds, under another load. The CSV has `builtin`'s time in each row's own
+rounds.
+
+**verdict** is *faster* or *slower* if the whole interval lies beyond the noise floor ({floor}), *same* if it lies
+within {same:.0%} of 1, else *unclear*. In A/A rows, `builtin` is timed against itself. The floor is what the A/A rows
+of this run differ by beyond their intervals, and at least {least:.1%}. `python -m bench.calibrate` measures how often
+verdicts are wrong.
+
+**share of copy** is the time of a memory copy of the fewest bytes that the pass can move, over the measured time. A
+copy that fits in the cache is fast, so small shapes have small shares. **error** is the largest deviation from the
+float64 reference over output, gradients and running statistics, relative to the quantity's scale. **first call**
+includes compilation by torch.compile, which its disk cache may shorten; no other figure includes it. Times are medians
+of wall-clock time.
 """
 
 
@@ -64,64 +43,32 @@ def time_ns(record: Record, side: str = "candidate") -> float:
     return float(median(record[f"{side}_ns"])) / int(record["iterations"])
 
 
-def floors(records: list[Record]) -> dict[str, dict[str, Ratio]]:
-    """For each run its A/A ratios, by cell."""
-    found: dict[str, dict[str, Ratio]] = {}
-    for record in records:
-        if record["implementation"] == AA and record["status"] == OK:
-            found.setdefault(record["run"], {})[cell_of(record)] = Ratio(*record["ratio"])
-    return found
-
-
-def floor_of(record: Record, identical: dict[str, dict[str, Ratio]]) -> float:
-    """The noise floor that a row is held to. An A/A row is not held to itself, or it could never fail."""
-    cells = identical.get(record["run"], {})
-    own = cell_of(record) if record["implementation"] == AA else None
-    return noise_floor([ratio for cell, ratio in cells.items() if cell != own])
-
-
-def verdict_of(record: Record, identical: dict[str, dict[str, Ratio]]) -> str:
-    """The verdict on a row: "baseline" for the baseline."""
-    if record["implementation"] == BASELINE:
-        return "baseline"
-    return verdict(Ratio(*record["ratio"]), floor_of(record, identical))
-
-
-def winners(cells: dict[str, Record], identical: dict[str, dict[str, Ratio]]) -> set[str]:
-    """Who is fastest at an operation and pass, or statistically tied with the fastest.
-
-    Args:
-        cells: By implementation.
-        identical: From `floors`.
-    """
-    good = {name: r for name, r in cells.items() if name != AA and r["status"] == OK}
-    floor = max((floor_of(r, identical) for r in good.values()), default=0.0)
-    return fastest({name: Ratio(*r["ratio"]) for name, r in good.items()}, floor, BASELINE)
-
-
 def page(records: list[Record], answer: str = "") -> str:
     """`latency.md`, with an answer on top of the tables."""
-    identical = floors(records)
-    largest = max((noise_floor(list(cells.values())) for cells in identical.values()), default=LEAST_DIFFERENCE)
+    verdicts = Verdicts(records)
     device = records[-1]["conditions"]["device_name"]
     parts = [
         f"# Latency: {device}",
         answer,
         INTRODUCTION.format(
-            floor=f"{largest:.1%} here",
+            floor=f"{verdicts.largest_floor():.1%} here",
             least=LEAST_DIFFERENCE,
             same=SAME_WITHIN,
             narrow=NARROW,
         ),
         "## Ratios at a glance",
-        "Time / `builtin`'s time and the verdict; bold: fastest of a row, or statistically tied with it.",
-        summary(records, identical),
+        "Time / `builtin`'s time and the verdict; **bold**: fastest of a row, or statistically tied with it.",
+        summary(records),
         "## Every cell",
     ]
     for _, operation, dtype, group in grouped(records):
         shape = "(" + ", ".join(map(str, operation.shape)) + ")"
         parts.append(f"### {shape} {operation.description}, {dtype}")
-        parts += [_cells(group, identical), device_tables.table(group, row_order)]
+        rows = in_order(group)
+        parts += [
+            markdown([CELL, *_columns(verdicts)], rows, missing=tables.in_place_of_figures),
+            device_tables.table(rows, CELL, device_tables.NOTE),
+        ]
     parts += [tables.footnotes(records), tables.conditions(records)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
@@ -142,83 +89,85 @@ def grouped(records: list[Record]) -> list[tuple[int, Operation, str, list[Recor
         pair = (op.shape, op.kind)
         return known.index(pair) if pair in known else len(known)
 
-    found = [(place(op), op, dtype, group) for (op, dtype), group in groups.items()]
-    return sorted(found, key=lambda f: (f[2], f[0], f[1].shape, f[1].kind))
+    placed = [(place(op), op, dtype, group) for (op, dtype), group in groups.items()]
+    return sorted(placed, key=lambda f: (f[2], f[0], f[1].shape, f[1].kind))
 
 
-def summary(records: list[Record], identical: dict[str, dict[str, Ratio]], *, terminal: bool = False) -> str:
-    """One row per operation and pass, one column per implementation; the fastest are bold, on a terminal starred."""
-    names = list(
-        dict.fromkeys(r["implementation"] for r in sorted(records, key=row_order) if r["implementation"] != BASELINE)
-    )
-    absent = {r["implementation"] for r in records} - {
-        r["implementation"] for r in records if r["status"] != UNAVAILABLE
-    }
-    names = [name for name in names if name not in absent]
-    mark = tables.starred if terminal else tables.bold
-    rows = []
+class Line(NamedTuple):
+    """An operation and pass at a glance: its name, its cells by implementation, and the fastest of them."""
+
+    name: str
+    cells: dict[str, Record]
+    fastest: set[str]
+
+
+def lines(records: list[Record]) -> list[Line]:
+    """One per operation, dtype and pass, in the order of the cases."""
+    verdicts, rows = Verdicts(records), []
     for _, operation, dtype, group in grouped(records):
         for pass_name in PASSES:
             cells = {r["implementation"]: r for r in group if r["key"]["pass"] == pass_name}
-            if not cells:
-                continue
-            label = f"{operation.shape_text} {operation.kind}, {pass_name}"
-            best = winners(cells, identical)
-            row = {BASELINE: _time(cells.get(BASELINE)), **{name: _ratio(cells.get(name), identical) for name in names}}
-            marked = [mark(text, name in best and name in cells) for name, text in row.items()]
-            rows.append([label if dtype == "float32" else f"{label}, {dtype}", *marked])
-    headers = ["operation", "builtin, µs", *names]
-    return tables.plain_text(headers, rows) if terminal else markdown(headers, rows)
+            if cells:
+                name = f"{operation.shape_text} {operation.kind}, {pass_name}"
+                rows.append(Line(name if dtype == "float32" else f"{name}, {dtype}", cells, verdicts.fastest(cells)))
+    return rows
 
 
-def _time(record: Record | None) -> str:
-    return significant(time_ns(record) / 1e3) if record and record["status"] == OK else "–"
+def summary(records: list[Record], *, terminal: bool = False) -> str:
+    """One row per operation and pass, one column per implementation; the fastest are bold, on a terminal starred."""
+    able = {r["implementation"] for r in records if r["status"] != UNAVAILABLE} - {BASELINE}
+    names = dict.fromkeys(r["implementation"] for r in sorted(records, key=row_order))
+    verdicts, mark = Verdicts(records), tables.starred if terminal else tables.bold
+
+    def column(header: str, name: str, text: Callable[[Record], str]) -> Column[Line]:
+        def cell(line: Line) -> str:
+            return mark(text(line.cells[name]), name in line.fastest) if name in line.cells else "–"
+
+        return Column(header, cell)
+
+    columns = [
+        Column("operation", lambda line: line.name),
+        column("builtin, µs", BASELINE, _time),
+        *(column(name, name, lambda record: _ratio(record, verdicts)) for name in names if name in able),
+    ]
+    return plain_text(columns, lines(records)) if terminal else markdown(columns, lines(records))
 
 
-def _ratio(record: Record | None, identical: dict[str, dict[str, Ratio]]) -> str:
-    if record is None:
-        return "–"
+def _time(record: Record) -> str:
+    return significant(time_ns(record) / 1e3) if record["status"] == OK else "–"
+
+
+def _ratio(record: Record, verdicts: Verdicts) -> str:
     if record["status"] != OK:
         return str(record["status"])
-    ratio = Ratio(*record["ratio"])
-    decimals = 2 if ratio.value < 9.95 else 1
-    return f"{ratio.value:.{decimals}f} {verdict_of(record, identical)}"
+    value = record["ratio"][0]
+    return f"{value:.{2 if value < 9.95 else 1}f} {verdicts.of(record)}"
 
 
-def _cells(group: list[Record], identical: dict[str, dict[str, Ratio]]) -> str:
-    headers = [
-        "pass, implementation",
-        "time, µs",
-        "ratio to builtin",
-        "verdict",
-        "share of copy",
-        "saved for backward, KiB",
-        "error",
-        "first call, s",
-        "rounds × iterations",
+def in_order(group: list[Record]) -> list[Record]:
+    """The cells of one operation: passes in order, and in each the implementations."""
+    return sorted(group, key=lambda r: (PASSES.index(r["key"]["pass"]), row_order(r)))
+
+
+CELL: Column[Record] = Column(
+    "pass, implementation", lambda r: f"{r['key']['pass']}, {r['implementation']}", always=True
+)
+
+
+def _columns(verdicts: Verdicts) -> list[Column[Record]]:
+    return [
+        Column("time, µs", lambda r: significant(time_ns(r) / 1e3)),
+        Column("ratio to builtin", lambda r: tables.ratio_to_baseline(r["implementation"], Ratio(*r["ratio"]))),
+        Column("verdict", verdicts.of),
+        Column("share of copy", lambda r: f"{r['copy_ns'] / time_ns(r):.0%}"),
+        Column(
+            "saved for backward, KiB",
+            lambda r: "–" if r["saved_bytes"] is None else f"{r['saved_bytes'] / 1024:,.0f}",
+        ),
+        Column("error", lambda r: f"{largest_error(r):.0e}"),
+        Column("first call, s", lambda r: significant(r["first_call_seconds"], 2)),
+        Column("rounds × iterations", lambda r: f"{r['rounds']} × {r['iterations']}"),
     ]
-    rows = []
-    for pass_name in PASSES:
-        for record in sorted((r for r in group if r["key"]["pass"] == pass_name), key=row_order):
-            label = f"{pass_name}, {record['implementation']}"
-            if record["status"] != OK:
-                rows.append([label, in_place_of_a_figure(record), *["–"] * (len(headers) - 2)])
-                continue
-            saved = record["saved_bytes"]
-            rows.append(
-                [
-                    label,
-                    significant(time_ns(record) / 1e3),
-                    "1" if record["implementation"] == BASELINE else ratio_text(Ratio(*record["ratio"])),
-                    verdict_of(record, identical),
-                    f"{record['copy_ns'] / time_ns(record):.0%}",
-                    "–" if saved is None else f"{saved / 1024:,.0f}",
-                    f"{largest_error(record):.0e}",
-                    significant(record["first_call_seconds"], 2),
-                    f"{record['rounds']} × {record['iterations']}",
-                ]
-            )
-    return markdown(headers, rows)
 
 
 def largest_error(record: Record) -> float:
@@ -226,52 +175,30 @@ def largest_error(record: Record) -> float:
     return float(max(record["errors"].values(), default=math.nan))
 
 
-def comma_separated(records: list[Record]) -> str:
+def csv_columns(verdicts: Verdicts) -> list[Column[Record]]:
+    """Of `latency.csv`."""
+    return [
+        *tables.of_key("shape", "operation", "pass", "dtype", "implementation"),
+        *tables.STATUS,
+        Column("time_us", lambda r: time_ns(r) / 1e3),
+        Column("builtin_time_us", lambda r: time_ns(r, "baseline") / 1e3),
+        *tables.RATIO,
+        Column("noise_floor", verdicts.floor),
+        Column("verdict", verdicts.of),
+        Column("share_of_copy", lambda r: r["copy_ns"] / time_ns(r)),
+        *tables.facts("bytes_minimum", "saved_bytes"),
+        Column("largest_error", largest_error),
+        Column("first_call_s", lambda r: r["first_call_seconds"]),
+        *tables.facts("rounds", "iterations", "seed"),
+        *device_tables.CSV_COLUMNS,
+        *tables.ORIGIN,
+    ]
+
+
+def csv_page(records: list[Record]) -> str:
     """`latency.csv`."""
-    identical = floors(records)
-    rows = []
-    for _, _, _, group in grouped(records):
-        order = sorted(group, key=lambda r: (PASSES.index(r["key"]["pass"]), row_order(r)))
-        for r in order:
-            key = r["key"]
-            head = [
-                key["shape"],
-                key["operation"],
-                key["pass"],
-                key["dtype"],
-                r["implementation"],
-                r["status"],
-            ]
-            if r["status"] != OK:
-                rows.append(
-                    [*head, reason(r), *[""] * (len(CSV_HEADERS) - len(head) - 3), r["run"], r["conditions"]["commit"]]
-                )
-                continue
-            ns = time_ns(r)
-            rows.append(
-                [
-                    *head,
-                    "",
-                    r["backend"],
-                    ns / 1e3,
-                    time_ns(r, "baseline") / 1e3,
-                    *r["ratio"],
-                    floor_of(r, identical),
-                    verdict_of(r, identical),
-                    r["copy_ns"] / ns,
-                    r["bytes_minimum"],
-                    r["saved_bytes"],
-                    largest_error(r),
-                    r["first_call_seconds"],
-                    r["rounds"],
-                    r["iterations"],
-                    r["seed"],
-                    *device_tables.columns(r),
-                    r["run"],
-                    r["conditions"]["commit"],
-                ]
-            )
-    return tables.comma_separated(CSV_HEADERS, rows)
+    rows = [record for _, _, _, group in grouped(records) for record in in_order(group)]
+    return comma_separated(csv_columns(Verdicts(records)), rows, missing=tables.empty_in_csv)
 
 
 def cell_of(record: Record) -> str:

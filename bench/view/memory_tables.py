@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from bench.record.records import OK, Record
 from bench.view import tables
 from bench.view.charts import Chart
-from bench.view.tables import markdown
+from bench.view.columns import Column, comma_separated, markdown, one_each
 
 PLOT = "profile-memory.svg"
-CSV_HEADERS = ("implementation", "batch_size", "saved_bytes", "peak_bytes", "run")
 NOTE = """\
-**kept for the backward**: what autograd holds when the forward is over, each storage counted once, at the first part
-that saves it; parameters and buffers don't count. **peak**: the most that torch's allocator had in use during a step
-above what was in use before it; what a C or C++ library allocates by itself isn't seen. The peak need not be where the
-most is kept: a convolution's backward may need a copy of a gradient, and who keeps less then saves little of the peak.
+**kept for the backward**: what autograd holds at the end of the forward. Each storage counts once, at the first part
+that saves it; parameters and buffers don't count. **peak**: the most that torch's allocator had in use during a step,
+above what was in use before it; memory that a C or C++ library allocates by itself isn't seen. The peak need not occur
+where the most is kept: a convolution's backward may copy a gradient, and then keeping less saves little of the peak.
 """
 
 
@@ -28,32 +29,48 @@ def section(records: dict[str, Record]) -> str:
     return "\n\n".join(part.strip() for part in parts)
 
 
+class Row(NamedTuple):
+    """A figure of each implementation by batch size."""
+
+    figure: str
+    implementation: str
+    sizes: dict[int, int | None]
+
+
 def by_batch_size(done: dict[str, Record]) -> str:
     """Peak and kept, a column per batch size."""
-    sizes = sorted({b["batch_size"] for record in done.values() for b in record["batches"]})
-    rows = []
-    for what, label in (("peak_bytes", "peak"), ("saved_bytes", "kept for the backward")):
-        for name, record in done.items():
-            found = {b["batch_size"]: b[what] for b in record["batches"]}
-            rows.append([label, f"`{name}`", *(_mib(found.get(size)) for size in sizes)])
-    return markdown(["MiB", "implementation", *(f"batch {size}" for size in sizes)], rows, left=2)
+    rows = [
+        Row(label, name, {b["batch_size"]: b[figure] for b in record["batches"]})
+        for figure, label in (("peak_bytes", "peak"), ("saved_bytes", "kept for the backward"))
+        for name, record in done.items()
+    ]
+    columns = [
+        Column[Row]("MiB", lambda row: row.figure),
+        Column("implementation", lambda row: f"`{row.implementation}`"),
+        *one_each(
+            sorted({size for row in rows for size in row.sizes}),
+            lambda size, row: _mib(row.sizes.get(size)),
+            "batch {}",
+        ),
+    ]
+    return markdown(columns, rows, left=2)
 
 
 def by_part(done: dict[str, Record]) -> str:
     """KiB of each child of LeNet and part, a column per implementation."""
-    found = {
-        name: {(row["child"], row["part"]): row["bytes"] for row in record["saved"]} for name, record in done.items()
-    }
-    places = sorted({place for cells in found.values() for place in cells}, key=lambda p: (int(p[0] or 99), p[1]))
-    rows = [
-        [
-            f"{child} {part}".strip(),
-            *(f"{c[child, part] / 1024:,.1f}" if (child, part) in c else "–" for c in found.values()),
-        ]
-        for child, part in places
+    kept = {name: {(row["child"], row["part"]): row["bytes"] for row in r["saved"]} for name, r in done.items()}
+    places = sorted({place for cells in kept.values() for place in cells}, key=lambda p: (int(p[0] or 99), p[1]))
+
+    def cell(name: str, place: tuple[str, str] | None) -> str:
+        if place is None:
+            return f"{sum(kept[name].values()) / 1024:,.1f}"
+        return f"{kept[name][place] / 1024:,.1f}" if place in kept[name] else "–"
+
+    columns = [
+        Column[Any]("KiB, child of LeNet and part", lambda place: " ".join(place).strip() if place else "**all**"),
+        *one_each(done, cell, "`{}`"),
     ]
-    rows.append(["**all**", *(f"{sum(cells.values()) / 1024:,.1f}" for cells in found.values())])
-    return markdown(["KiB, child of LeNet and part", *(f"`{name}`" for name in done)], rows)
+    return markdown(columns, [*places, None])
 
 
 def plot(done: dict[str, Record]) -> str:
@@ -73,14 +90,16 @@ def plot(done: dict[str, Record]) -> str:
     ).svg()
 
 
-def comma_separated(done: dict[str, Record]) -> str:
+CSV_COLUMNS: tuple[Column[Record], ...] = tuple(
+    tables.facts("implementation", "batch_size", "saved_bytes", "peak_bytes", "run")
+)
+
+
+def csv_page(done: dict[str, Record]) -> str:
     """`profile-memory.csv`."""
-    rows = [
-        [name, b["batch_size"], b["saved_bytes"], b["peak_bytes"], record["run"]]
-        for name, record in done.items()
-        for b in record["batches"]
-    ]
-    return tables.comma_separated(CSV_HEADERS, rows)
+    return comma_separated(
+        CSV_COLUMNS, [{**record, **batch} for record in done.values() for batch in record["batches"]]
+    )
 
 
 def _mib(size: int | None) -> str:

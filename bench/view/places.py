@@ -29,7 +29,7 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     """The places nearest to those wanted that are `gap` apart and, if there's room, between `low` and `high`.
 
     Least squares: in sorted order and less the gaps, places may only rise, which is an isotonic regression. Its
-    solution merges neighbours that fall, and moves them to their mean (pool adjacent violators; Ayer et al. 1955).
+    solution merges neighbors that fall, and moves them to their mean (pool adjacent violators; Ayer et al. 1955).
     """
     order = sorted(range(len(wanted)), key=wanted.__getitem__)
     pools: list[list[float]] = []

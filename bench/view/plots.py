@@ -86,16 +86,16 @@ def lines(
     Those named in `dashed` take color and marker from the implementation that their name begins with.
     """
     known = _known("series", series, log_x, log_y)
-    found = looks(series, dashed)
+    styles = looks(series, dashed)
     figure, axes = blank(title, _height(known))
     for name, points in known.items():
         x, middle, *band = zip(*points, strict=True)
         if band:
             low, high = band
-            axes.fill_between(x, low, high, color=found[name].color, alpha=0.12, linewidth=0)
-        axes.plot(x, middle, **_line(found[name]), markevery=math.ceil(len(x) / MOST_MARKERS))
+            axes.fill_between(x, low, high, color=styles[name].color, alpha=0.12, linewidth=0)
+        axes.plot(x, middle, **_line(styles[name]), markevery=math.ceil(len(x) / MOST_MARKERS))
     _label_axes(axes, known, x_label, y_label, log_x, log_y)
-    _name_ends(figure, axes, known, found)
+    _name_ends(figure, axes, known, styles)
     return written(figure, title, description)
 
 
@@ -111,13 +111,13 @@ def roofline(
     """What each implementation reaches, as (bytes, GB/s) on logarithmic axes, below the ceiling: a memory copy."""
     known = _known("points", points, True, True)
     copy = _known("ceiling", {COPY: ceiling}, True, True)
-    found = {name: look._replace(line="") for name, look in looks(points).items()} | {COPY: Look(SOFT, "")}
+    styles = {name: look._replace(line="") for name, look in looks(points).items()} | {COPY: Look(SOFT, "")}
     figure, axes = blank(title, _height(known))
     axes.plot(*zip(*copy[COPY], strict=True), color=SOFT, linewidth=2.5, zorder=1.5)
-    for name, of_one in known.items():
-        axes.plot(*zip(*of_one, strict=True), **_line(found[name]))
+    for name, pairs in known.items():
+        axes.plot(*zip(*pairs, strict=True), **_line(styles[name]))
     _label_axes(axes, copy | known, x_label, y_label, True, True)
-    _name_ends(figure, axes, copy | known, found)
+    _name_ends(figure, axes, copy | known, styles)
     return written(figure, title, description)
 
 
@@ -225,12 +225,12 @@ def _label_axes(
     _ticks(axes, "y", [], log_y)
 
 
-def _ticks(axes: Axes, which: str, values: Sequence[float], log: bool) -> None:
+def _ticks(axes: Axes, axis_name: str, values: Sequence[float], log: bool) -> None:
     """Numbers without exponents; where there are few values, such as sizes of a batch, those are the ticks."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis = axes.xaxis if axis_name == "x" else axes.yaxis
     if log:
-        axes.set(**{f"{which}scale": "log"})
-        low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
+        axes.set(**{f"{axis_name}scale": "log"})
+        low, high = sorted(axes.get_xlim() if axis_name == "x" else axes.get_ylim())
         axis.set_major_locator(FixedLocator(log_ticks(low, high)))
         axis.set_minor_locator(LogLocator(subs=range(2, 10)))
         axis.set_minor_formatter(NullFormatter())

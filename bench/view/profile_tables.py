@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from bench.record.labels import BASELINE, row_order
 from bench.record.parts import ACTIVATION, BACKWARD, BATCH_NORM, BLOCK, FORWARD, PARTS, POOLING
 from bench.record.records import OK, Record
 from bench.view import memory_tables, scaling_tables, tables
-from bench.view.tables import listed, markdown, significant
+from bench.view import report_charts as charts
+from bench.view.columns import Column, comma_separated, markdown, one_each, plain_text
+from bench.view.page import Page, Section
+from bench.view.tables import listed, significant
 
 SLOT = (BATCH_NORM, BLOCK, ACTIVATION, POOLING)
 """What an implementation of batch norm answers for, fused or not."""
@@ -19,54 +23,35 @@ LEAST_SHARE = 0.005
 """Of a step: an operator that takes less is in the CSV only."""
 
 STEP_PLOT = "profile-step.svg"
-CSV_HEADERS = (
-    "implementation",
-    "part",
-    "pass",
-    "operator",
-    "calls_per_step",
-    "self_us",
-    "allocated_bytes",
-    "kernel",
-    "kernel_launches_per_step",
-    "kernel_device_us",
-    "run",
-)
 NOTE = """\
-A step of the training loop itself, on the full batches of its first epoch. The clock is read where a part of the step
-begins: in the forward when a module is entered, in the backward when the gradient of a module's output is complete.
-Attribution doesn't rely on operator names. **{between}** is the time of all parts in which no operator runs:
-Python, autograd's engine, launching. Means over the middle half of the steps by length, so that the column adds up.
-*watched step*: the sum of the parts. *step*: the same steps when nobody reads the clock, in turns with the watched
-ones. *recorded step*: while `torch.profiler` records it; the split doesn't come from those, but which share of a part
-its operators take does; its cost falls on both. A **fused block** is batch norm,
-activation and pooling in one.
+A step is the training loop's own, on the full batches of its first epoch. The clock is read where a part begins: in the
+forward when a module is entered, in the backward when the gradient of a module's output is complete. Attribution
+doesn't rely on operator names. **{between}** is the time in which no operator runs: Python, autograd's engine,
+launches. Figures are means over the middle half of the steps by duration, so each column adds up. *watched step* is the
+sum of the parts. *step* is the same step without clock readings, in turns with the watched ones. *recorded step* is the
+same under `torch.profiler`; only the share of each part in which operators run comes from it, and the profiler's cost
+falls on operators and on the time between them. A **fused block** is batch norm, activation and pooling in one.
 """
 OPERATORS_NOTE = """\
-Operators of each part, per step, those of at least {least:.1%} of the step; all are in `profile.csv`. **self** is an
-operator's time without those that it calls, as `torch.profiler` saw it, its cost included; **keeps** is what it and
-they allocate and don't free again.
+Operators of each part, per step, that take at least {least:.1%} of it; `profile.csv` has all. **self** is an operator's
+time without the operators that it calls, as `torch.profiler` saw it, profiling cost included. **keeps** is the memory
+that it and they allocate and don't free.
 """
 TRACES_NOTE = """\
 ## Traces
 
-The recorded steps of each implementation as a Chrome trace, in `traces/` next to the records (not under version
-control, made by `pytest bench/ --benchmark-only -k profile`): open one in [Perfetto](https://ui.perfetto.dev) or in
-`chrome://tracing`, gzipped as it is. The row *parts of the step* has the parts of the table.
+The recorded steps of each implementation are Chrome traces in `traces/`, next to the records. They are not under
+version control; `pytest bench/ --benchmark-only -k profile` makes them. Open one, still gzipped, in
+[Perfetto](https://ui.perfetto.dev) or in `chrome://tracing`. Its row *parts of the step* shows the parts of the table.
 """
 
+Operator = dict[str, Any]
+"""What ran in a part: calls, time and bytes of a step, and its kernels on a GPU."""
 
-def newest(records: list[Record], of: str) -> dict[str, Record]:
-    """The profiles of one kind with the newest settings (data set, images), by implementation in the tables' order."""
-    those = [r for r in records if r["key"]["of"] == of]
-    if not those:
-        return {}
 
-    def settings(record: Record) -> dict[str, Any]:
-        return {name: value for name, value in record["key"].items() if name != "implementation"}
-
-    wanted = settings(max(reversed(those), key=lambda r: str(r["time"])))
-    return {r["implementation"]: r for r in sorted(those, key=row_order) if settings(r) == wanted}
+def profiles(records: list[Record], of: str) -> dict[str, Record]:
+    """Those of the "step", of its "memory" or of "scaling", by implementation in the order of the tables."""
+    return {r["implementation"]: r for r in sorted(records, key=row_order) if r["key"]["of"] == of}
 
 
 def done(records: dict[str, Record]) -> dict[str, Record]:
@@ -101,7 +86,7 @@ def of(kind: str, render: Callable[[dict[str, Record]], str]) -> Callable[[list[
     """A page made of the profiles of one kind that have figures; empty without any."""
 
     def rendered(records: list[Record]) -> str:
-        good = done(newest(records, kind))
+        good = done(profiles(records, kind))
         return render(good) if good else ""
 
     return rendered
@@ -109,8 +94,8 @@ def of(kind: str, render: Callable[[dict[str, Record]], str]) -> Callable[[list[
 
 def short(records: list[Record]) -> str:
     """For a terminal: the answer and the parts."""
-    steps = done(newest(records, "step"))
-    plain = parts_table(steps, tables.plain_text).replace("*", " ")  # as wide as before
+    steps = done(profiles(records, "step"))
+    plain = parts_table(steps, plain_text).replace("*", " ")  # as wide as before
     return f"{sentence(steps)}\n\n{plain}" if steps else ""
 
 
@@ -128,23 +113,30 @@ def step_plot(steps: dict[str, Record]) -> str:
 
 def sentence(steps: dict[str, Record]) -> str:
     """The answer: what `builtin`'s step is made of, and what the fastest slot saves."""
-    told = []
+    sentences = []
     if base := steps.get(BASELINE):
         whole = milliseconds(base, PARTS, of="ms")
         shares = bars({BASELINE: base})[BASELINE]
         parts = sorted(shares.items(), key=lambda item: -item[1])[:5]
         named = listed([f"{part} {ms / whole:.0%}" for part, ms in parts])
-        told.append(f"`builtin`'s training step takes {significant(base['step_ms'])} ms: {named}.")
+        sentences.append(f"`builtin`'s training step takes {significant(base['step_ms'])} ms: {named}.")
         slots = {
             name: milliseconds(r, SLOT, of="ms") for name, r in steps.items() if milliseconds(r, (BATCH_NORM, BLOCK))
         }
         best = min(slots, key=lambda name: slots[name])
         if best != BASELINE:
-            told.append(
+            sentences.append(
                 f"Batch norm, activation and pooling, Python included, take {significant(slots[BASELINE])} ms of it;"
-                f" with `{best}` they take {significant(slots[best])}."
+                f" with `{best}` they take {significant(slots[best])} ms."
             )
-    return " ".join(told) or "No implementation's step could be profiled beside `builtin`'s."
+    return " ".join(sentences) or "No implementation's step could be profiled beside `builtin`'s."
+
+
+class Line(NamedTuple):
+    """A row of the parts: what is timed, and from a record its milliseconds."""
+
+    name: str
+    ms: Callable[[Record], float]
 
 
 def parts_table(steps: dict[str, Record], render: Callable[..., str] = markdown) -> str:
@@ -152,15 +144,20 @@ def parts_table(steps: dict[str, Record], render: Callable[..., str] = markdown)
     rows = []
     for part in PARTS:
         for direction in (FORWARD, BACKWARD, ""):
-            found = {name: milliseconds(record, [part], direction) for name, record in steps.items()}
-            if any(found.values()):
-                label = f"{part}, {direction}" if direction else part
-                rows.append([label, *(_cell(found[name], record) for name, record in steps.items())])
-    rows.append([f"**{BETWEEN}**", *(_cell(between_ms(record), record) for record in steps.values())])
-    rows.append(["*watched step*", *(f"{milliseconds(r, PARTS, of='ms'):.2f} (100%)" for r in steps.values())])
-    rows.append(["*step*", *(_cell(r["step_ms"], r) for r in steps.values())])
-    rows.append(["*recorded step*", *(_cell(r["profiled_ms"], r) for r in steps.values())])
-    return render(["ms (share of the watched step)", *steps], rows)
+            ms = partial(milliseconds, parts=[part], direction=direction)
+            if any(map(ms, steps.values())):
+                rows.append(Line(f"{part}, {direction}" if direction else part, ms))
+    rows += [
+        Line(f"**{BETWEEN}**", between_ms),
+        Line("*watched step*", partial(milliseconds, parts=PARTS, of="ms")),
+        Line("*step*", lambda record: record["step_ms"]),
+        Line("*recorded step*", lambda record: record["profiled_ms"]),
+    ]
+    columns = [
+        Column[Line]("ms (share of the watched step)", lambda line: line.name),
+        *one_each(steps, lambda name, line: _cell(line.ms(steps[name]), steps[name])),
+    ]
+    return str(render(columns, rows))
 
 
 def _cell(ms: float, record: Record) -> str:
@@ -169,38 +166,47 @@ def _cell(ms: float, record: Record) -> str:
 
 def who_ran(record: Record) -> str:
     """One sentence: what ran as the batch norm, and whether torch's own did."""
-    found = record["batch_norm_operators"]
-    own = [f"`{name}`" for name in found["own"] if name not in found["torch"]][:6]
+    operators = record["batch_norm_operators"]
+    own = [f"`{name}`" for name in operators["own"] if name not in operators["torch"]][:6]
     if not record["summary"]:
-        return "No batch norm" + (f", and yet {listed(found['torch'])} ran." if found["torch"] else " ran.")
-    ran = f"Only in its batch norm ran {listed(own)}. " if own else ""
-    torchs = [f"`{name}`" for name in found["torch"]]
+        return "No batch norm" + (f", and yet {listed(operators['torch'])} ran." if operators["torch"] else " ran.")
+    ran = f"Only its batch norm ran {listed(own)}. " if own else ""
+    torchs = [f"`{name}`" for name in operators["torch"]]
     return ran + (f"Torch's own batch norm ran: {listed(torchs)}." if torchs else "Torch's own batch norm did not run.")
+
+
+def _device_us(row: Operator) -> float:
+    return float(sum(kernel["device_us"] for kernel in row["kernels"]))
+
+
+OPERATORS: tuple[Column[Operator], ...] = (
+    Column("part", lambda row: f"{row['part']}, {row['pass']}".rstrip(", ")),
+    Column("operator", lambda row: f"`{row['operator']}`"),
+    Column("calls", lambda row: significant(row["calls"], 2)),
+    Column("self, µs", lambda row: f"{row['self_us']:,.0f}"),
+    Column("keeps, KiB", lambda row: f"{row['bytes'] / 1024:,.0f}"),
+)
+KERNELS: tuple[Column[Operator], ...] = (
+    Column("kernels", lambda row: listed([f"`{kernel['name'][:60]}`" for kernel in row["kernels"]]) or "–"),
+    Column("launches", lambda row: significant(sum(kernel["launches"] for kernel in row["kernels"]), 2)),
+    Column("device, µs", lambda row: f"{_device_us(row):,.1f}"),
+)
+"""Of a GPU."""
 
 
 def operators_table(record: Record) -> str:
     """The larger operators of a step, part by part."""
     least = LEAST_SHARE * record["profiled_ms"] * 1e3
-    gpu = any(row["kernels"] for row in record["operators"])
     place = {part: number for number, part in enumerate(PARTS)}
-    rows = []
-    for row in sorted(record["operators"], key=lambda r: (place[r["part"]], r["pass"] == BACKWARD, -r["self_us"])):
-        device_us = sum(k["device_us"] for k in row["kernels"])
-        if max(row["self_us"], device_us) < least:
-            continue
-        cells = [f"{row['part']}, {row['pass']}".rstrip(", "), f"`{row['operator']}`", significant(row["calls"], 2)]
-        cells += [f"{row['self_us']:,.0f}", f"{row['bytes'] / 1024:,.0f}"]
-        if gpu:
-            names = listed([f"`{k['name'][:60]}`" for k in row["kernels"]])
-            cells += [names or "–", significant(sum(k["launches"] for k in row["kernels"]), 2), f"{device_us:,.1f}"]
-        rows.append(cells)
-    headers = ["part", "operator", "calls", "self, µs", "keeps, KiB"]
-    return markdown(headers + (["kernels", "launches", "device, µs"] if gpu else []), rows, left=2)
+    rows = [row for row in record["operators"] if max(row["self_us"], _device_us(row)) >= least]
+    rows.sort(key=lambda row: (place[row["part"]], row["pass"] == BACKWARD, -row["self_us"]))
+    gpu = any(row["kernels"] for row in record["operators"])
+    return markdown([*OPERATORS, *(KERNELS if gpu else ())], rows, left=2)
 
 
 def page(records: list[Record]) -> str:
     """`profile.md`."""
-    every, device = newest(records, "step"), records[-1]["conditions"]["device_name"]
+    every, device = profiles(records, "step"), records[-1]["conditions"]["device_name"]
     steps = done(every)
     parts = [f"# Where the time goes: {device}", sentence(steps)]
     if steps:
@@ -212,7 +218,7 @@ def page(records: list[Record]) -> str:
             NOTE.format(between=BETWEEN),
         ]
     parts.append(failures(every))
-    parts += [memory_tables.section(newest(records, "memory")), scaling_tables.section(newest(records, "scaling"))]
+    parts += [memory_tables.section(profiles(records, "memory")), scaling_tables.section(profiles(records, "scaling"))]
     if steps:
         parts += ["## What runs in each part", OPERATORS_NOTE.format(least=LEAST_SHARE)]
         for name, record in steps.items():
@@ -227,23 +233,57 @@ def failures(records: dict[str, Record]) -> str:
     return "\n".join(f"- `{n}`: **{tables.reason(r)}**" for n, r in records.items() if r["status"] != OK)
 
 
-def comma_separated(records: list[Record]) -> str:
-    """`profile.csv`: the parts, and the operators and kernels in each."""
-    rows: list[list[Any]] = []
-    for name, record in done(newest(records, "step")).items():
-        for row in record["operators"]:
-            head = [name, row["part"], row["pass"], row["operator"], row["calls"], row["self_us"], row["bytes"]]
-            kernels = row["kernels"] or [{"name": "", "launches": "", "device_us": ""}]
-            rows += [[*head, k["name"], k["launches"], k["device_us"], record["run"]] for k in kernels]
-    return tables.comma_separated(CSV_HEADERS, rows)
+CSV_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
+    *tables.facts("implementation", "part", "pass", "operator"),
+    Column("calls_per_step", lambda row: row["calls"]),
+    *tables.facts("self_us"),
+    Column("allocated_bytes", lambda row: row["bytes"]),
+    Column("kernel", lambda row: row.get("name")),
+    Column("kernel_launches_per_step", lambda row: row.get("launches")),
+    Column("kernel_device_us", lambda row: row.get("device_us")),
+    *tables.facts("run"),
+)
 
 
-def parts_comma_separated(records: list[Record]) -> str:
-    """`profile-parts.csv`: milliseconds of every part."""
-    headers = ("implementation", "part", "pass", "child", "ms", "operators_ms", "step_ms", "watched_ms", "run")
+def csv_page(steps: dict[str, Record]) -> str:
+    """`profile.csv`: the operators in each part, and their kernels."""
     rows = [
-        [name, p["part"], p["pass"], p["child"], p["ms"], p["operators_ms"], r["step_ms"], r["watched_ms"], r["run"]]
-        for name, r in done(newest(records, "step")).items()
-        for p in r["parts"]
+        {**record, **operator, **kernel}
+        for record in steps.values()
+        for operator in record["operators"]
+        for kernel in operator["kernels"] or [{}]
     ]
-    return tables.comma_separated(headers, rows)
+    return comma_separated(CSV_COLUMNS, rows)
+
+
+PARTS_COLUMNS = tables.facts(
+    "implementation", "part", "pass", "child", "ms", "operators_ms", "step_ms", "watched_ms", "run"
+)
+
+
+def parts_csv_page(steps: dict[str, Record]) -> str:
+    """`profile-parts.csv`: milliseconds of every part."""
+    return comma_separated(PARTS_COLUMNS, [{**r, **part} for r in steps.values() for part in r["parts"]])
+
+
+def sections(records: list[Record]) -> list[Section]:
+    """The parts of a step, stacked."""
+    steps = done(profiles(records, "step"))
+    return [Section("Where the time goes", sentence(steps), [charts.parts(bars(steps))])] if steps else []
+
+
+PAGE = Page(
+    "profile",
+    {
+        "profile.md": page,
+        "profile.csv": of("step", csv_page),
+        "profile-parts.csv": of("step", parts_csv_page),
+        "profile-memory.csv": of("memory", memory_tables.csv_page),
+        "profile-scaling.csv": of("scaling", scaling_tables.csv_page),
+        STEP_PLOT: of("step", step_plot),
+        memory_tables.PLOT: of("memory", memory_tables.plot),
+        scaling_tables.PLOT: of("scaling", scaling_tables.plot),
+    },
+    short,
+    sections,
+)

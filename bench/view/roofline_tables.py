@@ -5,35 +5,24 @@ from __future__ import annotations
 from statistics import median
 
 from bench.record.labels import AA, row_order
-from bench.record.operations import BOTH, PASSES
+from bench.record.operations import BOTH
 from bench.record.records import OK, Record
+from bench.view import report_charts as charts
 from bench.view import tables
-from bench.view.latency_tables import grouped, time_ns
-from bench.view.tables import markdown, significant
+from bench.view.columns import Column, comma_separated, markdown, one_each
+from bench.view.latency_tables import Line, grouped, in_order, lines, time_ns
+from bench.view.page import Page, Section
+from bench.view.tables import significant
 
 PLOT = "roofline.svg"
-CSV_HEADERS = (
-    "shape",
-    "operation",
-    "pass",
-    "dtype",
-    "implementation",
-    "time_us",
-    "bytes_minimum",
-    "bytes_of_algorithm",
-    "gb_per_s",
-    "copy_gb_per_s",
-    "share_of_copy",
-    "run",
-)
 NOTE = """\
-Batch norm does little arithmetic on each number, so memory bounds it: its roofline is the bandwidth of a plain copy
-that moves as many bytes, measured next to the cell. In each cell the first figure is **the share of that**: the copy's
-time over the cell's, for the fewest bytes that the pass can move (each tensor of the batch's size read or written
-once). The second is **what the algorithm moves in multiples of those bytes**, counted and not measured: a pass that
-reads its input for the statistics and again to normalise moves more. Where both are known, a small share with a
-multiple of 1 is time spent on something else than memory: launching, Python, arithmetic. A copy of what fits in a
-cache is fast, so small shapes have small shares.
+Batch norm does little arithmetic per element, so memory bandwidth bounds it. Its roofline is a plain copy of as many
+bytes, measured next to the cell. The first figure of a cell is **the share of that roofline**: the copy's time over the
+cell's, for the fewest bytes that the pass can move (each tensor of the batch's size read or written once). The second
+is **how many times those bytes the algorithm moves**, counted and not measured: a pass that reads its input for the
+statistics and again to normalize moves more. Where both are known, a small share with a multiple of 1 means that the
+time goes elsewhere: launches, Python, arithmetic. A copy that fits in a cache is fast, so small shapes have small
+shares.
 """
 
 
@@ -64,24 +53,20 @@ def sentence(records: list[Record]) -> str:
     largest = max(r["bytes_minimum"] for r in both)
     there = sorted((r for r in both if r["bytes_minimum"] == largest), key=share, reverse=True)
     shape = there[0]["key"]["shape"].replace("x", ", ")
-    told = tables.listed([f"`{r['implementation']}` {share(r):.0%}" for r in there])
-    return f"At ({shape}), batch norm alone, forward + backward, of the speed of a plain copy: {told}."
+    first, *others = (f"`{r['implementation']}` {{}}{share(r):.0%}" for r in there)
+    text = (
+        f"{first.format('reaches ')} of the speed of a memory copy at ({shape}), batch norm alone, forward + backward"
+    )
+    return f"{text}; {tables.listed([other.format('') for other in others])}." if others else f"{text}."
 
 
 def table(records: list[Record]) -> str:
     """A row per operation and pass, a column per implementation."""
-    good = sorted(shown(records), key=row_order)
-    names = list(dict.fromkeys(r["implementation"] for r in good))
-    rows = []
-    for _, operation, dtype, group in grouped(good):
-        for pass_name in PASSES:
-            cells = {r["implementation"]: r for r in group if r["key"]["pass"] == pass_name}
-            if cells:
-                label = f"{operation.shape_text} {operation.kind}, {pass_name}" + (
-                    "" if dtype == "float32" else f", {dtype}"
-                )
-                rows.append([label, *(_cell(cells.get(name)) for name in names)])
-    return markdown(["share of copy (moves)", *(f"`{name}`" for name in names)], rows)
+    rows = lines(shown(records))
+    names = dict.fromkeys(r["implementation"] for r in sorted(shown(records), key=row_order))
+    columns = [Column[Line]("share of copy (moves)", lambda line: line.name)]
+    columns += one_each(names, lambda name, line: _cell(line.cells.get(name)), "`{}`")
+    return markdown(columns, rows)
 
 
 def _cell(record: Record | None) -> str:
@@ -93,12 +78,12 @@ def _cell(record: Record | None) -> str:
 
 def explanations(records: list[Record]) -> str:
     """How the bytes of each implementation were counted."""
-    found = {
+    explained = {
         r["implementation"]: r["bytes_explained"]
         for r in sorted(shown(records), key=row_order)
         if r.get("bytes_explained")
     }
-    return "\n".join(f"- `{name}`: {text}" for name, text in found.items())
+    return "\n".join(f"- `{name}`: {text}" for name, text in explained.items())
 
 
 def plot(records: list[Record]) -> str:
@@ -129,13 +114,27 @@ def plotted(records: list[Record]) -> list[Record]:
     return [r for r in shown(records) if (r["key"]["pass"], r["key"]["dtype"]) == (BOTH, "float32")]
 
 
-def comma_separated(records: list[Record]) -> str:
+CSV_COLUMNS: tuple[Column[Record], ...] = (
+    *tables.of_key("shape", "operation", "pass", "dtype", "implementation"),
+    Column("time_us", lambda r: time_ns(r) / 1e3),
+    *tables.facts("bytes_minimum", "bytes_of_algorithm"),
+    Column("gb_per_s", lambda r: r["bytes_minimum"] / time_ns(r)),
+    Column("copy_gb_per_s", lambda r: r["bytes_minimum"] / r["copy_ns"]),
+    Column("share_of_copy", share),
+    *tables.facts("run"),
+)
+
+
+def csv_page(records: list[Record]) -> str:
     """`roofline.csv`: every latency."""
-    rows = []
-    for _, _, _, group in grouped(shown(records)):
-        for r in sorted(group, key=lambda r: (PASSES.index(r["key"]["pass"]), row_order(r))):
-            key, moved = r["key"], r["bytes_minimum"]
-            head = [key["shape"], key["operation"], key["pass"], key["dtype"], r["implementation"], time_ns(r) / 1e3]
-            speeds = [moved / time_ns(r), moved / r["copy_ns"], share(r)]
-            rows.append([*head, moved, r.get("bytes_of_algorithm", ""), *speeds, r["run"]])
-    return tables.comma_separated(CSV_HEADERS, rows)
+    rows = [record for _, _, _, group in grouped(shown(records)) for record in in_order(group)]
+    return comma_separated(CSV_COLUMNS, rows)
+
+
+def sections(records: list[Record]) -> list[Section]:
+    """The plot with values on hover."""
+    both = plotted(records)
+    return [Section("Roofline", sentence(records), [charts.roofline(both)])] if both else []
+
+
+PAGE = Page("latency", {"roofline.md": page, "roofline.csv": csv_page, PLOT: plot}, sections=sections)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bench.record.labels import BASELINE
 from bench.record.records import OK, Record
 from bench.view import tables
 from bench.view.charts import Chart
-from bench.view.tables import markdown, significant
+from bench.view.columns import Column, comma_separated, markdown
+from bench.view.tables import significant
 
 PLOT = "profile-scaling.svg"
-CSV_HEADERS = ("implementation", "threads", "elements", "ns", "builtin_ns", "rounds", "iterations", "run")
 NOTE = """\
 Batch norm alone, forward + backward, on batches (N, 16, 8, 8), timed in pairs with `builtin`. **per call** and **per
-element** are a straight line through the times of all sizes, by least squares of the relative error; **line off by** is
-its largest relative error: a batch that leaves a cache, or a kernel that begins to use its threads, makes no straight
-line. **largest**: the time at {elements:,} elements, and its **ratio** to `builtin`'s in the same rounds.
+element** are a straight line through the times of all sizes, fitted by least squares of the relative error. **line off
+by** is its largest relative error: times leave the line where a batch no longer fits in a cache, or where a kernel
+begins to use its threads. **largest** is the time at {elements:,} elements, and **ratio** is that time / `builtin`'s in
+the same rounds.
 """
 
 
@@ -35,32 +38,33 @@ def sentence(done: dict[str, Record]) -> str:
         return ""
     cheap = min(fits, key=lambda name: fits[name]["overhead_us"])
     steep = min(fits, key=lambda name: fits[name]["ns_per_element"])
-    told = []
+    cheapest = []
     for name, what, unit in ((cheap, "overhead_us", "µs"), (steep, "ns_per_element", "ns")):
         beside = "" if name == BASELINE else f"; `{BASELINE}` {significant(fits[BASELINE][what])}"
-        told.append(f"`{name}` ({significant(fits[name][what])} {unit}{beside})")
-    return f"A call costs least with {told[0]}, an element with {told[1]}."
+        cheapest.append(f"`{name}` ({significant(fits[name][what])} {unit}{beside})")
+    return f"Cost per call is lowest with {cheapest[0]}, cost per element with {cheapest[1]}."
+
+
+def _largest(row: dict[str, Any]) -> dict[str, Any]:
+    """The point of the most elements with a line's number of threads."""
+    points: list[dict[str, Any]] = [point for point in row["points"] if point["threads"] == row["threads"]]
+    return points[-1]
+
+
+COLUMNS: tuple[Column[dict[str, Any]], ...] = (
+    Column("implementation", lambda row: f"`{row['implementation']}`"),
+    Column("threads", lambda row: str(row["threads"])),
+    Column("per call, µs", lambda row: significant(row["overhead_us"])),
+    Column("per element, ns", lambda row: significant(row["ns_per_element"])),
+    Column("line off by", lambda row: f"{row['largest_error']:.0%}"),
+    Column("largest, ms", lambda row: significant(_largest(row)["ns"] / 1e6)),
+    Column("ratio", lambda row: f"{_largest(row)['ns'] / _largest(row)['baseline_ns']:.2f}"),
+)
 
 
 def table(done: dict[str, Record]) -> str:
     """A row per implementation and number of threads."""
-    rows = []
-    for name, record in done.items():
-        for fit in record["fits"]:
-            last = [point for point in record["points"] if point["threads"] == fit["threads"]][-1]
-            rows.append(
-                [
-                    f"`{name}`",
-                    str(fit["threads"]),
-                    significant(fit["overhead_us"]),
-                    significant(fit["ns_per_element"]),
-                    f"{fit['largest_error']:.0%}",
-                    significant(last["ns"] / 1e6),
-                    f"{last['ns'] / last['baseline_ns']:.2f}",
-                ]
-            )
-    headers = ["implementation", "threads", "per call, µs", "per element, ns", "line off by", "largest, ms", "ratio"]
-    return markdown(headers, rows)
+    return markdown(COLUMNS, [{**record, **fit} for record in done.values() for fit in record["fits"]])
 
 
 def plot(done: dict[str, Record]) -> str:
@@ -83,11 +87,13 @@ def plot(done: dict[str, Record]) -> str:
     ).svg()
 
 
-def comma_separated(done: dict[str, Record]) -> str:
+CSV_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
+    *tables.facts("implementation", "threads", "elements", "ns"),
+    Column("builtin_ns", lambda row: row["baseline_ns"]),
+    *tables.facts("rounds", "iterations", "run"),
+)
+
+
+def csv_page(done: dict[str, Record]) -> str:
     """`profile-scaling.csv`."""
-    rows = [
-        [name, p["threads"], p["elements"], p["ns"], p["baseline_ns"], p["rounds"], p["iterations"], record["run"]]
-        for name, record in done.items()
-        for p in record["points"]
-    ]
-    return tables.comma_separated(CSV_HEADERS, rows)
+    return comma_separated(CSV_COLUMNS, [{**record, **point} for record in done.values() for point in record["points"]])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from bench.record.labels import row_order
 from bench.record.records import Record
 from bench.record.runs import main_run, newest
+from bench.view.columns import Column, markdown, one_each
 from bench.view.headline import NONE, Line, headline
-from bench.view.tables import markdown
 
 
 def _block(line: Line) -> str:
@@ -31,22 +32,28 @@ def tables(machines: Sequence[tuple[str, list[Record]]]) -> str:
     Args:
         machines: Name and records of each, in the order of the columns.
     """
-    found = {name: {line.implementation: line for line in headline(records)} for name, records in machines}
-    found = {name: lines for name, lines in found.items() if lines}
-    if len(found) < 2:
+    by_machine = {name: {line.implementation: line for line in headline(records)} for name, records in machines}
+    by_machine = {name: lines for name, lines in by_machine.items() if lines}
+    if len(by_machine) < 2:
         return ""
     order = {f"`{r['implementation']}`": row_order(r) for _, records in machines for r in records if "order" in r}
-    names = sorted({name for lines in found.values() for name in lines}, key=lambda name: order[name])
+    names = sorted({name for lines in by_machine.values() for name in lines}, key=lambda name: order[name])
     parts = ["## Machines side by side"]
     for title, figure in FIGURES.items():
-        rows = [[name, *(figure(lines[name]) if name in lines else NONE for lines in found.values())] for name in names]
-        if rows := [row for row in rows if set(row[1:]) != {NONE}]:
-            parts += [f"**{title}**", markdown(["implementation", *found], rows)]
+        cells = partial(_cell, by_machine, figure)
+        columns = [Column[str]("implementation", lambda name: name), *one_each(by_machine, cells)]
+        if rows := [name for name in names if any(cells(machine, name) != NONE for machine in by_machine)]:
+            parts += [f"**{title}**", markdown(columns, rows)]
     parts.append(
-        "A ratio is to `builtin` on the same machine, where both took turns; a time says as much of the machine as of"
-        f" the code. {_conditions(machines)} `python -m bench.compare` sets two machines side by side row by row."
+        "Ratios are to `builtin` on the same machine, in paired measurements; times depend on the machine as much as on"
+        f" the code. {_conditions(machines)} `python -m bench.compare` compares two machines row by row."
     )
     return "\n\n".join(parts)
+
+
+def _cell(by_machine: Mapping[str, Mapping[str, Line]], figure: Callable[[Line], str], machine: str, name: str) -> str:
+    lines = by_machine[machine]
+    return figure(lines[name]) if name in lines else NONE
 
 
 def _with(figure: str, ratio: str) -> str:
@@ -55,12 +62,16 @@ def _with(figure: str, ratio: str) -> str:
 
 def _conditions(machines: Sequence[tuple[str, list[Record]]]) -> str:
     """Versions and data of each, where they are not the same for all."""
-    told = []
+    differences = []
     for what, of in (("torch", _torch), ("training data", _data)):
         values = {name: value for name, records in machines if (value := of(records))}
         if len(set(values.values())) > 1:
-            told.append(f"{what}: " + ", ".join(f"{value} on {name}" for name, value in values.items()))
-    return f"They differ in {'; '.join(told)}." if told else "Versions of torch and training data are the same on all."
+            differences.append(f"{what}: " + ", ".join(f"{value} on {name}" for name, value in values.items()))
+    return (
+        f"Machines differ in {'; '.join(differences)}."
+        if differences
+        else "All have the same version of torch and the same training data."
+    )
 
 
 def _torch(records: list[Record]) -> str | None:

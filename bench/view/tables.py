@@ -1,48 +1,20 @@
-"""What tables share: Markdown and CSV from rows, and how a number is written."""
+"""What pages share: how a number is written, and the texts under the tables."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from statistics import mean, median
 from typing import Any
 
-from tabulate import tabulate
-
+from bench.record.labels import AA, BASELINE, row_order
 from bench.record.load import busy_others
 from bench.record.records import OK, UNAVAILABLE, Record
 from bench.stats.ratios import Ratio
+from bench.view.columns import Column, one_each
 
 MOST_OTHERS = 0.2
 """Processors that others may keep busy; those of a system at rest stay below a tenth of one."""
-
-
-def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table; the first columns, `left` of them, to the left, all others to the right. Empty without rows."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    if not escaped:
-        return ""
-    align = ["left"] * left + ["right"] * (len(headers) - left)
-    return tabulate(escaped, headers, tablefmt="github", disable_numparse=True, colalign=align)
-
-
-def plain_text(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The same for a terminal."""
-    align = ["left"] + ["right"] * (len(headers) - 1)
-    rows = list(rows)
-    if not rows:
-        return ""
-    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align)
-
-
-def comma_separated(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The same as CSV, numbers unrounded."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(headers)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -59,6 +31,13 @@ def ratio_text(ratio: Ratio) -> str:
     if ratio.high == float("inf"):
         return f"{ratio.value:.{decimals}f} [too few rounds]"
     return f"{ratio.value:.{decimals}f} [{ratio.low:.{decimals}f}, {ratio.high:.{decimals}f}]"
+
+
+def ratio_to_baseline(name: str, ratio: Ratio | None) -> str:
+    """The same for a cell: 1 for the baseline, a dash without a figure."""
+    if name == BASELINE:
+        return "1"
+    return ratio_text(ratio) if ratio else "–"
 
 
 def ranged(middle: float, values: Sequence[float], decimals: int) -> str:
@@ -101,18 +80,60 @@ def reason(record: Record) -> str:
     return f"{record.get('reason', record['status'])}"
 
 
-def in_place_of_a_figure(record: Record) -> str:
-    """The same for a cell; what a device lacks is long, and stands under the table."""
+def in_place_of_figures(record: Record) -> str | None:
+    """The same for a row of a table, None if it has figures. What a device lacks is long: it stands under the table."""
+    if record["status"] == OK:
+        return None
     return UNAVAILABLE if record["status"] == UNAVAILABLE else reason(record)
+
+
+def empty_in_csv(record: Record) -> str | None:
+    """The same for CSV, which has a column for the reason."""
+    return None if record["status"] == OK else ""
+
+
+STATUS: tuple[Column[Record], ...] = (
+    Column("status", lambda r: r["status"], always=True),
+    Column("reason", lambda r: "" if r["status"] == OK else reason(r), always=True),
+    Column("backend", lambda r: r["backend"]),
+)
+"""In the CSV of measurements, before the figures."""
+
+ORIGIN: tuple[Column[Record], ...] = (
+    Column("run", lambda r: r["run"], always=True),
+    Column("commit", lambda r: r["conditions"]["commit"], always=True),
+)
+"""And behind them."""
+
+
+RATIO: tuple[Column[Record], ...] = (
+    Column("ratio_to_builtin", lambda r: r["ratio"][0]),
+    Column("ratio_low", lambda r: r["ratio"][1]),
+    Column("ratio_high", lambda r: r["ratio"][2]),
+)
+
+
+def of_key(*names: str) -> list[Column[Record]]:
+    """Columns of what identifies a measurement."""
+    return [Column(name, partial(_of_key, name), always=True) for name in names]
+
+
+def _of_key(name: str, record: Record) -> Any:
+    return record["key"][name]
+
+
+def facts(*names: str) -> list[Column[Any]]:
+    """Columns of figures that the row has under the header's name; empty where it lacks one."""
+    return one_each(names, lambda name, row: row.get(name))
 
 
 def footnotes(records: list[Record]) -> str:
     """What a reader must know of the rows: what each implementation is, how it differs, what failed."""
     newest = {r["implementation"]: r for r in records}
     lines = ["## Implementations", ""]
-    for name, record in sorted(newest.items(), key=lambda item: (item[1]["order"], item[0])):
-        if name == "A/A":
-            lines.append("- `A/A`: `builtin` against itself. What it shows is the noise of this run.")
+    for name, record in sorted(newest.items(), key=lambda item: row_order(item[1])):
+        if name == AA:
+            lines.append("- `A/A`: `builtin` against itself; its deviations are the noise of this run.")
             continue
         ran = [r for r in records if r["implementation"] == name and r["status"] == OK]
         backends = sorted({r["backend"] for r in ran})
@@ -150,7 +171,9 @@ def conditions(records: list[Record]) -> str:
         ]
         busy = False
         if others:
-            lines.append(f"- other programs kept {median(others):.2f} processors busy, at most {max(others):.2f}")
+            lines.append(
+                f"- other programs kept {median(others):.2f} processors busy (median; at most {max(others):.2f})"
+            )
             busy = median(others) > MOST_OTHERS
         elif loads:
             lines.append(f"- load average while measuring: {min(loads):g} to {max(loads):g}")

@@ -14,12 +14,10 @@ from bench.view.tables import counted, ratios_listed
 from bench.view.trainings import (
     Training,
     by_implementation,
-    configurations,
     examples_per_second,
     last_mean,
-    speed_floor,
+    speed_noise,
     speed_ratio,
-    trainings,
 )
 
 LOSS, TRAIN, TEST, TIME, SPEED = (f"training-{name}.svg" for name in ("loss", "train", "test", "time", "speed"))
@@ -35,13 +33,9 @@ Groups = dict[str, list[Training]]
 
 
 def shown(records: list[Record]) -> Groups:
-    """The complete trainings of the longest configuration, by implementation; A/A is the baseline again."""
-    found = configurations(records)
-    if not found:
-        return {}
-    _, longest = max(found, key=lambda c: (c[0]["epochs"], c[0]["images"]))
-    groups = by_implementation([t for t in trainings(longest) if t.complete])
-    return {name: ts for name, ts in groups.items() if name != AA}
+    """The complete trainings, by implementation; A/A is the baseline again."""
+    complete = {name: [t for t in ts if t.complete] for name, ts in by_implementation(records).items()}
+    return {name: ts for name, ts in complete.items() if ts and name != AA}
 
 
 def sentence(records: list[Record]) -> str:
@@ -52,20 +46,19 @@ def sentence(records: list[Record]) -> str:
     accuracy = {name: mean(last_mean(t) for t in ts) for name, ts in groups.items()}
     loss = {name: mean(t.series("train_loss")[-1] for t in ts) for name, ts in groups.items()}
     epochs = len(groups[BASELINE][0].epochs)
-    told = (
-        f"After {counted(epochs, 'epoch')} `{BASELINE}` has a train loss of {loss[BASELINE]:.3f} and a test accuracy"
-        f" (mean of the last epochs) of {accuracy[BASELINE]:.3f}"
+    text = (
+        f"After {counted(epochs, 'epoch')}, `{BASELINE}` reaches a train loss of {loss[BASELINE]:.3f} and a test"
+        f" accuracy of {accuracy[BASELINE]:.3f} (mean of the last epochs)"
     )
     if PLAIN in groups:
-        told += f"; LeNet without batch norm has {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
+        text += f"; LeNet without batch norm reaches {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
     ratios = {name: speed_ratio(groups, name) for name in groups if name not in (BASELINE, PLAIN)}
-    if best := fastest(ratios, speed_floor(groups), BASELINE):
-        apart = ", which are statistically tied" if len(best) > 1 else ""
-        told += (
-            f". The fastest to train with is {ratios_listed([n for n in groups if n in best], ratios)}{apart}: time of"
-            f" the steps over that of `{BASELINE}`"
-        )
-    return told + "."
+    text += "."
+    if best := fastest(ratios, speed_noise(groups).floor(), BASELINE):
+        names = ratios_listed([name for name in groups if name in best], ratios)
+        verb = "trains fastest" if len(best) == 1 else "train fastest (statistically tied)"
+        text += f" {names} {verb}; ratios are time of the steps / `{BASELINE}`'s."
+    return text
 
 
 def over_epochs(groups: Groups, name: str) -> dict[str, list[Band]]:

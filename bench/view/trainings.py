@@ -1,14 +1,14 @@
-"""Trainings out of epoch records: which belong together, and what they say."""
+"""Trainings out of the epoch records of one run, and their figures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any
 
 from bench.record.labels import AA, BASELINE, row_order
 from bench.record.records import OK, Record
-from bench.stats.ratios import Ratio, noise_floor, paired_ratio, verdict
+from bench.record.verdicts import BASELINE_VERDICT, Noise
+from bench.stats.ratios import Ratio, paired_ratio
 
 GOAL = 0.80
 LAST = 5
@@ -20,7 +20,6 @@ class Training:
 
     implementation: str
     seed: int
-    run: str
     epochs: list[Record]
     failure: Record | None
 
@@ -39,42 +38,15 @@ class Training:
         return [float(record[name]) for record in self.epochs]
 
 
-def trainings(records: list[Record]) -> list[Training]:
-    """Of every implementation and seed the newest complete training, else the newest.
-
-    An epoch is compared with epochs of its own run only, so a training never mixes two runs.
-    """
-    attempts: dict[tuple[str, int], dict[str, list[Record]]] = {}
-    for record in records:
-        key = (record["implementation"], record["key"]["seed"])
-        attempts.setdefault(key, {}).setdefault(record["run"], []).append(record)
-    chosen = []
-    for (name, seed), runs in attempts.items():
-        found = []
-        for run, group in runs.items():
-            by_number = {r["key"]["epoch"]: r for r in group}  # the newest of each number
-            ordered = [by_number[number] for number in sorted(by_number)]
-            failure = next((r for r in ordered if r["status"] != OK), None)
-            found.append(Training(name, seed, run, [r for r in ordered if r["status"] == OK], failure))
-        chosen.append(max(found, key=lambda t: (t.complete, t.run)))
-    return chosen
-
-
-def configurations(records: list[Record]) -> list[tuple[dict[str, Any], list[Record]]]:
-    """The records of each way to train (data, images, epochs, batch size, learning rate)."""
-    groups: dict[tuple[Any, ...], list[Record]] = {}
-    for record in records:
-        names = ("data", "images", "epochs", "batch_size", "lr")
-        groups.setdefault(tuple(record["key"][n] for n in names), []).append(record)
-    return [(dict(zip(names, key, strict=True)), group) for key, group in groups.items()]
-
-
-def by_implementation(found: list[Training]) -> dict[str, list[Training]]:
-    """Trainings of each implementation, seeds in order, implementations in the order of the tables."""
-    place = {t.implementation: row_order(t.records[0]) for t in found}
-    groups: dict[str, list[Training]] = {name: [] for name in sorted(place, key=lambda n: place[n])}
-    for training in sorted(found, key=lambda t: t.seed):
-        groups[training.implementation].append(training)
+def by_implementation(records: list[Record]) -> dict[str, list[Training]]:
+    """The trainings of each implementation in one run: seeds in order, implementations in the order of the tables."""
+    epochs: dict[tuple[str, int], list[Record]] = {}
+    for record in sorted(records, key=lambda r: (row_order(r), r["key"]["seed"], r["key"]["epoch"])):
+        epochs.setdefault((record["implementation"], record["key"]["seed"]), []).append(record)
+    groups: dict[str, list[Training]] = {}
+    for (name, seed), group in epochs.items():
+        failure = next((r for r in group if r["status"] != OK), None)
+        groups.setdefault(name, []).append(Training(name, seed, [r for r in group if r["status"] == OK], failure))
     return groups
 
 
@@ -84,13 +56,13 @@ def last_mean(training: Training) -> float:
 
 
 def speed_ratio(groups: dict[str, list[Training]], name: str) -> Ratio | None:
-    """Step time over the baseline's, epoch by epoch of the same run and seed; None without a pair."""
-    against = {(t.run, t.seed, r["number"]): r["step_seconds"] for t in groups.get(BASELINE, []) for r in t.epochs}
+    """Step time over the baseline's, epoch by epoch of the same seed; None without a pair."""
+    against = {(t.seed, r["number"]): r["step_seconds"] for t in groups.get(BASELINE, []) for r in t.epochs}
     pairs = [
-        (r["step_seconds"], against[t.run, t.seed, r["number"]])
+        (r["step_seconds"], against[t.seed, r["number"]])
         for t in groups[name]
         for r in t.epochs
-        if (t.run, t.seed, r["number"]) in against
+        if (t.seed, r["number"]) in against
     ]
     return paired_ratio(*zip(*pairs, strict=True)) if pairs else None
 
@@ -98,16 +70,14 @@ def speed_ratio(groups: dict[str, list[Training]], name: str) -> Ratio | None:
 def speed_verdict(groups: dict[str, list[Training]], name: str, ratio: Ratio | None) -> str:
     """As in the latency tables, with the second training of the baseline as the A/A."""
     if name == BASELINE:
-        return "baseline"
-    if ratio is None:
-        return "–"
-    return verdict(ratio, noise_floor([]) if name == AA else speed_floor(groups))
+        return BASELINE_VERDICT
+    return speed_noise(groups).verdict(ratio, name) if ratio else "–"
 
 
-def speed_floor(groups: dict[str, list[Training]]) -> float:
-    """The noise floor of step times, but for the A/A row, which is not held to itself."""
+def speed_noise(groups: dict[str, list[Training]]) -> Noise:
+    """The noise of step times."""
     identical = speed_ratio(groups, AA) if AA in groups else None
-    return noise_floor([identical] if identical else [])
+    return Noise({AA: identical} if identical else {})
 
 
 def examples_per_second(all_seeds: list[Training], clock: str) -> float:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
-from models.step import Totals, cross_entropy, gather, normalised, take_step
+from models.step import Totals, cross_entropy, gather, normalized, take_step
 
 EVALUATION_BATCH = 1000
 
@@ -88,8 +88,8 @@ class Epoch:
         test_accuracy: Share of the test images classified correctly after the epoch, in eval mode.
         examples: Images trained on.
         steps: Updates made.
-        step_seconds: Wall time of the steps alone (gather, normalise, forward, backward, update, counting),
-            the device synchronised at both ends; without evaluation and without the listener's time.
+        step_seconds: Wall time of the steps alone (gather, normalize, forward, backward, update, counting),
+            the device synchronized at both ends; without evaluation and without the listener's time.
         wall_seconds: Wall time of everything: shuffling, steps, listener, evaluation.
     """
 
@@ -206,7 +206,7 @@ def shuffled(examples: int, seed: int, epoch: int) -> Tensor:
 def evaluate(model: nn.Module, data: FashionMNIST) -> float:
     """Return the share of test images that `model` classifies correctly, in eval mode.
 
-    The model is in training mode afterwards if it was before.
+    The model is in training mode afterward if it was before.
     """
     was_training = model.training
     dtype = next(model.parameters()).dtype
@@ -218,7 +218,7 @@ def evaluate(model: nn.Module, data: FashionMNIST) -> float:
             torch.split(data.test_labels, EVALUATION_BATCH),
             strict=True,
         ):
-            correct += (model(normalised(images, dtype)).argmax(1) == labels).sum()
+            correct += (model(normalized(images, dtype)).argmax(1) == labels).sum()
     model.train(was_training)
     return correct.item() / len(data.test_labels)
 

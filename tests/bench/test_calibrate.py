@@ -1,4 +1,4 @@
-"""Calibration: known truths are really made, and the table counts what was said of them."""
+"""Calibration: known truths are really made, and the table counts the verdicts on them."""
 
 import time
 
@@ -6,7 +6,7 @@ import pytest
 
 from bench import calibrate, report
 from bench.record.records import FILE, read
-from bench.view.calibration_tables import page, rows, sentence, verdicts
+from bench.view.calibration_tables import page, sentence, verdicts
 from tests.bench.samples import candidate, table
 
 IDLE, BUSY = "idle", "one core busy"
@@ -31,29 +31,30 @@ def measured(session):
 
 
 def test_a_comparison_is_held_to_the_others_of_its_group_and_not_to_itself(measured):
-    said = {(r["key"]["condition"], r["key"]["number"]): verdict for r, verdict in verdicts(measured.records)}
-    assert said[IDLE, 7] == "slower"
-    assert said[IDLE, 8] == "slower"
-    assert said[IDLE, 9] == "unclear"
-    assert said[BUSY, 0] == "unclear"
-    assert {said[IDLE, number] for number in range(7)} == {"same"}
+    judged = {(r["key"]["condition"], r["key"]["number"]): verdict for r, verdict in verdicts(measured.records)}
+    assert judged[IDLE, 7] == "slower"
+    assert judged[IDLE, 8] == "slower"
+    assert judged[IDLE, 9] == "unclear"
+    assert judged[BUSY, 0] == "unclear"
+    assert {judged[IDLE, number] for number in range(7)} == {"same"}
 
 
 def test_the_table_counts_false_and_right_verdicts(measured):
-    found = {(row[0], row[1]): row for row in rows(measured.records)}
+    title = f"# Calibration of the verdicts: {measured.records[-1]['conditions']['device_name']}"
+    found = {(row[0], row[1]): row for row in table(page(measured.records), title)[1:]}
     assert found[IDLE, "the same"][2:11] == ["8", "1", "0", "7", "0", "12.5%", "87.5%", "1.000", "12.5%"]
     assert found[IDLE, "5% slower"][2:11] == ["2", "1", "0", "0", "1", "0.0%", "50.0%", "1.065", "–"]
     assert list(found) == [(IDLE, "the same"), (IDLE, "5% slower"), (BUSY, "the same")]
 
 
 def test_the_page_begins_with_the_answer(measured):
-    told = sentence(measured.records)
-    assert told == (
+    answer = sentence(measured.records)
+    assert answer == (
         "Identical code was called faster or slower in 1 of 8 comparisons (idle) and 0 of 1 comparisons (one core"
         " busy)."
     )
     text = page(measured.records)
-    assert told in text
+    assert answer in text
     assert len(table(text, f"# Calibration of the verdicts: {measured.records[-1]['conditions']['device_name']}")) == 4
     written, _ = report.build(measured.folder)
     assert measured.folder / "calibration.md" in written

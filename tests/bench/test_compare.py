@@ -1,4 +1,4 @@
-"""Two sets of records: what may be compared, what is said of it, and with which exit code."""
+"""Two sets of records: what may be compared, which verdict it gets, and with which exit code."""
 
 import json
 import math
@@ -101,7 +101,7 @@ def test_between_machines_threads_and_allocator_are_the_machines_own_and_named(t
     new = run(tmp_path / "b", number=1, cores=1, threads=1, allocator="another")
     found = compare(old, new)
     assert verdicts(found) == {"builtin": "same", "naive": "same"}
-    text = "Compared all the same: threads differ: 2 and 1; allocator differ: system default and another."
+    text = "Compared although conditions differ: threads differ: 2 and 1; allocator differ: system default and another."
     assert text in page(found)
 
 
@@ -114,7 +114,7 @@ def test_who_says_so_compares_across_versions_and_they_are_named(tmp_path, capsy
     assert main([*folders, "--across", "versions"]) == 0
     out = capsys.readouterr().out
     assert "1 comparable rows: 1 same" in out
-    assert "Compared all the same: versions differ: torch 2.11.0 and 2.12.0." in out
+    assert "Compared although conditions differ: versions differ: torch 2.11.0 and 2.12.0." in out
     with pytest.raises(SystemExit) as stopped:
         main([*folders, "--across", "quick"])
     assert stopped.value.code == 2
@@ -184,10 +184,10 @@ def test_unusable_input_is_one_line_and_exit_code_2(tmp_path, capsys, content, r
     if content is not None:
         (tmp_path / "b" / FILE).write_bytes(content)
     assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == comparing.UNUSABLE
-    said = capsys.readouterr().err
-    assert reason in said
-    assert str(tmp_path / "b" / FILE) in said
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert reason in error
+    assert str(tmp_path / "b" / FILE) in error
+    assert error.count("\n") == 1
 
 
 def test_the_half_line_of_a_killed_run_is_no_reason_to_refuse(tmp_path):

@@ -271,7 +271,7 @@ def test_a_run_leaves_records_and_tables_and_says_where(outcome):
     names = {FILE, *pages, "roofline.csv", "training-speed.svg", *TABLES}
     assert {path.name for path in run.machine.iterdir()} - {LOCK} == names
     assert [path.name for path in run.results.iterdir()] == [run.machine.name]
-    assert f"{run.machine.name}: {len(names) - 1} pages and {FILE}" in run.output
+    assert f"{run.machine.name}: 5 pages, 4 CSV files and 1 plot from {FILE}" in run.output
     assert "Latency: time of builtin" in run.output
     assert "seed 0, epoch 1 of 1:" in run.output  # progress, although tests' output is captured
 
@@ -396,7 +396,7 @@ def test_a_run_that_is_terminated_leaves_tables_of_what_was_measured(outcome):
     assert len(run.rows("training.csv")) == len(run.records) - 6
     assert "of 500 epochs" in run.text("training.md")
     assert "ended by SIGTERM" in run.output
-    assert " pages and records.jsonl" in run.output
+    assert " from records.jsonl" in run.output
 
 
 def test_ctrl_c_inside_a_cell_is_no_failure_of_the_implementation(outcome):
@@ -412,7 +412,7 @@ def test_a_run_with_a_time_limit_ends_before_it_in_good_order(outcome):
     run, seconds = outcome("time limit")
     assert run.code == 0, run.output
     assert seconds < 45
-    assert re.search(r"^time limit of 45 s: \d+ measurements left, --resume goes on$", run.output, re.M)
+    assert re.search(r"^time limit of 45 s: \d+ measurements left; --resume continues$", run.output, re.M)
     assert {record["status"] for record in run.records} == {"ok"}
     assert len(run.rows("latency.csv")) == sum(record["kind"] == "latency" for record in run.records)
     assert " and records.jsonl" in run.output

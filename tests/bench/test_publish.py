@@ -107,10 +107,10 @@ BUSY = {
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (half, r"not whole, \d+ measurements missing \(256x6x24x24 norm, training forward, builtin, .*--resume adds"),
+        (half, r"incomplete, \d+ measurements missing \(256x6x24x24 norm, training forward, builtin, .*--resume adds"),
         (with_conditions(dirty=True), "measured with uncommitted changes on 0123456789ab: commit them"),
         (with_conditions(quick=True), "measured with --quick: a smoke run, no result"),
-        (with_conditions(commit=None), "measured outside of a git checkout"),
+        (with_conditions(commit=None), "measured outside a git checkout"),
         (lambda r: {**r, **BUSY}, r"measured on a busy machine: other programs kept 0\.50 processors busy"),
     ],
     ids=["half", "dirty", "quick", "no commit", "busy"],

@@ -13,7 +13,7 @@ from bench.view.headline import headline, sentence, table
 from tests.bench.samples import Session
 from tests.bench.studies.test_studies import add_trainings
 
-LATENCY = ["latency.md", "latency.csv", "roofline.md", "roofline.csv", "latency.svg", "roofline.svg"]
+LATENCY = [f"{name}.{ending}" for name in ("latency", "roofline") for ending in ("md", "csv", "svg")]
 TRAINING = [f"training-{name}.svg" for name in ("loss", "train", "test", "time", "speed")]
 NAMES = ["records.jsonl", *LATENCY, "training.md", "training.csv", *TRAINING, "report.html"]
 WITHOUT_PLOTS = [name for name in NAMES if not name.endswith((".svg", ".html"))]
@@ -168,9 +168,8 @@ def test_the_fastest_batch_norm_is_bold_and_named(session):
     assert ratios["`cpu_fused`"] == "**0.50 [0.45, 0.55]**"
     assert ratios["`compiled`"] == "**0.60 [0.53, 0.65]**"
     assert sentence(session.records) == (
-        "Fastest at LeNet's first block, forward + backward: `compiled` (0.60 [0.53, 0.65]) and `cpu_fused` (0.50"
-        " [0.45, 0.55]) (statistically tied). Fastest at a whole training step: `builtin`. In brackets the time over"
-        " that of `builtin`, with its 95 % interval."
+        "`compiled` (0.60 [0.53, 0.65]) and `cpu_fused` (0.50 [0.45, 0.55]) are tied for fastest at LeNet's first"
+        " block, forward + backward. `builtin` is fastest at a whole training step."
     )
 
 
@@ -219,7 +218,7 @@ def test_two_machines_stand_side_by_side(tmp_path):
         "50 (**0.50 [0.45, 0.55]**), faster",
         "–",
     ]
-    assert "Versions of torch and training data are the same on all." in part
+    assert "All have the same version of torch and the same training data." in part
 
 
 @pytest.mark.usefixtures("without_plots")
@@ -228,7 +227,7 @@ def test_what_differs_between_machines_is_named(tmp_path):
         session = fill(Session(tmp_path / PUBLISHED / name, versions={"python": "3.12.0", "torch": torch}))
         set_time(session.folder, f"2026-01-0{2 - (name == 'cuda-b')}T00:00:00+00:00")
     text = build_index(tmp_path).read_text(encoding="utf-8")
-    assert "They differ in torch: 2.11.0 on cpu-a, 2.12.0 on cuda-b." in text
+    assert "Machines differ in torch: 2.11.0 on cpu-a, 2.12.0 on cuda-b." in text
 
 
 # README.md
@@ -283,7 +282,7 @@ def test_the_command_rebuilds_one_machine_and_nothing_else(folder, session, caps
     assert {path.name for path in folder.iterdir()} == set(WITHOUT_PLOTS)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.endswith(f"{folder.name}: {len(WITHOUT_PLOTS) - 1} pages")
+    assert line.endswith(f"{folder.name}: wrote 3 pages and 3 CSV files")
 
 
 @pytest.mark.parametrize("foreign", [None, "empty", "records.txt"])
@@ -332,8 +331,8 @@ def test_the_half_line_of_a_killed_run_is_warned_of_once(folder, session, capsys
     with (folder / FILE).open("ab") as file:
         file.write(b'{"schema": 1, "ki')
     assert report.main([str(folder)]) == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if "record" in line]  # libraries warn of themselves
-    assert said == [f"warning: records.jsonl:{number} is no record, skipped"]
+    warned = [line for line in capsys.readouterr().err.splitlines() if "record" in line]  # libraries warn of themselves
+    assert warned == [f"warning: records.jsonl:{number} is no record, skipped"]
 
 
 @pytest.mark.usefixtures("without_plots")
@@ -375,8 +374,9 @@ def test_it_is_a_command(folder, session):
 
 
 def test_pages_are_made_without_torch(folder, session):
-    fill(session)
+    add_trainings(fill(session))
     program = "import sys; from bench import report; report.main(sys.argv[1:]); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (folder / "latency.md").is_file()
+    assert (folder / "study-faster.md").is_file()

@@ -1,7 +1,7 @@
 """The judge of the suite: what an implementation must do, and what its declared differences make of that.
 
-`objection` is the one judgement. It expects what `F.batch_norm` does; where an implementation declares a
-difference that touches the problem at hand, it expects exactly the declared behaviour in its place. So a
+`objection` is the one judgment. It expects what `F.batch_norm` does; where an implementation declares a
+difference that touches the problem at hand, it expects exactly the declared behavior in its place. So a
 declared difference is tested and never skipped, and one that is declared but not real is an objection too.
 
 `twin` says what the declared differences mean, in terms of `F.batch_norm`: it is their definition.

@@ -19,7 +19,7 @@ def moments(x):
     return mean, var, x.numel() // x.shape[1]
 
 
-def normalised(x, mean, var, weight, bias, eps):
+def normalized(x, mean, var, weight, bias, eps):
     x_hat = (x - per_channel(mean, x)) / per_channel(torch.sqrt(var + eps), x)
     return x_hat * per_channel(weight, x) + per_channel(bias, x)
 
@@ -32,11 +32,11 @@ def move(running, batch, momentum):
 def honest(x, running_mean, running_var, weight, bias, training=False, momentum=0.1, eps=1e-5):
     """The equations; the broken ones below each have one thing wrong."""
     if not training:
-        return normalised(x, running_mean, running_var, weight, bias, eps)
+        return normalized(x, running_mean, running_var, weight, bias, eps)
     mean, var, m = moments(x)
     move(running_mean, mean, momentum)
     move(running_var, var * m / (m - 1), momentum)
-    return normalised(x, mean, var, weight, bias, eps)
+    return normalized(x, mean, var, weight, bias, eps)
 
 
 def zeros(x, _mean, _var, weight, bias, *_):
@@ -52,7 +52,7 @@ def only_the_affine_part(x, _mean, _var, weight, bias, *_):
 
 
 def evaluation_in_training(x, running_mean, running_var, weight, bias, training, momentum, eps):
-    y = normalised(x, running_mean.clone(), running_var.clone(), weight, bias, eps)
+    y = normalized(x, running_mean.clone(), running_var.clone(), weight, bias, eps)
     honest(x, running_mean, running_var, weight, bias, training, momentum, eps)
     return y
 
@@ -74,13 +74,13 @@ def biased_running_var(x, running_mean, running_var, weight, bias, training, mom
 def detached_statistics(x, running_mean, running_var, weight, bias, _training, momentum, eps):
     honest(x.detach(), running_mean, running_var, weight, bias, True, momentum, eps)
     mean, var, _ = moments(x.detach())
-    return normalised(x, mean, var, weight, bias, eps)
+    return normalized(x, mean, var, weight, bias, eps)
 
 
 def detached_variance(x, running_mean, running_var, weight, bias, _training, momentum, eps):
     honest(x.detach(), running_mean, running_var, weight, bias, True, momentum, eps)
     mean, var, _ = moments(x)
-    return normalised(x, mean, var.detach(), weight, bias, eps)
+    return normalized(x, mean, var.detach(), weight, bias, eps)
 
 
 def swapped_weight_and_bias(x, running_mean, running_var, weight, bias, *rest):
@@ -103,13 +103,13 @@ def momentum_weighs_the_old_value(x, running_mean, running_var, weight, bias, tr
 def eps_outside_of_the_root(x, running_mean, running_var, weight, bias, training, momentum, eps):
     mean, var, _ = moments(x) if training else (running_mean.clone(), running_var.clone(), 0)
     honest(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    return normalised(x, mean, (torch.sqrt(var) + eps).square(), weight, bias, 0.0)
+    return normalized(x, mean, (torch.sqrt(var) + eps).square(), weight, bias, 0.0)
 
 
-def unbiased_normalisation(x, running_mean, running_var, weight, bias, training, momentum, eps):
+def unbiased_normalization(x, running_mean, running_var, weight, bias, training, momentum, eps):
     honest(x, running_mean, running_var, weight, bias, training, momentum, eps)
     mean, var, m = moments(x)
-    return normalised(x, mean, var * m / (m - 1), weight, bias, eps)
+    return normalized(x, mean, var * m / (m - 1), weight, bias, eps)
 
 
 def mean_of_squares_minus_square_of_mean(x, running_mean, running_var, weight, bias, _training, momentum, eps):
@@ -117,7 +117,7 @@ def mean_of_squares_minus_square_of_mean(x, running_mean, running_var, weight, b
     var = (moments(x * x)[0] - mean * mean).clamp(min=0)
     move(running_mean, mean, momentum)
     move(running_var, var * m / (m - 1), momentum)
-    return normalised(x, mean, var, weight, bias, eps)
+    return normalized(x, mean, var, weight, bias, eps)
 
 
 def in_bfloat16(x, running_mean, running_var, weight, bias, *rest):
@@ -164,7 +164,7 @@ def last_images_forgotten(x, *arguments):
 def welford(x, running_mean, running_var, weight, bias, training=False, momentum=0.1, eps=1e-5):
     """Statistics of one image after the other, merged as Chan does."""
     if not training:
-        return normalised(x, running_mean, running_var, weight, bias, eps)
+        return normalized(x, running_mean, running_var, weight, bias, eps)
     mean, squares, seen = torch.zeros_like(running_mean), torch.zeros_like(running_var), 0
     for part in x.split(-(-x.shape[0] // 8)):
         part_mean, part_var, count = moments(part)
@@ -175,7 +175,7 @@ def welford(x, running_mean, running_var, weight, bias, training=False, momentum
         seen = total
     move(running_mean, mean, momentum)
     move(running_var, squares / (seen - 1), momentum)
-    return normalised(x, mean, squares / seen, weight, bias, eps)
+    return normalized(x, mean, squares / seen, weight, bias, eps)
 
 
 def shifted_and_scaled(x, running_mean, running_var, weight, bias, training=False, momentum=0.1, eps=1e-5):

@@ -286,7 +286,7 @@ def sanitizers(tmp_path):
 
 
 @linux_only
-def test_address_and_undefined_behaviour_sanitizers_find_nothing(sanitizers):
+def test_address_and_undefined_behavior_sanitizers_find_nothing(sanitizers):
     assert run(SANITIZED, **sanitizers).split() == ["clean"]
     # And this is how it looks when they do.
     with pytest.raises(AssertionError, match="AddressSanitizer: heap-buffer-overflow"):

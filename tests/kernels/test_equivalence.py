@@ -21,7 +21,7 @@ def as_matrix(images):
 
 
 @pytest.mark.cases(core={"training": True}, more={"evaluation": False})
-def test_images_are_normalised_as_the_matrix_of_their_pixels(implementation, device, case):
+def test_images_are_normalized_as_the_matrix_of_their_pixels(implementation, device, case):
     problem = make_problem(BASE, device=device, training=case)
     y, dx, *others = solve(implementation, problem, problem.input, problem.grad_output)
     matrix_y, matrix_dx, *matrix_others = solve(

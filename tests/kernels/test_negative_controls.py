@@ -39,7 +39,7 @@ from tests.kernels.controls import (
     shifted_and_scaled,
     swapped_weight_and_bias,
     training_in_evaluation,
-    unbiased_normalisation,
+    unbiased_normalization,
     welford,
     without_gradient,
     zeros,
@@ -76,7 +76,7 @@ WRONG_IN_TRAINING = {
     running_statistics_never_moved: "running_mean|running_var",
     running_statistics_moved_twice: "running_mean|running_var",
     momentum_weighs_the_old_value: "running_mean|running_var",
-    unbiased_normalisation: "output|dx",
+    unbiased_normalization: "output|dx",
 }
 
 

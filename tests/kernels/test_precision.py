@@ -52,7 +52,7 @@ def test_a_mean_far_from_zero_costs_no_more_digits_than_atens(implementation, de
 
 @pytest.mark.cases(core={"1e-5": 1e-5}, more={"1e-3": 1e-3, "1": 1.0})
 @pytest.mark.parametrize("value", [0.0, 3.0, -1e4])
-def test_constant_input_is_normalised_to_the_bias(implementation, device, case, value):
+def test_constant_input_is_normalized_to_the_bias(implementation, device, case, value):
     problem = make_problem(BASE, device=device)
     constant = torch.full_like(problem.input, value)
     assert_conforms(implementation, replace(problem, input=constant, eps=case))

@@ -132,7 +132,7 @@ def test_equals_aten_in_float64_over_the_block(activation, pool, shape, training
 
 def test_equal_maxima_send_their_gradient_where_aten_does():
     problem = make_problem((5, 3, 8, 6), dtype=torch.float64, activation="relu", pool=2)
-    problem = replace(problem, input=problem.input.round())  # many equal neighbours, many zeros after relu
+    problem = replace(problem, input=problem.input.round())  # many equal neighbors, many zeros after relu
     assert (reference.solve(problem).gap == 0).sum() > 20
     torch.testing.assert_close(reference.solve(problem).values, aten(problem), **EXACT)
 

@@ -33,7 +33,7 @@ LESSON = [
 
 
 def lesson_network():
-    """The lesson's own Sequential, with torch's layers, initialised as its training function does."""
+    """The lesson's own Sequential, with torch's layers, initialized as its training function does."""
     network = nn.Sequential(
         nn.Conv2d(1, 6, kernel_size=5), nn.BatchNorm2d(6), nn.Sigmoid(), nn.MaxPool2d(2, 2),
         nn.Conv2d(6, 16, kernel_size=5), nn.BatchNorm2d(16), nn.Sigmoid(), nn.MaxPool2d(2, 2),

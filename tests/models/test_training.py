@@ -81,9 +81,9 @@ def test_order_leaves_the_callers_random_state_alone(data):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_images_are_normalised_as_totensor_does(data):
+def test_images_are_normalized_as_totensor_does(data):
     expected = torch.stack([to_tensor(image.squeeze(0).numpy()) for image in data.train_images[:50]])
-    assert torch.equal(step.normalised(data.train_images[:50], torch.float32), expected)
+    assert torch.equal(step.normalized(data.train_images[:50], torch.float32), expected)
 
 
 def test_every_implementation_sees_the_same_batches_and_the_short_last_one(data):

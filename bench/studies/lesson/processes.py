@@ -100,7 +100,7 @@ class Program:
 
 def gated(roster: Sequence[Candidate], gate: Gate) -> list[Candidate]:
     """The same candidates; those that compute something else than batch norm are marked, and won't be timed."""
-    found = []
+    checked = []
     for candidate in roster:
         status, reason = candidate.status, candidate.unavailable
         if not reason:
@@ -108,8 +108,8 @@ def gated(roster: Sequence[Candidate], gate: Gate) -> list[Candidate]:
                 status, reason = WRONG, gate.why_wrong(candidate)
             except Exception as error:
                 status, reason = ERROR, one_line(error)
-        found.append(replace(candidate, status=status if reason else OK, unavailable=reason))
-    return found
+        checked.append(replace(candidate, status=status if reason else OK, unavailable=reason))
+    return checked
 
 
 def take_turns(
@@ -117,7 +117,7 @@ def take_turns(
     turns: int,
     run: Run,
     progress: Callable[[str], None],
-    told: Callable[[Record], str],
+    summary: Callable[[Record], str],
 ) -> dict[str, list[Record]]:
     """Run every program once a turn, and record each outcome as it comes.
 
@@ -128,7 +128,7 @@ def take_turns(
         turns: How many are kept, after the one that warms up.
         run: Where the records go; turns that it already has are not repeated.
         progress: Gets a line per turn.
-        told: What that line says of a record.
+        summary: What that line says of a record.
 
     Returns:
         The records of each program in the order of the turns; the last one may be a failure.
@@ -153,7 +153,7 @@ def take_turns(
     if running:
         progress(f"warming up: {', '.join(running)}")
     for turn in range(WARM_UP, turns + 1):
-        now = []
+        summaries = []
         # Each turn has its own order, so that a resumed run takes the one that an undisturbed run would have.
         for label in random.Random(turn).sample(sorted(running), len(running)):
             if turn in records[label]:
@@ -168,7 +168,7 @@ def take_turns(
                 continue
             if turn != WARM_UP:
                 note(label, turn, {"status": OK, **outcome})
-                now.append(f"{label} {told(records[label][turn])}")
-        if now:
-            progress(f"turn {turn} of {turns}: {', '.join(sorted(now))}")
-    return {label: [found[turn] for turn in sorted(found)] for label, found in records.items()}
+                summaries.append(f"{label} {summary(records[label][turn])}")
+        if summaries:
+            progress(f"turn {turn} of {turns}: {', '.join(sorted(summaries))}")
+    return {label: [by_turn[turn] for turn in sorted(by_turn)] for label, by_turn in records.items()}

@@ -3,7 +3,7 @@
 `python -m bench.studies.lesson.program --root FOLDER --epochs N --seed N`, with torchvision's `FashionMNIST/raw` in
 FOLDER. It is here to be timed against `python -m models.training`; see `test_lesson.py`. What makes it slow is kept:
 images decoded one by one through PIL and `ToTensor`, four worker processes, numbers read back from the device after
-every step. Its evaluation leaves gradients on, so that its batch norm normalises with the test batch's own statistics.
+every step. Its evaluation leaves gradients on, so that its batch norm normalizes with the test batch's own statistics.
 
 Source: the seed lesson; Zhang et al., "Dive into Deep Learning", sections 7.6 and 8.5 (`train_ch6`).
 """

@@ -62,7 +62,7 @@ def others_text(records: Sequence[Record]) -> str:
     busy = [float(record["others"]) for record in records if record.get("others") is not None]
     if not busy:
         return ""
-    line = f"Meanwhile everything else kept {mean_text(busy, 2)} processors busy: mean, and range of the processes"
+    line = f"Other programs kept {mean_text(busy, 2)} processors busy (mean and range over processes)"
     if mean(busy) > MOST_OTHERS:
         line += "; **other programs were running: don't quote these times**"
     return f"{line}."

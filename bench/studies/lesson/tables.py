@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import mean, median
+from typing import NamedTuple
 
 from bench.record.labels import PLAIN, row_order
 from bench.record.records import Record
@@ -20,33 +21,24 @@ from bench.studies.lesson.sessions import (
     paired_figures,
 )
 from bench.view import tables
-from bench.view.tables import listed, markdown, mean_text, ranged, ratio_text
+from bench.view.columns import Column, markdown
+from bench.view.page import Page
+from bench.view.tables import listed, mean_text, ranged, ratio_text
 
 LESSON = "lesson"
 """What the lesson's own program is called in the records."""
 
-HEADERS = (
-    "program",
-    "turns",
-    "wall, s",
-    "times as fast",
-    "examples/sec, wall",
-    "examples/sec, steps",
-    "train loss",
-    "train acc",
-    "test acc",
-)
 NOTE = """\
-**wall** is the median over the turns of whole processes, from start to exit, with their range; **times as fast** is
-the median of the lesson's wall time / the program's in the same turn, with its 95 % interval. **examples/sec, steps**,
-loss and accuracies are what each program prints at its end: mean over the turns and range. Turns are taken in random
-order, each with a seed of its own, the same for all programs.
+**wall** is the median over turns of the time of a whole process, from start to exit, with its range. **times as fast**
+is the median of the lesson's wall time / the program's in the same turn, with its 95% interval. **examples/sec,
+steps**, loss and accuracies are what each program prints at its end: mean over turns and range. Turns are taken in
+random order, each with its own seed, which all programs share.
 
-The lesson's program has the lesson's layers, `DataLoader` with 4 workers, `ToTensor` on every image, reads loss and
-accuracy back after every step, and leaves the allocator alone; `bench/studies/lesson/program.py` is its whole text.
-Loss and train accuracy are defined alike in all programs. Test accuracy is not: the lesson's evaluation leaves
-gradients on, so that its batch norm normalises with the test batch's own statistics, where `models.training` uses the
-running ones.
+The lesson's program has the lesson's layers and a `DataLoader` with 4 workers, applies `ToTensor` to every image, reads
+loss and accuracy back after every step, and leaves the allocator alone; `bench/studies/lesson/program.py` is its whole
+text. Loss and train accuracy have the same definition in all programs. Test accuracy has not: the lesson's evaluation
+leaves gradients on, so its batch norm normalizes with the statistics of the test batch, where `models.training` uses
+the running ones.
 """
 
 
@@ -75,11 +67,11 @@ def results(records: list[Record]) -> list[Result]:
     names = {record["implementation"]: record for record in records}
     runs = {name: by_run([r for r in records if r["implementation"] == name]) for name in names}
     lesson = runs.pop(LESSON, {})
-    found = []
+    compared = []
     for name in sorted(runs, key=lambda n: row_order(names[n])):
         run = newest_whole({run: len(paired(lesson.get(run, {}), own)) for run, own in runs[name].items()})
-        found.append(Result(name, run, runs[name][run], lesson.get(run, {})))
-    return found
+        compared.append(Result(name, run, runs[name][run], lesson.get(run, {})))
+    return compared
 
 
 def configurations(records: list[Record]) -> list[tuple[int, list[Record]]]:
@@ -97,16 +89,16 @@ def sentence(records: list[Record]) -> str:
     if not groups:
         return "The lesson end to end: not measured in turns yet, see `bench/studies/lesson`."
     epochs, group = groups[0]
-    found = results(group)
-    figures = [(result.name, result.speedup) for result in found]
-    told = [f"with `{_norm(name)}` {ratio_text(ratio)} times as fast" for name, ratio in figures if ratio]
-    if not told:
-        reasons = [result.failure for result in found if result.failure] or group[-1:]
+    compared = results(group)
+    figures = [(result.name, result.speedup) for result in compared]
+    speedups = [f"{ratio_text(ratio)} times as fast with `{_norm(name)}`" for name, ratio in figures if ratio]
+    if not speedups:
+        reasons = [result.failure for result in compared if result.failure] or group[-1:]
         return f"The lesson end to end: {tables.reason(reasons[-1])}."
     return (
-        f"The lesson end to end, {tables.counted(epochs, 'epoch')} on {group[-1]['key']['data']}: `python -m"
-        f" models.training --norm NAME` trains {listed(told)} as the lesson's own program, wall clock of the whole"
-        " process, loading included."
+        f"`python -m models.training --norm NAME` trains {listed(speedups)} as the lesson's own program:"
+        f" {tables.counted(epochs, 'epoch')} on {group[-1]['key']['data']}, wall time of the whole process, loading"
+        " included."
     )
 
 
@@ -115,9 +107,9 @@ def page(records: list[Record]) -> str:
     parts = [f"# The lesson, end to end: {records[-1]['conditions']['device_name']}", sentence(records)]
     shown: list[Record] = []
     for epochs, group in configurations(records):
-        found = results(group)
-        for run in sorted({result.run for result in found}, reverse=True):
-            of_run = [result for result in found if result.run == run]
+        compared = results(group)
+        for run in sorted({result.run for result in compared}, reverse=True):
+            of_run = [result for result in compared if result.run == run]
             programs = {LESSON: of_run[0].lesson, **{result.name: result.own for result in of_run}}
             all_records = [turns[number] for turns in programs.values() for number in sorted(turns)]
             done = [record for turns in programs.values() for record in finished(turns).values()]
@@ -129,28 +121,45 @@ def page(records: list[Record]) -> str:
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
+class Row(NamedTuple):
+    """A program, its finished turns, and how many times as fast as the lesson's it is."""
+
+    name: str
+    done: list[Record]
+    speedup: Ratio | None
+
+    def series(self, figure: str) -> list[float]:
+        """A figure of every finished turn."""
+        return _series(self.done, figure)
+
+
+def _wall(row: Row) -> str:
+    return ranged(median(row.series("seconds")), row.series("seconds"), 1)
+
+
+def _times_as_fast(row: Row) -> str:
+    if row.name == LESSON:
+        return "1"
+    return ratio_text(row.speedup) if row.speedup else "–"
+
+
+COLUMNS: tuple[Column[Row], ...] = (
+    Column("program", lambda row: _title(row.name), always=True),
+    Column("turns", lambda row: str(len(row.done)), always=True),
+    Column("wall, s", _wall),
+    Column("times as fast", _times_as_fast),
+    Column("examples/sec, wall", lambda row: f"{sum(row.series('examples')) / sum(row.series('seconds')):,.0f}"),
+    Column("examples/sec, steps", lambda row: mean_text(row.series("examples_per_second"), 0)),
+    Column("train loss", lambda row: mean_text(row.series("train_loss"))),
+    Column("train acc", lambda row: mean_text(row.series("train_accuracy"))),
+    Column("test acc", lambda row: mean_text(row.series("test_accuracy"))),
+)
+
+
 def _table(programs: dict[str, Turns], of_run: list[Result]) -> str:
     speedups = {result.name: result.speedup for result in of_run}
-    rows = []
-    for name, turns in programs.items():
-        done = list(finished(turns).values())
-        if not done:
-            rows.append([_title(name), "0", *["–"] * (len(HEADERS) - 2)])
-            continue
-        seconds = _series(done, "seconds")
-        speedup = speedups.get(name)
-        rows.append(
-            [
-                _title(name),
-                str(len(done)),
-                ranged(median(seconds), seconds, 1),
-                "1" if name == LESSON else ratio_text(speedup) if speedup else "–",
-                f"{sum(_series(done, 'examples')) / sum(seconds):,.0f}",
-                mean_text(_series(done, "examples_per_second"), 0),
-                *(mean_text(_series(done, figure)) for figure in ("train_loss", "train_accuracy", "test_accuracy")),
-            ]
-        )
-    return markdown(HEADERS, rows)
+    rows = [Row(name, list(finished(turns).values()), speedups.get(name)) for name, turns in programs.items()]
+    return markdown(COLUMNS, rows, missing=lambda row: None if row.done else "–")
 
 
 def _accuracies(programs: dict[str, Turns]) -> str:
@@ -195,3 +204,7 @@ def _norm(name: str) -> str:
 
 def _title(name: str) -> str:
     return "the lesson's program" if name == LESSON else f"`--norm {_norm(name)}`"
+
+
+PAGE = Page("lesson", {"lesson.md": page}, sentence, choose=list)
+"""Each implementation has its newest whole session, so the page chooses for itself."""

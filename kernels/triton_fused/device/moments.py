@@ -52,7 +52,7 @@ def merge_statistics(case: tl.constexpr, partial_ptr, channel, pixels_per_split,
 
 @triton.jit
 def move(pointer, channel, here, batch, factor):
-    """Move running numbers towards the batch's: running <- (1 - factor) running + factor batch."""
+    """Move running numbers toward the batch's: running <- (1 - factor) running + factor batch."""
     old = tl.load(pointer + channel, mask=here, other=0.0).to(batch.dtype)
     tl.store(pointer + channel, (1.0 - factor) * old + factor * batch, mask=here)
 

@@ -63,8 +63,8 @@ def measure(who, data, gate, *arguments):
     [
         # The input, its mean and its 1 / std: two numbers a channel. (`F.batch_norm` saves the running tensors, too.)
         (BASELINE, 2),
-        # The centred input for the square and for the product, which is one tensor; rsqrt its own result, which is the
-        # factor of weight, too; and the product of these two, the factor of the centred input. Two numbers a channel.
+        # The centered input for the square and for the product, which is one tensor; rsqrt its own result, which is the
+        # factor of weight, too; and the product of these two, the factor of the centered input. Two numbers a channel.
         # Who needs the input itself? Nobody: so it is gone, and naive keeps no more than torch's own.
         ("naive", 2),
     ],

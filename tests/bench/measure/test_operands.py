@@ -63,7 +63,7 @@ def test_each_content_is_known_from_the_signs(operands):
 
 
 def test_the_values_are_the_problems_own_or_negated(operands):
-    own = {value for value in operands.problem.input.abs().flatten().tolist()}
+    own = set(operands.problem.input.abs().flatten().tolist())
     for x in windows(operands):
         assert set(x.abs().flatten().tolist()) <= own
 

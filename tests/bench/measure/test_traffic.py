@@ -149,7 +149,7 @@ def test_the_naive_forward():
         + (X + C + X)  # x - mean
         + (X + X)  # square
         + (X + C)  # sum
-        + (X + C + X)  # centred * scale
+        + (X + C + X)  # centered * scale
         + (X + C + X)  # + bias
     )
     channels = (
@@ -177,13 +177,13 @@ def test_the_naive_inference():
 def test_the_naive_backward_of_the_batch():
     batch = (
         X  # sum(dy), for dbias
-        + (X + X + X)  # dy * centred
+        + (X + X + X)  # dy * centered
         + (X + X)  # dy * scale
         + X  # sum, for dscale
-        + (X + X)  # centred ** 1
+        + (X + X)  # centered ** 1
         + (X + X)  # * 2
         + (X + X)  # * dvar, which is expanded
-        + (X + X + X)  # + the gradient of centred by way of y
+        + (X + X + X)  # + the gradient of centered by way of y
         + (X + X)  # -, for dmean
         + X  # sum
         + (X + X)  # + dmean / m, which is expanded

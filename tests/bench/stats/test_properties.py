@@ -80,13 +80,13 @@ def test_an_interval_is_the_same_for_the_same_series(values):
 @given(ratios, st.lists(ratios, max_size=5))
 def test_a_verdict_never_says_more_than_interval_and_floor(ratio, identical):
     floor = noise_floor(identical)
-    said = verdict(ratio, floor)
-    assert said in (FASTER, SLOWER, SAME, UNCLEAR)
-    if said == FASTER:
+    word = verdict(ratio, floor)
+    assert word in (FASTER, SLOWER, SAME, UNCLEAR)
+    if word == FASTER:
         assert ratio.high < 1 - floor
-    if said == SLOWER:
+    if word == SLOWER:
         assert ratio.low > 1 + floor
-    if said == SAME:
+    if word == SAME:
         assert 1 - SAME_WITHIN < ratio.low <= ratio.high < 1 + SAME_WITHIN
 
 

@@ -12,9 +12,14 @@ from bench import ROOT, report
 from bench.record.labels import PLAIN
 from bench.record.records import ERROR
 from bench.studies import alike, batch_noise, faster, jumps, learning_rates
-from bench.studies.estimates import Averages, copied, norms, recalibrated_copy
+from bench.studies.measure import alike as measured_alike
+from bench.studies.measure import batch_noise as measured_noise
+from bench.studies.measure import jumps as measured_jumps
+from bench.studies.measure.estimates import Averages, copied, norms, recalibrated_copy
+from bench.studies.measure.point import norm, sources
+from bench.studies.measure.training import train_through
 from bench.studies.registry import studies
-from bench.studies.study import RECALIBRATED, TEST_ACCURACY, norm, train_through
+from bench.studies.study import RECALIBRATED, TEST_ACCURACY
 from models.fashion_mnist import EMBEDDED, load
 from models.lenet import lenet
 from models.training import Settings, train
@@ -53,6 +58,7 @@ def test_every_study_names_its_points_and_files(study):
     assert len(study.points("cpu_fused", True)) < len(study.points("cpu_fused", False))
     assert all(name.startswith(f"study-{study.name}") and name.endswith(".svg") for name in study.plots)
     assert study.question.endswith("?")
+    assert all(path.is_file() for path in sources(study))
 
 
 def test_names_of_studies_are_their_own():
@@ -165,12 +171,12 @@ def test_rates_at_which_training_fails_are_counted(session):
             add(session, "learning-rates", {"implementation": PLAIN, **point}, {"epochs": lost})
     good = learning_rates.STUDY.newest(session.records)
     text = learning_rates.answer(good)
-    assert text.startswith("**It does.** After 2 epochs, with batch norm the best rate is 0.1 (test accuracy 0.800)")
-    assert (
-        "with every seed learning, at 0.1, 1 and 4; 0 of 9 trainings learned nothing. Without it the best rate" in text
+    assert text.startswith(
+        "**It does.** With batch norm, training works at learning rates 0.1, 1 and 4 (best: 0.800 at 0.1)"
     )
-    assert "with every seed learning, at 0.1 and 1; 1 of 9 trainings learned nothing. With statistics" in text
-    assert text.endswith("batch norm's best rate is 0.1 (0.900), and it is as near to that at 0.1.")
+    assert "; 0 of 9 trainings learned nothing. Without it, training works at learning rates 0.1 and 1 (best" in text
+    assert "; 1 of 9 trainings learned nothing. With statistics" in text
+    assert "batch norm works at 0.1 only (best: 0.900 at 0.1). *Works*: every seed learns" in text
     row = next(line for line in learning_rates.table(good).splitlines() if line.startswith("| 4 "))
     assert [cell.strip() for cell in row.split("|")][4:7:2] == ["0 of 3", "1 of 3"]
 
@@ -183,19 +189,19 @@ def test_deviations_of_batches_are_those_of_independent_draws():
     values = torch.randn(40_000, 8, generator=generator, dtype=torch.float64) * 3 + 5
     order = torch.randperm(len(values), generator=generator)
     for size in (16, 256):
-        found = batch_noise.deviations(values, values.square(), order, size)
+        found = measured_noise.deviations(values, values.square(), order, size)
         assert found["mean"] == pytest.approx(1 / size**0.5, rel=0.1)
         assert found["variance"] == pytest.approx((2 / size) ** 0.5, rel=0.15)
 
 
 def test_moments_are_those_of_what_enters_the_slots():
     data, model = load(EMBEDDED, limit=40), lenet("naive", seed=0)
-    means, squares = batch_noise.moments_of_images(model, data)["1"]
+    means, squares = measured_noise.moments_of_images(model, data)["1"]
     with torch.no_grad():
         entered = model[0](data.train_images.float() / 255).double()
     assert torch.allclose(means, entered.mean((2, 3)), atol=1e-6)
     assert torch.allclose(squares, entered.square().mean((2, 3)), atol=1e-5)
-    assert batch_noise.moments_of_images(model, data)["10"][0].shape == (40, 120)
+    assert measured_noise.moments_of_images(model, data)["10"][0].shape == (40, 120)
     assert model.training
 
 
@@ -209,7 +215,7 @@ def test_the_power_of_the_batch_size_is_found(session):
     good = batch_noise.STUDY.newest(session.records)
     assert batch_noise.exponent(good, "10", "mean") == pytest.approx(-0.5)
     assert batch_noise.exponent(good, "1", "variance") == pytest.approx(-0.25)
-    assert batch_noise.answer(good).startswith("**They are, and as large as independent draws make them.**")
+    assert batch_noise.answer(good).startswith("**They are, and as large as for independent samples.**")
 
 
 # Jumps
@@ -235,7 +241,7 @@ def test_swings_are_counted_from_where_accuracy_has_settled():
     [
         (0.01, 0.01, "**Because the running statistics belong to older weights**"),
         (0.01, 0.05, "**Because of the running statistics, which are noisy**"),
-        (0.1, 0.1, "**These trainings don't tell whether"),
+        (0.1, 0.1, "**These trainings cannot separate"),
     ],
 )
 def test_the_answer_blames_whoever_swings(session, recalibrated, rested, verdict):
@@ -256,10 +262,10 @@ def test_the_answer_blames_whoever_swings(session, recalibrated, rested, verdict
     assert "moves by 0.100 with the running statistics (momentum 0.1)" in text
     # The last batch's accuracy is lower in two of the last five epochs, by 0.05, 0.055 and 0.06.
     assert "cost 0.022 [0.017, 0.027]" in text
-    assert text.endswith("depends on its company: 0.100 in batches of 1, 0.800 in batches of 256.")
+    assert text.endswith("accuracy is 0.100 in batches of 1 and 0.800 in batches of 256.")
     rows = jumps.table(good).splitlines()
-    assert [line.split("|")[1].strip() for line in rows if line.startswith("| weights at rest")] == [
-        f"weights at rest, momentum {m}" for m in ("0.01", "0.1", "0.5", "1")
+    assert [line.split("|")[1].strip() for line in rows if line.startswith("| fixed weights")] == [
+        f"fixed weights, momentum {m}" for m in ("0.01", "0.1", "0.5", "1")
     ]
     assert any(line.startswith("| 1 ") for line in rows)
 
@@ -291,7 +297,7 @@ def test_averages_are_those_of_torch_for_every_momentum():
 def test_averages_at_rest_are_of_one_and_the_same_weights():
     data, model = load(EMBEDDED, limit=600), lenet("naive", seed=0)
     recalibrated = recalibrated_copy(model, "naive", data)
-    averages = jumps.averages_at_rest(copied(recalibrated, "naive"), data, Settings(epochs=1, batch_size=100))
+    averages = measured_jumps.averages_at_rest(copied(recalibrated, "naive"), data, Settings(epochs=1, batch_size=100))
     slow, last = (averages.statistics[m][0][0] for m in (0.01, jumps.LAST_BATCH))
     whole = norms(recalibrated)[0].running_mean
     assert torch.allclose(slow, whole, atol=0.01 * float(whole.abs().max()))
@@ -313,9 +319,9 @@ def test_batch_statistics_are_those_of_the_test_batch_down_to_one_image():
     with torch.no_grad():
         found = expected(data.test_images.float() / 255).argmax(1)
     wanted = float((found == data.test_labels).float().mean())
-    assert jumps.with_batch_statistics(model, data, len(data.test_images)) == pytest.approx(wanted, abs=0.01)
-    # A single image normalised by itself has nothing left after a linear layer: all get one and the same answer.
-    alone = jumps.with_batch_statistics(model, data, 1)
+    assert measured_jumps.with_batch_statistics(model, data, len(data.test_images)) == pytest.approx(wanted, abs=0.01)
+    # A single image normalized by itself has nothing left after a linear layer: all get one and the same answer.
+    alone = measured_jumps.with_batch_statistics(model, data, 1)
     shares = torch.bincount(data.test_labels[: jumps.FEW_IMAGES], minlength=10) / len(data.test_labels)
     assert min(abs(alone - float(share)) for share in shares) < 1e-6
 
@@ -327,7 +333,7 @@ def test_an_implementation_next_to_itself_is_nowhere_apart_and_another_seed_is()
     data = load(EMBEDDED, limit=600)
     for name in ("builtin", "naive"):
         point = {"implementation": name, "seed": 0, "steps": 5}
-        found = alike.measure(point, candidate(name).found, data, lambda _: None)["apart"]
+        found = measured_alike.measure(point, candidate(name).found, data, lambda _: None)["apart"]
         assert [row["step"] for row in found] == [1, 2, 5]
         distances = [row["weights"] for row in found]
         assert (min(distances) > 0.1) if name == "builtin" else (max(distances) < 1e-3)
@@ -340,7 +346,9 @@ def test_distances_are_measured_against_another_seed(session):
             add(session, "alike", point, {"apart": [{"step": 470, "weights": distance, "loss": distance / 10}]})
     good = alike.STUDY.newest(session.records)
     assert alike.answer(good).startswith("**They train alike**")
-    assert "`naive` 18.8% [12.5%, 25.0%] and `cpu_fused` 37.5% [25.0%, 50.0%], means and" in alike.answer(good)
+    assert "18.8% [12.5%, 25.0%] with `naive` and 37.5% [25.0%, 50.0%] with `cpu_fused` (means and" in alike.answer(
+        good
+    )
 
 
 # The command

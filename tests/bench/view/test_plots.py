@@ -63,7 +63,7 @@ def words_in(svg):
     return [element.text for element in parsed(svg).iter(f"{SVG}text")]
 
 
-def colours_in(svg):
+def colors_in(svg):
     """Which colors of series are seen; ink is that of text too."""
     return {color for color in colors.COLORS if color != colors.INK and f"stroke: {color}" in svg}
 
@@ -220,13 +220,13 @@ def test_names_at_the_right_do_not_touch(name):
 
 
 def test_an_implementation_keeps_its_colour_whoever_else_is_there():
-    naive, tutorial = colours_in(line_of("naive")), colours_in(line_of("tutorial"))
+    naive, tutorial = colors_in(line_of("naive")), colors_in(line_of("tutorial"))
     assert len(naive) == len(tutorial) == 1
     assert naive != tutorial
     both = plots.lines(series={n: BANDS[n] for n in ("tutorial", "naive")}, **WORDS, **AXES)
-    assert colours_in(both) == naive | tutorial
-    assert colours_in(line_of("naive, one thread", dashed=["naive, one thread"])) == naive
-    assert colours_in(line_of(BASELINE)) == set()  # ink
+    assert colors_in(both) == naive | tutorial
+    assert colors_in(line_of("naive, one thread", dashed=["naive, one thread"])) == naive
+    assert colors_in(line_of(BASELINE)) == set()  # ink
 
 
 def test_dashed_lines_are():

@@ -8,7 +8,8 @@ import pytest
 from bench import report
 from bench.record.parts import BACKWARD, BATCH_NORM, BLOCK, CONVOLUTION, FORWARD, LOSS, OPTIMIZER, POOLING
 from bench.record.records import ERROR
-from bench.view.profile_tables import bars, between_ms, comma_separated, done, newest, page, sentence, short, who_ran
+from bench.record.runs import of_one_run
+from bench.view.profile_tables import bars, between_ms, csv_page, done, page, profiles, sentence, short, who_ran
 from tests.bench.samples import IDLE, candidate, row_of, table
 
 PARTS = "## The parts of a step"
@@ -71,11 +72,11 @@ def profiled(session):
 
 
 def test_the_answer_is_on_top(profiled):
-    steps = done(newest(profiled.records, "step"))
+    steps = done(profiles(profiled.records, "step"))
     assert sentence(steps) == (
         "`builtin`'s training step takes 9.5 ms: convolution 40%, batch norm 20%, pooling 20%, between operators 15%"
         " and loss 2%. Batch norm, activation and pooling, Python included, take 5 ms of it; with `cpu_fused` they"
-        " take 1.5."
+        " take 1.5 ms."
     )
     assert page(profiled.records).index(sentence(steps)) < page(profiled.records).index("profile-step.svg")
     assert sentence({}) == "No implementation's step could be profiled beside `builtin`'s."
@@ -101,21 +102,21 @@ def test_a_fused_block_has_a_row_of_its_own(profiled):
 
 
 def test_bars_have_all_of_a_step(profiled):
-    steps = done(newest(profiled.records, "step"))
+    steps = done(profiles(profiled.records, "step"))
     for name, found in bars(steps).items():
         assert sum(found.values()) == pytest.approx(sum(p["ms"] for p in steps[name]["parts"]))
     assert between_ms(steps["builtin"]) == pytest.approx(1.5)
 
 
 def test_the_page_says_who_ran(profiled):
-    steps = newest(profiled.records, "step")
-    assert who_ran(steps["naive"]) == "Only in its batch norm ran `aten::rsqrt`. Torch's own batch norm did not run."
+    steps = profiles(profiled.records, "step")
+    assert who_ran(steps["naive"]) == "Only its batch norm ran `aten::rsqrt`. Torch's own batch norm did not run."
     assert who_ran(steps["builtin"]) == "Torch's own batch norm ran: `aten::native_batch_norm`."
 
 
 def test_small_operators_are_in_the_csv_only(profiled):
     assert "aten::tiny" not in page(profiled.records)
-    rows = list(csv.DictReader(io.StringIO(comma_separated(profiled.records))))
+    rows = list(csv.DictReader(io.StringIO(csv_page(profiles(profiled.records, "step")))))
     assert {row["operator"] for row in rows} >= {"aten::tiny", "aten::conv2d"}
     assert "kernels" not in page(profiled.records)
 
@@ -125,12 +126,12 @@ def test_kernels_of_a_gpu_are_named(session):
     profile(session, "builtin", SEPARATE, kernels=kernels)
     row = next(row for row in table(page(session.records), "Torch's own batch norm did not run.") if "conv2d" in row[1])
     assert row[-3:] == ["`implicit_gemm`", "3", "70.0"]
-    assert "implicit_gemm,3.0,70.0" in comma_separated(session.records)
+    assert "implicit_gemm,3.0,70.0" in csv_page(profiles(session.records, "step"))
 
 
 def test_only_the_newest_settings_are_shown(profiled):
     profile(profiled, "naive", SEPARATE, data="other", images=10)
-    assert list(newest(profiled.records, "step")) == ["naive"]
+    assert list(profiles(of_one_run(profiled.records), "step")) == ["naive"]
 
 
 def test_who_failed_is_named(profiled):
@@ -197,7 +198,10 @@ def test_memory_is_given_by_batch_size_and_by_part(whole):
 
 def test_scaling_names_who_pays_least(whole):
     text = page(whole.records)
-    assert "A call costs least with `builtin` (10 µs), an element with `naive` (0.25 ns; `builtin` 0.5)." in text
+    assert (
+        "Cost per call is lowest with `builtin` (10 µs), cost per element with `naive` (0.25 ns; `builtin` 0.5)."
+        in text
+    )
     rows = table(text, "![Time of a call over the number of elements](profile-scaling.svg)")
     assert ["`naive`", "2", "50", "0.25", "25%", "0.312", "0.29"] in rows
 

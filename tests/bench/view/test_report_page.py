@@ -52,7 +52,7 @@ def test_the_page_is_one_file_of_moderate_size_and_the_same_every_time(folder):
 
 def test_without_anything_to_show_there_is_no_page():
     pytest.importorskip("bokeh")
-    assert report_page.page({}) == ""
+    assert report_page.page([], []) == ""
 
 
 def test_a_study_with_too_little_for_a_chart_makes_no_page(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import ERROR, UNAVAILABLE, WRONG
-from bench.view.training_tables import CSV_HEADERS, comma_separated, page, spread
+from bench.view.training_tables import csv_page, page, spread
 from tests.bench.samples import row_of, table
 
 ACCURACY, SPEED = "### Loss and accuracy", "### Speed"
@@ -26,7 +26,7 @@ def trained(session):
 
 
 def csv_rows(records):
-    return list(csv.DictReader(io.StringIO(comma_separated(records)), strict=True))
+    return list(csv.DictReader(io.StringIO(csv_page(records)), strict=True))
 
 
 def accuracy(session, name):
@@ -130,7 +130,7 @@ def test_a_training_that_failed_halfway_says_why_and_keeps_its_epochs_in_the_csv
 def test_one_seed_ranks_nothing_and_the_page_says_so(session):
     for name in (BASELINE, "naive"):
         session.training(name, [1.0] * 3, accuracy=[0.5, 0.8, 0.65])
-    text = page(session.records)
+    text = " ".join(page(session.records).split())
     assert "One seed cannot rank implementations" in text
     assert "by up to 0.150 after the second epoch" in text
     assert "use `--seeds 3` or more" in text
@@ -142,18 +142,12 @@ def test_implementations_are_compared_with_the_spread_of_seeds(session, gap, rel
         session.training(BASELINE, [1.0], accuracy=[0.70 + 0.01 * seed], seed=seed)
         session.training("naive", [1.0], accuracy=[0.70 + gap + 0.01 * seed], seed=seed)
         session.training(PLAIN, [1.0], accuracy=[0.1], seed=seed)  # no batch norm: not part of the comparison
-    assert f"implementations differ {relation} seeds do" in page(session.records)
+    assert f"Implementations differ {relation} seeds do" in page(session.records)
     assert f"differs by {gap:.3f}" in page(session.records)
 
 
 def test_the_data_are_named(trained):
     assert "## 7 epochs on Test data fashion-mnist" in page(trained.records)
-
-
-def test_other_data_have_tables_of_their_own(trained):
-    trained.training(BASELINE, [1.0], data="fashion-mnist-subset")
-    assert "## 1 epoch on Test data fashion-mnist-subset" in page(trained.records)
-    assert page(trained.records).count(SPEED) == 2
 
 
 # CSV
@@ -162,8 +156,8 @@ def test_other_data_have_tables_of_their_own(trained):
 def test_csv_has_an_unrounded_row_per_epoch_with_the_same_columns(trained):
     trained.training("tutorial", [1 / 3] * 7)
     trained.failed_epoch("my_bn.py", 1, 7, ERROR, 'with "quotes", and | bars')
-    rows = list(csv.reader(io.StringIO(comma_separated(trained.records)), strict=True))
-    assert {len(row) for row in rows} == {len(CSV_HEADERS)}
+    rows = list(csv.reader(io.StringIO(csv_page(trained.records)), strict=True))
+    assert {len(row) for row in rows} == {len(set(rows[0]))}
     assert len(rows) == 1 + 4 * 2 * 7 + 7 + 1
     first = next(r for r in csv_rows(trained.records) if r["implementation"] == "tutorial")
     assert float(first["step_s"]) == 1 / 3
@@ -171,6 +165,5 @@ def test_csv_has_an_unrounded_row_per_epoch_with_the_same_columns(trained):
     assert (first["seed"], first["epoch"], first["examples"]) == ("0", "1", "1000")
 
 
-def test_csv_headers_have_units():
-    assert {"step_s", "wall_s", "examples_per_s_steps", "warm_up_s"} <= set(CSV_HEADERS)
-    assert len(set(CSV_HEADERS)) == len(CSV_HEADERS)
+def test_csv_headers_have_units(trained):
+    assert {"step_s", "wall_s", "examples_per_s_steps", "warm_up_s"} <= set(csv_rows(trained.records)[0])

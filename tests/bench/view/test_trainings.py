@@ -1,4 +1,4 @@
-"""Which epochs make a training, and which trainings are compared."""
+"""Epochs make a training, and trainings are compared epoch by epoch."""
 
 import pytest
 
@@ -6,84 +6,47 @@ from bench.record.labels import AA, BASELINE
 from bench.record.records import ERROR
 from bench.view.trainings import (
     by_implementation,
-    configurations,
     examples_per_second,
     last_mean,
     seconds_to_goal,
     speed_ratio,
     speed_verdict,
-    trainings,
 )
-from tests.bench.samples import Session
+
+
+def only(session):
+    """The only training that there is."""
+    ((training,),) = by_implementation(session.records).values()
+    return training
 
 
 def groups(session):
-    return by_implementation(trainings(session.records))
+    return by_implementation(session.records)
 
 
-@pytest.fixture
-def later(folder):
-    """Starts another run in the same folder; its records come after those that are there."""
-
-    def start(number=2):
-        return Session(folder, f"2026010{number}T000000Z-0000")
-
-    return start
-
-
-# Which training counts
+# Epochs
 
 
 def test_epochs_are_in_order_whatever_their_order_in_the_file(session):
     session.training("naive", [1.0, 2.0, 3.0])
     session.records.reverse()
-    (training,) = trainings(session.records)
+    training = only(session)
     assert training.series("step_seconds") == [1.0, 2.0, 3.0]
     assert training.complete
-
-
-def test_the_newest_complete_training_counts(session, later):
-    session.training("naive", [1.0, 1.0])
-    second = later(2)
-    second.training("naive", [2.0, 2.0])
-    third = later(3)
-    third.training("naive", [3.0], of=2)
-    (training,) = trainings(third.records)
-    assert training.run == second.run.id
-    assert training.series("step_seconds") == [2.0, 2.0]
-
-
-def test_without_a_complete_one_the_newest_counts(session, later):
-    session.training("naive", [1.0, 1.0, 1.0], of=4)
-    second = later()
-    second.training("naive", [2.0], of=4)
-    (training,) = trainings(second.records)
-    assert (training.run, training.complete) == (second.run.id, False)
-
-
-def test_a_training_never_mixes_two_runs(session, later):
-    session.training("naive", [1.0], of=2)
-    second = later()
-    second.training("naive", [9.0, 9.0], of=3)
-    assert not any(t.complete for t in trainings(second.records))
-    assert {tuple(t.series("step_seconds")) for t in trainings(second.records)} == {(9.0, 9.0)}
 
 
 def test_a_failure_ends_a_training_and_is_kept(session):
     session.training("naive", [1.0, 1.0], of=10)
     session.failed_epoch("naive", 3, 10, ERROR, "RuntimeError: broken")
-    (training,) = trainings(session.records)
+    training = only(session)
     assert len(training.epochs) == 2
     assert training.failure["reason"] == "RuntimeError: broken"
     assert not training.complete
 
 
-def test_an_epoch_that_succeeds_later_in_the_run_replaces_its_failure(session):
-    session.failed_epoch("naive", 1, 1, ERROR, "RuntimeError: broken")
-    session.training("naive", [1.0])
-    (training,) = trainings(session.records)
-    assert training.failure is None
-    assert training.complete
+def test_without_all_epochs_a_training_is_not_complete(session):
+    session.training("naive", [1.0, 1.0, 1.0], of=4)
+    assert not only(session).complete
 
 
 def test_each_seed_and_implementation_is_a_training_in_the_order_of_the_tables(session):
@@ -93,18 +56,6 @@ def test_each_seed_and_implementation_is_a_training_in_the_order_of_the_tables(s
     found = groups(session)
     assert list(found) == ["builtin", "A/A", "naive", "plain"]
     assert all([t.seed for t in ts] == [0, 1] for ts in found.values())
-
-
-def test_trainings_on_other_data_or_of_other_length_are_apart(session):
-    session.training("naive", [1.0])
-    session.training("naive", [1.0, 1.0])
-    session.training("naive", [1.0], data="fashion-mnist-subset")
-    found = configurations(session.records)
-    assert [(c["data"], c["epochs"], len(rs)) for c, rs in found] == [
-        ("fashion-mnist", 1, 1),
-        ("fashion-mnist", 2, 2),
-        ("fashion-mnist-subset", 1, 1),
-    ]
 
 
 # Speed
@@ -127,13 +78,10 @@ def test_ratio_pairs_epochs_of_the_same_seed(session):
     assert (ratio.value, ratio.low, ratio.high) == (3.0, 3.0, 3.0)
 
 
-def test_ratio_never_pairs_epochs_of_two_runs(session, later):
-    session.training(BASELINE, [1.0] * 8)
-    second = later()
-    second.training("naive", [2.0] * 8)
-    found = groups(second)
-    assert speed_ratio(found, "naive") is None
-    assert speed_verdict(found, "naive", None) == "–"
+def test_without_the_baseline_there_is_no_ratio(session):
+    session.training("naive", [2.0] * 8)
+    assert speed_ratio(groups(session), "naive") is None
+    assert speed_verdict(groups(session), "naive", None) == "–"
 
 
 def test_ratio_takes_the_epochs_that_both_have(session):
@@ -180,7 +128,6 @@ def test_time_to_the_goal_is_the_wall_time_of_all_epochs_up_to_it(session):
 
 
 def test_mean_of_the_last_five(session):
-    session.training("naive", [1.0] * 7, accuracy=[0.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
-    session.training("naive", [1.0] * 2, accuracy=[0.2, 0.4])
-    found = [trainings(rs)[0] for _, rs in configurations(session.records)]
-    assert [last_mean(t) for t in found] == pytest.approx([0.3, 0.3])
+    session.training("naive", [1.0] * 7, accuracy=[0.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5], seed=0)
+    session.training("naive", [1.0] * 2, accuracy=[0.2, 0.4], seed=1)
+    assert [last_mean(t) for t in groups(session)["naive"]] == pytest.approx([0.3, 0.3])

@@ -1,7 +1,7 @@
 """Statistics that a trained network could be evaluated with in place of its running ones.
 
 In training they touch no weight. So one training carries running statistics of any number of momenta, and whatever a
-network is evaluated with afterwards is found for one and the same weights.
+network is evaluated with afterward is found for one and the same weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kernels import BatchNorm, Implementation
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
-from models.step import normalised
+from models.step import normalized
 from models.training import EVALUATION_BATCH
 
 Statistics = list[tuple[Tensor, Tensor]]
@@ -30,26 +30,26 @@ def copied(
     model: nn.Module, implementation: Implementation | str | None, statistics: Statistics | None = None
 ) -> nn.Module:
     """A LeNet of the same weights, with the same statistics or with others."""
-    double = lenet(implementation, device=next(model.parameters()).device)
-    double.load_state_dict(model.state_dict())
+    network = lenet(implementation, device=next(model.parameters()).device)
+    network.load_state_dict(model.state_dict())
     if statistics is not None:
-        for module, others in zip(norms(double), statistics, strict=True):
+        for module, others in zip(norms(network), statistics, strict=True):
             for own, other in zip(_buffers(module), others, strict=True):
                 own.copy_(other)
-    return double
+    return network
 
 
 @torch.inference_mode()
 def recalibrated_copy(model: nn.Module, implementation: Implementation | str | None, data: FashionMNIST) -> nn.Module:
     """A copy whose running statistics are the averages over the whole training set under the weights of now."""
-    double = copied(model, implementation).train()
-    for module in norms(double):
+    network = copied(model, implementation).train()
+    for module in norms(network):
         module.reset_running_stats()
         module.momentum = None  # the average of all batches
-    dtype = next(double.parameters()).dtype
+    dtype = next(network.parameters()).dtype
     for images in data.train_images.split(EVALUATION_BATCH):
-        double(normalised(images, dtype))
-    return double
+        network(normalized(images, dtype))
+    return network
 
 
 class Averages:

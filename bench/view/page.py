@@ -1,0 +1,52 @@
+"""What becomes of one kind of record: files, a part of `report.html`, and a few lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.record.records import Record
+from bench.record.runs import of_one_run
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of `report.html`.
+
+    Attributes:
+        title: Its heading.
+        answer: The finding, in Markdown.
+        models: What Bokeh draws below it, from `bench/view/report_charts.py`.
+    """
+
+    title: str
+    answer: str
+    models: Sequence[Any]
+
+
+def _nothing(_: list[Record]) -> Any:
+    return ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """The views of one kind of record. Each function gets records that may share a table.
+
+    Attributes:
+        kind: Of the records.
+        files: By file name, from the records to the text; a file whose text would be empty is not written.
+        short: For a terminal.
+        sections: For `report.html`.
+        choose: From all records of the kind to those that may share a table.
+    """
+
+    kind: str
+    files: Mapping[str, Callable[[list[Record]], str]]
+    short: Callable[[list[Record]], str] = _nothing
+    sections: Callable[[list[Record]], Sequence[Section]] = _nothing
+    choose: Callable[[list[Record]], list[Record]] = of_one_run
+
+    def records(self, records: list[Record]) -> list[Record]:
+        """Those of a folder that are on this page."""
+        return self.choose([r for r in records if r["kind"] == self.kind])
