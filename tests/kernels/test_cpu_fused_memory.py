@@ -6,7 +6,6 @@ import stat
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +13,9 @@ import torch
 import kernels
 from kernels.cpu_fused import kernel_calls, library
 from kernels.fused.layouts import real_type
+from tests.processes import ROOT
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[2]
 IMPLEMENTATION = kernels.load("cpu_fused")
 pytestmark = pytest.mark.skipif(
     bool(IMPLEMENTATION.why_unavailable(CPU)), reason=str(IMPLEMENTATION.why_unavailable(CPU))
@@ -148,7 +147,7 @@ def test_address_and_undefined_behaviour_sanitizers_find_what_is_planted_and_not
         env=os.environ | sanitizers,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.stdout == "clean\n", done.stderr
