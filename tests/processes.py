@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import textwrap
+import types
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def _serve(command: tuple[str, ...], variables: dict[str, str], output: str) -> 
     sys.argv = ["-c" if kind == "-c" else what, *arguments]
     try:
         if kind == "-c":
-            exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 - a test's own code
+            main = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(what, "<string>", "exec"), main.__dict__)  # noqa: S102 - a test's own code
         else:
             runpy.run_module(what, run_name="__main__", alter_sys=True)
     finally:

@@ -43,5 +43,15 @@ def test_it_hears_signals_and_one_that_takes_too_long_is_killed():
     assert start("-c", waits).wait(timeout=0.1) == (-signal.SIGKILL, "")
 
 
+def test_its_code_is_the_main_module():
+    told = run("""
+        import pickle, sys
+        class Made:
+            pass
+        print(type(pickle.loads(pickle.dumps(Made()))) is Made is sys.modules["__main__"].Made)
+    """)
+    assert told == "True\n"
+
+
 def test_what_is_to_run_at_exit_runs():
     assert run("import atexit; atexit.register(print, 'bye')") == "bye\n"
