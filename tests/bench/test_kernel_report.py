@@ -1,23 +1,21 @@
 """The page about Triton kernels: what is counted in the interpreter, and what the compiler makes of the kernels."""
 
 import csv
-import os
 import pickle
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 import kernels
-from bench import ROOT, kernel_report
+from bench import kernel_report
 from bench.record.operations import Operation
 from bench.triton import kernel_compile, kernel_tables
 from bench.triton.interpreter import Launch, Pointer, watch
 from bench.triton.kernel_compile import TARGETS, Target, compile_launch
 from bench.triton.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request, laid_out, observe, passes
 from kernels.triton_fused import interpreted
+from tests.processes import start
 
 pytestmark = pytest.mark.skipif(not interpreted(), reason="needs Triton's interpreter: TRITON_INTERPRET=1, no GPU")
 
@@ -56,22 +54,17 @@ def my_bn(tmp_path):
 
 
 def run(tmp_path, *options):
-    """The command, as a user runs it."""
-    return subprocess.run(
-        [sys.executable, "-m", "bench.kernel_report", "--results-dir", str(tmp_path / "out"), *options],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "0"},
-        capture_output=True,
-        text=True,
-    )
+    """The command, as a user runs it: its exit code, and what it prints."""
+    command = ["-m", "bench.kernel_report", "--results-dir", str(tmp_path / "out"), *options]
+    return start(*command, TRITON_INTERPRET="0").wait()
 
 
 @pytest.fixture(scope="module")
 def lenet(tmp_path_factory):
     """LeNet's kernels, compiled for one GPU of each vendor."""
     folder = tmp_path_factory.mktemp("kernels")
-    done = run(folder, "--shapes", "lenet", "--no-count", "--targets", "sm_90", "gfx942")
-    assert done.returncode == 0, done.stderr
+    code, printed = run(folder, "--shapes", "lenet", "--no-count", "--targets", "sm_90", "gfx942")
+    assert code == 0, printed
     return list(csv.DictReader((folder / "out" / "kernels.csv").read_text().splitlines()))
 
 
@@ -157,9 +150,9 @@ def test_launches_can_be_written_down_without_running(my_bn):
 
 def test_anyones_kernels_are_on_the_page_and_who_has_none_is_named(my_bn, tmp_path):
     both = ("--impl", str(my_bn), "--impl", "naive")
-    done = run(tmp_path, *both, "--shapes", "lenet", "--no-count", "--targets", "sm_80")
-    assert done.returncode == kernel_report.FAILED
-    assert "naive: launches no Triton kernel" in done.stderr
+    code, printed = run(tmp_path, *both, "--shapes", "lenet", "--no-count", "--targets", "sm_80")
+    assert code == kernel_report.FAILED
+    assert "naive: launches no Triton kernel" in printed
     rows = list(csv.DictReader((tmp_path / "out" / "kernels.csv").read_text().splitlines()))
     assert {(row["implementation"], row["kernel"], row["warps"], row["target"]) for row in rows} == {
         ("my_bn.py", "twice", "2", "sm_80")

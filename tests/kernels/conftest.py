@@ -11,9 +11,7 @@ that compile, which takes seconds for each new shape, type or mode, get `core` o
 """
 
 import os
-from collections.abc import Iterator
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -69,17 +67,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     counts = {i.name: sum(f"[{i.name}-" in nodeid for nodeid in passed) for i in under_test()}
     if any(counts.values()):
         terminalreporter.write_line("conformance cases passed: " + ", ".join(f"{n} {k}" for n, k in counts.items()))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def threads_of_the_session() -> Iterator[None]:
-    """With BNBENCH_TEST_THREADS, torch and `cpu_fused` use so many threads, however little there is to do."""
-    if asked := os.environ.get("BNBENCH_TEST_THREADS"):
-        torch.set_num_threads(int(asked))
-        with mock.patch("kernels.cpu_fused.kernel_calls.ELEMENTS_PER_THREAD", 1):
-            yield
-    else:
-        yield
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from kernels import BatchNorm
 from kernels.agreement import attempt, make_problem
 from kernels.contract import ACTIVATIONS, POOLS, compose
 from tests.kernels.conformance import BASE, assert_conforms
+from tests.pairs import pairs
 
 BLOCKS = {
     f"{activation} pool {pool}": {"activation": activation, "pool": pool}
@@ -24,14 +25,12 @@ MODULES = {None: nn.Identity, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
     core={block_id: {"shape": BASE, **block} for block_id, block in BLOCKS.items() if block["activation"]}
     | {"evaluation": {"shape": BASE, "training": False, "backward": False, **FULL}},
     more={
-        f"{block_id} {shape} {'training' if training else 'evaluation'}": {
-            "shape": shape,
-            "training": training,
-            **block,
+        f"{case['block']} {case['shape']} {'training' if case['training'] else 'evaluation'}": {
+            "shape": case["shape"],
+            "training": case["training"],
+            **BLOCKS[case["block"]],
         }
-        for block_id, block in BLOCKS.items()
-        for shape in (BASE, (3, 1, 2, 3), (2, 5, 8, 8), (1, 2, 33, 4))
-        for training in (True, False)
+        for case in pairs(block=BLOCKS, shape=(BASE, (3, 1, 2, 3), (2, 5, 8, 8), (1, 2, 33, 4)), training=(True, False))
     }
     | {
         f"{block_id} inference": {"shape": BASE, "training": False, "backward": False, **block}

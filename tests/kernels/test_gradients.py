@@ -6,7 +6,8 @@ import torch
 from kernels.agreement import make_problem
 from tests.kernels.conformance import BASE
 
-SHAPE = (4, 2, 2, 2)
+# Finite differences take a call or two for each value: six a channel are enough, and odd in one dimension.
+SHAPE = (3, 2, 2, 1)
 
 
 def function_of(implementation, training, device):

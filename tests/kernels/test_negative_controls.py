@@ -44,6 +44,7 @@ from tests.kernels.controls import (
     without_gradient,
     zeros,
 )
+from tests.pairs import pairs
 
 SHAPE = (5, 3, 7, 6)
 STANDARD = {"training": make_problem(SHAPE), "evaluation": make_problem(SHAPE, training=False)}
@@ -196,10 +197,13 @@ def test_accepts_honest_arithmetic_of_any_style(function, shape, seed):
         assert found is None
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
-@named([F.batch_norm, honest, welford])
-def test_accepts_honest_blocks_of_lenets_size(function, activation, seed):
+@pytest.mark.parametrize(
+    "case",
+    pairs(function=[F.batch_norm, honest, welford], activation=["sigmoid", "relu"], seed=range(3)),
+    ids=lambda case: f"{case['function'].__name__}-{case['activation']}-{case['seed']}",
+)
+def test_accepts_honest_blocks_of_lenets_size(case):
+    function, activation, seed = case.values()
     problem = make_problem((256, 6, 24, 24), seed=seed, activation=activation, pool=2)
     assert objection(broken(function), problem) is None
 

@@ -1,9 +1,7 @@
 """Find implementations by name and in anyone's file, and say in one line what is wrong with a file."""
 
 import copy
-import os
 import pickle
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch.nn import functional as F
 import kernels
 from kernels import BatchNorm, BrokenImplementationError, Implementation, UnknownImplementationError
 from kernels.registry import label
+from tests.processes import run, start
 
 ROOT = Path(kernels.__file__).parents[1]
 SIGNATURE = "input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5"
@@ -145,15 +144,8 @@ def test_a_layer_of_a_file_can_be_copied_and_pickled(write, duplicate):
 def test_a_pickled_layer_of_a_file_is_read_by_another_process(write, tmp_path):
     layer = BatchNorm(3, f"{write(OF_A_USER)}:batch_norm")
     (tmp_path / "layer.pickle").write_bytes(pickle.dumps(layer))
-    program = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).implementation.summary)"
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "layer.pickle")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "Mine, of course."
+    program = "import os, pickle; print(pickle.load(open(os.environ['LAYER'], 'rb')).implementation.summary)"
+    assert run(program, LAYER=tmp_path / "layer.pickle") == "Mine, of course.\n"
 
 
 @pytest.mark.parametrize(
@@ -210,14 +202,8 @@ def test_a_broken_file_leaves_no_module_behind(write):
 
 def test_the_suite_runs_for_anyones_file(write):
     """`BNBENCH_IMPL` puts a file in the place of the project's own; this one gives zeros."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/kernels/test_equivalence.py"],
-        cwd=ROOT,
-        env={**os.environ, "BNBENCH_IMPL": f"{write(OF_A_USER)}:other"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stdout
-    assert "my_bn.py:other-cpu" in done.stdout
-    assert "naive" not in done.stdout
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/kernels/test_equivalence.py"]
+    code, output = start(*command, BNBENCH_IMPL=f"{write(OF_A_USER)}:other").wait()
+    assert code == 1, output
+    assert "my_bn.py:other-cpu" in output
+    assert "naive" not in output

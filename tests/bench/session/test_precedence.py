@@ -2,14 +2,12 @@
 
 import random
 import re
-import subprocess
-import sys
 
 import pytest
 
-from bench import ROOT
 from bench.record.operations import GPU_SHAPES, LENET_SHAPES, PASSES, Operation
 from bench.session.precedence import precedence
+from tests.processes import start
 
 IN_ORDER = [
     ("test_latency", {"operation": Operation(LENET_SHAPES[0], "block")}),
@@ -42,16 +40,11 @@ def pytest_collection_modifyitems(items):
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_a_plug_in_that_shuffles_changes_nothing(tmp_path, shuffled):
     (tmp_path / "shuffler.py").write_text(SHUFFLER)
-    command = [sys.executable, "-m", "pytest", "bench", "--benchmark-only", "--collect-only", "-q", "--impl", "naive"]
-    done = subprocess.run(
-        [*command, *(["-p", "shuffler"] if shuffled else [])],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(tmp_path), "PATH": "", "TRITON_INTERPRET": "0", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    tests = re.findall(r"(test_\w+)\.py::\w+\[(.*)\]", done.stdout)
+    command = ["-m", "pytest", "bench", "--benchmark-only", "--collect-only", "-q", "--impl", "naive"]
+    command += ["-p", "shuffler"] if shuffled else []
+    code, output = start(*command, PYTHONPATH=tmp_path, PATH="", TRITON_INTERPRET="0", HOME=tmp_path).wait()
+    assert code == 0, output
+    tests = re.findall(r"(test_\w+)\.py::\w+\[(.*)\]", output)
     blocks = len(LENET_SHAPES) * len(PASSES) * 3  # of naive, builtin and A/A
     assert all("-block-" in test for _, test in tests[:blocks])
     others = list(dict.fromkeys(file for file, _ in tests[blocks:]))

@@ -1,14 +1,11 @@
 """Studies: they answer from their records, are no part of the main job, and one is run when it is named."""
 
 import copy
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from bench import ROOT, report
+from bench import report
 from bench.record.labels import PLAIN
 from bench.record.records import ERROR
 from bench.studies import alike, batch_noise, faster, jumps, learning_rates
@@ -24,6 +21,7 @@ from models.fashion_mnist import EMBEDDED, load
 from models.lenet import lenet
 from models.training import Settings, train
 from tests.bench.samples import IDLE, candidate
+from tests.processes import start
 
 
 def add(session, study, point, figures, **changes):
@@ -355,9 +353,8 @@ def test_distances_are_measured_against_another_seed(session):
 
 
 def collected(*arguments):
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments]
-    environment = {**os.environ, "TRITON_INTERPRET": "0"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240).stdout
+    command = ["-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments]
+    return start(*command, TRITON_INTERPRET="0").wait()[1]
 
 
 def test_studies_are_collected_when_they_are_named_only():

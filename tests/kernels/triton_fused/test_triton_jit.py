@@ -6,11 +6,8 @@ compilation. On the short way (`kernels.triton_fused.launch`) nothing is compile
 compiler would have handed to the launcher. This file is the program of that process, too.
 """
 
-import os
 import random
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -24,6 +21,8 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel
 from triton.runtime import JITFunction, driver
+
+from tests.processes import start
 
 PROGRAM = """
 import torch
@@ -112,36 +111,28 @@ for shape, planes, pool in (
 """
 
 
-def in_a_process(*arguments):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=Path(__file__).parents[2],
-        # The default of Triton 3.10: what is wanted of the compiler must be said.
-        env={**os.environ, "TRITON_INTERPRET": "0", "TRITON_DEFAULT_FP_FUSION": "0", "PYTHONPATH": "."},
-        capture_output=True,
-        text=True,
-    )
+def in_a_process(*command):
+    """What it prints."""
+    # The default of Triton 3.10: what is wanted of the compiler must be said.
+    code, output = start(*command, TRITON_INTERPRET="0", TRITON_DEFAULT_FP_FUSION="0").wait()
+    assert code == 0, output
+    return output
 
 
 def test_every_kind_of_call_compiles():
-    done = in_a_process("-c", PROGRAM)
-    assert done.returncode == 0, done.stderr
+    printed = in_a_process("-c", PROGRAM)
     resident = ["forward_resident", "backward_resident"]
     split = ["statistics", "apply", "backward_sums", "backward"]
-    assert done.stdout.split() == [*resident * 3, *split, *split, *split[1:]]
+    assert printed.split() == [*resident * 3, *split, *split, *split[1:]]
 
 
 def test_wide_kernels_count_with_64_bits():
-    done = in_a_process("-c", WIDE)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["statistics", "apply", "backward_sums", "backward"] * 4
+    assert in_a_process("-c", WIDE).split() == ["statistics", "apply", "backward_sums", "backward"] * 4
 
 
 @pytest.mark.parametrize("backend", ["cuda", "hip"])
 def test_the_short_way_hands_the_launcher_what_the_compiler_does(backend):
-    done = in_a_process(__file__, backend)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 1500  # launches compared
+    assert int(in_a_process("-m", __name__, backend)) > 1500  # launches compared
 
 
 # --- The program: the short way compared -------------------------------------------------------------------------

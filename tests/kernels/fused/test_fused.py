@@ -13,6 +13,7 @@ import kernels
 from kernels import Implementation
 from kernels.agreement import Exam, Problem, attempt, make_problem
 from tests.kernels.conformance import assert_conforms
+from tests.pairs import pairs
 
 POOLED = {"activation": "sigmoid", "pool": 2}
 SIGMOID = {"activation": "sigmoid"}
@@ -78,15 +79,22 @@ def channels_last(problem):
 each_layout = pytest.mark.parametrize("layout", [lambda p: p, channels_last], ids=["planes", "rows"])
 
 
-@pytest.mark.usefixtures("divided")
-@pytest.mark.parametrize(
-    ("mean", "std"),
-    [(0.5, 2.0), (1e4, 1e-2), (-1e6, 1.0), (1.0, 1e-6), (0.0, 1e12)],
-    ids=str,
+DIGITS = pairs(
+    shape=[(2, 3, 12, 10), SPLIT],
+    block=[{}, POOLED],
+    moments=[(0.5, 2.0), (1e4, 1e-2), (-1e6, 1.0), (1.0, 1e-6), (0.0, 1e12)],
 )
-@each_block
-@pytest.mark.parametrize("shape", [(2, 3, 12, 10), SPLIT], ids=["small", "split"])
-def test_digits_are_kept_however_far_the_mean_is(fused, shape, block, mean, std):
+IMAGES = pairs(
+    shape=[(2, 3, 7, 9), (2, 3, 6, 8), SPLIT],
+    block=[{}, POOLED, {"activation": "relu", "pool": 2}],
+    training=[True, False],
+)
+
+
+@pytest.mark.usefixtures("divided")
+@pytest.mark.parametrize("case", DIGITS, ids=str)
+def test_digits_are_kept_however_far_the_mean_is(fused, case):
+    shape, block, (mean, std) = case.values()
     assert fused.worst_error(fused.problem(shape, mean=mean, std=std, **block)) <= fused.rounding
 
 
@@ -120,10 +128,9 @@ def test_evaluation_is_split_too(fused):
 
 
 @pytest.mark.usefixtures("divided")
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("block", [{}, POOLED, {"activation": "relu", "pool": 2}], ids=str)
-@pytest.mark.parametrize("shape", [(2, 3, 7, 9), (2, 3, 6, 8), SPLIT], ids=str)
-def test_channels_last_stays_channels_last(fused, shape, block, training):
+@pytest.mark.parametrize("case", IMAGES, ids=str)
+def test_channels_last_stays_channels_last(fused, case):
+    shape, block, training = case.values()
     problem = channels_last(fused.problem(shape, training=training, **block))
     assert_conforms(fused.implementation, problem)
     y = fused.implementation.block(problem.input, None, None, training=True, **block)

@@ -1,0 +1,174 @@
+"""How `cpu_fused` gets its library: which compiler, what is said where that fails, the cache, and no collisions.
+
+A compilation takes seconds of two cores. Where a test is not about its result, the compiler hands out a copy of the
+library that this process has made already.
+"""
+
+import ctypes
+import functools
+import re
+import shutil
+import stat
+import sys
+import textwrap
+
+import pytest
+import torch
+
+import kernels
+from kernels.agreement import make_problem
+from kernels.cpu_fused import library
+from tests.kernels.conformance import assert_conforms
+from tests.processes import run, start
+
+CPU = torch.device("cpu")
+IMPLEMENTATION = kernels.load("cpu_fused")
+pytestmark = pytest.mark.skipif(
+    bool(IMPLEMENTATION.why_unavailable(CPU)), reason=str(IMPLEMENTATION.why_unavailable(CPU))
+)
+READY = None if IMPLEMENTATION.why_unavailable(CPU) else library.load(torch.float32)._name
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the compilers here are shell scripts")
+
+SAY_WHY = """
+    import torch, kernels
+    print(kernels.load("cpu_fused").why_unavailable(torch.device("cpu")))
+"""
+
+
+def compiler_that(tmp_path, script):
+    path = tmp_path / "compiler"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def copier(tmp_path, at_once=1):
+    """A compiler that copies the library of this process: half of it, and the rest once so many have been called."""
+    calls = tmp_path / "calls"
+    return compiler_that(
+        tmp_path,
+        f'for last in "$@"; do :; done; echo "$last" >> {calls}; head -c 1000 {READY} > "$last"\n'
+        f"for _ in $(seq 600); do [ $(wc -l < {calls}) -ge {at_once} ] && break; sleep 0.1; done\n"
+        f'cat {READY} > "$last"',
+    )
+
+
+def compilations(tmp_path):
+    return len((tmp_path / "calls").read_text().splitlines())
+
+
+@pytest.fixture
+def anew(tmp_path, monkeypatch):
+    """In this test nothing is loaded yet and the cache is empty."""
+    monkeypatch.setenv("BNBENCH_CACHE", str(tmp_path / "cache"))
+    for name in ("load", "why_not"):
+        monkeypatch.setattr(library, name, functools.cache(getattr(library, name).__wrapped__))
+
+
+# --- The compiler ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("anew")
+def test_a_compiler_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setenv("CXX", "/nonexistent")
+    told = IMPLEMENTATION.why_unavailable(CPU)
+    assert told == "no C++ compiler: CXX is '/nonexistent', which is no program here"
+
+
+@linux_only
+@pytest.mark.usefixtures("anew")
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (
+            "echo 'rows.h:1:2: fatal error: out of luck' >&2; exit 3",
+            "exit code 3: rows.h:1:2: fatal error",
+        ),
+        ("exit 1", "it says nothing"),
+        ("exit 0", "it says nothing"),
+        ('for last in "$@"; do :; done; echo nonsense > "$last"', "file too short"),
+    ],
+    ids=["its error", "silent", "makes nothing", "makes nonsense"],
+)
+def test_a_compiler_that_fails_is_quoted_in_one_line(tmp_path, monkeypatch, script, words):
+    monkeypatch.setenv("CXX", str(compiler_that(tmp_path, script)))
+    told = IMPLEMENTATION.why_unavailable(CPU)
+    assert len(told.splitlines()) == 1
+    assert words in told
+    assert not list(tmp_path.glob("cache/kernels/tmp*")), "what a failed compiler left"
+
+
+@linux_only
+@pytest.mark.usefixtures("anew")
+def test_optional_flags_that_a_compiler_does_not_know_are_left_out(tmp_path, monkeypatch):
+    real = " ".join(library.compiler())
+    script = f'case "$*" in *openmp*|*native*) echo "error: unknown flag" >&2; exit 1;; esac; exec {real} "$@" -O1'
+    monkeypatch.setenv("CXX", str(compiler_that(tmp_path, script)))
+    assert_conforms(IMPLEMENTATION, make_problem((64, 6, 24, 24), activation="sigmoid", pool=2))
+    assert str(tmp_path) in library.load(torch.float32)._name
+    assert "one thread: no OpenMP" in IMPLEMENTATION.backend(torch.zeros(2, 2), True)
+
+
+@linux_only
+def test_there_is_one_openmp_runtime():
+    maps = run("""
+        import ctypes, torch, kernels
+        assert kernels.load("cpu_fused").why_unavailable(torch.device("cpu")) is None
+        print(open("/proc/self/maps").read())
+    """)
+    libraries = {line.split()[-1] for line in maps.splitlines() if "libgomp" in line or "libomp" in line}
+    assert len(libraries) == 1, libraries
+
+
+# --- The cache -------------------------------------------------------------------------------------------------------
+
+
+@linux_only
+@pytest.mark.usefixtures("anew")
+def test_an_unwritable_cache_is_done_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", str(copier(tmp_path)))
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("BNBENCH_CACHE", str(tmp_path / "a file" / "cache"))
+    assert IMPLEMENTATION.why_unavailable(CPU) is None
+
+
+@linux_only
+def test_the_second_process_compiles_nothing_and_a_damaged_library_is_made_again(tmp_path):
+    environment = {"CXX": copier(tmp_path), "BNBENCH_CACHE": tmp_path}
+    for _ in range(2):
+        assert run(SAY_WHY, **environment) == "None\n"
+        assert compilations(tmp_path) == 1
+    (kept,) = tmp_path.glob("kernels/*.so")
+    kept.write_text("nonsense")
+    assert run(SAY_WHY, **environment) == "None\n"
+    assert compilations(tmp_path) == 2
+    assert ctypes.CDLL(str(kept)).has_openmp() in (0, 1)
+
+
+@linux_only
+def test_processes_that_compile_at_once_do_not_collide(tmp_path):
+    """Each has written half a library when the last of them begins."""
+    environment = {"CXX": copier(tmp_path, at_once=4), "BNBENCH_CACHE": tmp_path}
+    several = [start("-c", textwrap.dedent(SAY_WHY), **environment) for _ in range(4)]
+    assert [process.wait() for process in several] == [(0, "None\n")] * 4
+    assert compilations(tmp_path) == 4
+    assert len(list(tmp_path.glob("kernels/*"))) == 1
+
+
+# --- The sources -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [path.name for path in library.sources()])
+def test_a_change_of_any_source_is_compiled_anew(name, tmp_path, monkeypatch):
+    kept = library._source_digest()
+    copy = shutil.copytree(library.SOURCES, tmp_path / "cpp")
+    monkeypatch.setattr(library, "SOURCES", copy)
+    assert library._source_digest() == kept
+    (copy / name).write_text((copy / name).read_text("utf-8") + "// changed\n")
+    assert library._source_digest() != kept
+
+
+def test_every_include_is_among_the_sources():
+    names = {path.name for path in library.sources()}
+    included = {name for path in library.sources() for name in re.findall(r'#include "(.*)"', path.read_text("utf-8"))}
+    assert included | {library.MAIN} == names
