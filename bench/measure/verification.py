@@ -15,7 +15,7 @@ from kernels import Implementation
 from kernels.builtin import IMPLEMENTATION as BUILTIN
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
-from models.step import cross_entropy, descend, normalised
+from models.step import cross_entropy, descend, normalized
 from models.training import evaluate
 
 TOLERANCE = 0.02
@@ -76,7 +76,7 @@ def _after_steps(
     for batch in batches:
         images = data.train_images.index_select(0, batch).cpu()
         labels = data.train_labels.index_select(0, batch).cpu()
-        cross_entropy(model(normalised(images, dtype)), labels).backward()
+        cross_entropy(model(normalized(images, dtype)), labels).backward()
         descend(parameters, lr)
     return {name: tensor.double() for name, tensor in state_of(model).items()}
 

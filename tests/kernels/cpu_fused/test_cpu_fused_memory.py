@@ -140,7 +140,7 @@ def sanitizers(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="preloads what Linux has")
-def test_address_and_undefined_behaviour_sanitizers_find_what_is_planted_and_nothing_else(sanitizers):
+def test_address_and_undefined_behavior_sanitizers_find_what_is_planted_and_nothing_else(sanitizers):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SANITIZED)],
         cwd=ROOT,
