@@ -91,7 +91,7 @@ def html_page(records: list[Record]) -> str:
         of_kind = page.records(records)
         if of_kind and (parts := page.sections(of_kind)):
             sections += parts
-            shown[page.kind] = of_kind
+            shown[page.kind] = [r for r in of_kind if r["kind"] == page.kind]
     return report_page.page(sections, [record for of_kind in shown.values() for record in of_kind])
 
 

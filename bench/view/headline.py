@@ -11,7 +11,7 @@ from bench.record.records import OK, Record
 from bench.record.runs import main_run
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import Ratio, fastest
-from bench.view import latency_tables, step_tables, training_tables, trainings
+from bench.view import cold_tables, latency_tables, step_tables, training_tables, trainings
 from bench.view.columns import Column, markdown
 from bench.view.tables import bold, ratio_to_baseline, ratios_listed
 
@@ -27,6 +27,7 @@ class Line(NamedTuple):
     summary: str
     block: str
     block_ratio: str
+    cold_ratio: str
     verdict: str
     examples: str
     step_ratio: str
@@ -39,6 +40,7 @@ COLUMNS: tuple[Column[Line], ...] = (
     Column("block, µs", lambda line: line.block),
     Column("ratio to builtin", lambda line: line.block_ratio),
     Column("verdict", lambda line: line.verdict),
+    Column("ratio, cold caches", lambda line: line.cold_ratio),
     Column("training, examples/sec", lambda line: line.examples),
     Column("step time ratio", lambda line: line.step_ratio),
     Column("test acc, mean of last 5", lambda line: line.accuracy),
@@ -111,6 +113,7 @@ def headline(records: list[Record]) -> list[Line]:
                 one.record["summary"] or "LeNet without batch norm",
                 f"{latency_tables.time_ns(one.block) / 1e3:,.0f}" if one.block else NONE,
                 bold(ratio_to_baseline(name, one.block_ratio), name in best_block),
+                cold_tables.ratio(one.block) if one.block and one.block.get("cold") else NONE,
                 one.verdict,
                 speed,
                 bold(ratio_to_baseline(name, one.step), name in best_step),
@@ -158,7 +161,8 @@ def table(records: list[Record]) -> str:
     trained = f"; training: {run['epoch'][-1]['data']}" if "epoch" in run else ""
     return (
         markdown(COLUMNS, lines, left=2)
-        + f"\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward{trained}."
+        + "\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward, with warm caches where"
+        f" no other are named{trained}."
         " Ratios with 95% intervals; below 1 is faster; **bold**: fastest batch norm, or statistically tied with it."
         + (STEP_NOTE if "step" in run else "")
     )

@@ -13,7 +13,7 @@ from bench.record.operations import KINDS, LARGER_SHAPES, LENET_SHAPES, PASSES, 
 from bench.record.records import OK, UNAVAILABLE, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio
-from bench.view import device_tables, tables
+from bench.view import cold_tables, device_tables, tables
 from bench.view.columns import Column, comma_separated, markdown, plain_text
 from bench.view.tables import significant
 
@@ -43,8 +43,14 @@ def time_ns(record: Record, side: str = "candidate") -> float:
     return float(median(record[f"{side}_ns"])) / int(record["iterations"])
 
 
-def page(records: list[Record], answer: str = "") -> str:
-    """`latency.md`, with an answer on top of the tables."""
+def page(records: list[Record], answer: str = "", beside: str = "") -> str:
+    """`latency.md`.
+
+    Args:
+        records: Of latencies.
+        answer: On top of the tables.
+        beside: What the run's other records add.
+    """
     verdicts = Verdicts(records)
     device = records[-1]["conditions"]["device_name"]
     parts = [
@@ -59,6 +65,8 @@ def page(records: list[Record], answer: str = "") -> str:
         "## Ratios at a glance",
         "Time / `builtin`'s time and the verdict; **bold**: fastest of a row, or statistically tied with it.",
         summary(records),
+        cold_tables.note(records),
+        beside,
         "## Every cell",
     ]
     for _, operation, dtype, group in grouped(records):
@@ -66,7 +74,7 @@ def page(records: list[Record], answer: str = "") -> str:
         parts.append(f"### {shape} {operation.description}, {dtype}")
         rows = in_order(group)
         parts += [
-            markdown([CELL, *_columns(verdicts)], rows, missing=tables.in_place_of_figures),
+            markdown([CELL, *_columns(verdicts, records)], rows, missing=tables.in_place_of_figures),
             device_tables.table(rows, CELL, device_tables.NOTE),
         ]
     parts += [tables.footnotes(records), tables.conditions(records)]
@@ -154,11 +162,12 @@ CELL: Column[Record] = Column(
 )
 
 
-def _columns(verdicts: Verdicts) -> list[Column[Record]]:
+def _columns(verdicts: Verdicts, records: list[Record]) -> list[Column[Record]]:
     return [
         Column("time, µs", lambda r: significant(time_ns(r) / 1e3)),
         Column("ratio to builtin", lambda r: tables.ratio_to_baseline(r["implementation"], Ratio(*r["ratio"]))),
         Column("verdict", verdicts.of),
+        *cold_tables.columns(records),
         Column("share of copy", lambda r: f"{r['copy_ns'] / time_ns(r):.0%}"),
         Column(
             "saved for backward, KiB",
@@ -191,6 +200,7 @@ def csv_columns(verdicts: Verdicts) -> list[Column[Record]]:
         Column("first_call_s", lambda r: r["first_call_seconds"]),
         *tables.facts("rounds", "iterations", "seed"),
         *device_tables.CSV_COLUMNS,
+        *cold_tables.CSV_COLUMNS,
         *tables.ORIGIN,
     ]
 

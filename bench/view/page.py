@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.record.records import Record
-from bench.record.runs import of_one_run
+from bench.record.runs import newest, of_one_run, same_run
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Page:
         short: For a terminal.
         sections: For `report.html`.
         choose: From all records of the kind to those that may share a table.
+        beside: Other kinds that its functions get too, as far as they were measured in the same run.
     """
 
     kind: str
@@ -46,7 +47,12 @@ class Page:
     short: Callable[[list[Record]], str] = _nothing
     sections: Callable[[list[Record]], Sequence[Section]] = _nothing
     choose: Callable[[list[Record]], list[Record]] = of_one_run
+    beside: Sequence[str] = ()
 
     def records(self, records: list[Record]) -> list[Record]:
-        """Those of a folder that are on this page."""
-        return self.choose([r for r in records if r["kind"] == self.kind])
+        """Those of a folder that are on this page: of its own kind, then of those beside it."""
+        own = self.choose([r for r in records if r["kind"] == self.kind])
+        if not own:
+            return []
+        others = [r for r in records if r["kind"] in self.beside and same_run(r, newest(own))]
+        return [*own, *(r for kind in self.beside for r in of_one_run([r for r in others if r["kind"] == kind]))]
