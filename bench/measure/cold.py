@@ -54,20 +54,24 @@ def measure(
     samples: tuple[list[int], list[int]] = ([], [])
     sides = [(candidate, samples[0]), (baseline, samples[1])]
     start = timing.perf_counter_ns()
-    while len(samples[0]) < LEAST_ROUNDS or (
-        len(samples[0]) < MOST_ROUNDS and timing.perf_counter_ns() - start < BUDGET_NS
-    ):
-        order.shuffle(sides)
-        for turn in (sides, sides[::-1]):
-            between()
-            for subject, taken in turn:
-                run = subject(1)
-                swept.add_(1)
-                nanoseconds, sample = timing.timed(run, device)
-                taken.append(nanoseconds)
-                if witness and taken is samples[0]:
-                    witness.sees(sample)
-                del sample
+
+    def more() -> bool:
+        spent = timing.perf_counter_ns() - start
+        return len(samples[0]) < LEAST_ROUNDS or (len(samples[0]) < MOST_ROUNDS and spent < BUDGET_NS)
+
+    with timing.without_collection():
+        while more():
+            order.shuffle(sides)
+            for turn in (sides, sides[::-1]):
+                between()
+                for subject, taken in turn:
+                    run = subject(1)
+                    swept.add_(1)
+                    nanoseconds, sample = timing.timed(run, device)
+                    taken.append(nanoseconds)
+                    if witness and taken is samples[0]:
+                        witness.sees(sample)
+                    del sample
     ratio = paired_ratio(*samples)
     return {
         "rounds": len(samples[0]),

@@ -80,7 +80,7 @@ class Latency:
             raise WrongError(f"wrong: {bad}", errors=_plain(deviations))
         if isinstance(first_call_seconds, Exception):
             raise first_call_seconds
-        witness = timing.Witness(workload.seal)
+        warm, cold = timing.Witness(workload.seal), timing.Witness(workload.seal)
         times = in_pairs(
             workload.subject(pass_name),
             against.subject(pass_name),
@@ -88,11 +88,12 @@ class Latency:
             self.effort,
             captured=pass_name != "training backward",
             between=self._operands[training].change,
-            witness=witness,
-            cold=True,
+            witness=warm,
+            cold=cold,
         )
-        if reason := workload.why_wrong(witness.kept):
-            raise WrongError(f"wrong on the timed tensors: {reason}")
+        for kept in (warm.kept, cold.kept):
+            if kept and (reason := workload.why_wrong(kept)):
+                raise WrongError(f"wrong on the timed tensors: {reason}")
         again = self._exam(operation, training, SECOND_GATE_SEED).mark(implementation)
         if bad := worst(again):
             raise WrongError(f"wrong after timing: {bad}", errors=_plain(again))
@@ -192,7 +193,7 @@ def in_pairs(
     captured: bool = True,
     between: Callable[[], None] = timing.nothing,
     witness: timing.Witness | None = None,
-    cold: bool = False,
+    cold: timing.Witness | None = None,
 ) -> dict[str, Any]:
     """Time both by every clock that the device has: the samples and the ratios that a record holds.
 
@@ -205,7 +206,7 @@ def in_pairs(
             that the capture would contain.
         between: Called before each round, off the clock.
         witness: Sees the candidate's samples.
-        cold: Whether to time with cold caches too; on a GPU that is always done.
+        cold: Sees those with cold caches, on a CPU; None: there are none. On a GPU they are always timed.
     """
     rounds = timing.paired_rounds(candidate, baseline, device, effort, SEED, between=between, witness=witness)
     ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
@@ -218,7 +219,7 @@ def in_pairs(
         **asdict(rounds),
         "ratio": [ratio.value, ratio.low, ratio.high],
         "device_time": on_device,
-        "cold": cold_caches.measure(candidate, baseline, SEED, between, witness)
+        "cold": cold_caches.measure(candidate, baseline, SEED, between, cold)
         if cold and device.type == "cpu"
         else None,
     }

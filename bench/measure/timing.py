@@ -136,6 +136,18 @@ def settle_iterations(subjects: tuple[Subject, ...], device: torch.device) -> tu
         iterations = min(MOST_ITERATIONS, max(wanted, 2 * iterations))
 
 
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Python collects no garbage inside of the block; behind it as before, however it ends."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def nothing() -> None:
     """What there is to do between two rounds of what has no content."""
 
@@ -169,9 +181,7 @@ def paired_rounds(
         RecompiledError: See there.
     """
     order = random.Random(seed)
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with without_collection():
         iterations, round_ns = settle_iterations((candidate, baseline), device)
         for _ in range(round(WARM_UP_NS / max(round_ns, 1))):
             between()
@@ -204,9 +214,6 @@ def paired_rounds(
             least = min(effort.most_rounds, least + left, math.ceil(GROWTH * least))
         if compilations() != before:
             raise RecompiledError("recompiled while timing")
-    finally:
-        if was_enabled:
-            gc.enable()
     return Rounds(iterations, candidate_ns, baseline_ns)
 
 

@@ -1,5 +1,8 @@
 """Clocks and torch's own functions: replaced ones are put back, and whoever did it is told."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -14,6 +17,11 @@ from bench.session.roster import candidates
 from tests.kernels import dishonest
 
 CPU = torch.device("cpu")
+
+
+def affinity():
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
 
 REPLACING = """
 {statement}
@@ -35,6 +43,19 @@ def test_nothing_is_replaced_in_this_process():
         ("import torch; torch.cuda.synchronize = lambda *_: None", "torch.cuda.synchronize"),
         ("import torch; torch.cuda.Event.elapsed_time = lambda *_: 0.001", "torch.cuda.Event.elapsed_time"),
         ("import torch.nn.functional as f; f.batch_norm = lambda x, *_, **__: x", "torch.nn.functional.batch_norm"),
+        ("from bench.measure import timing; timing.timed = lambda run, _: (1, run())", "bench.measure.timing.timed"),
+        (
+            "from bench.measure import timing; timing.timed.__code__ = (lambda run, device: (1, run())).__code__",
+            "bench.measure.timing.timed",
+        ),
+        (
+            "from bench.measure.subjects import Workload; Workload.seal = lambda *_: None",
+            "bench.measure.subjects.Workload.seal",
+        ),
+        (
+            "from kernels import builtin; builtin.IMPLEMENTATION.__dict__['batch_norm'] = lambda x, *_, **__: x",
+            "kernels.builtin.IMPLEMENTATION.batch_norm",
+        ),
     ],
 )
 def test_a_file_that_replaces_what_measurements_stand_on_is_wrong(tmp_path, statement, told):
@@ -66,6 +87,18 @@ def test_a_file_that_replaces_what_measurements_stand_on_is_wrong(tmp_path, stat
         ),
         ("torch.backends.cudnn.benchmark = True", "cuDNN's benchmark mode"),
         ("torch.set_grad_enabled(False)", "whether gradients are on"),
+        ("torch.autograd.set_detect_anomaly(True)", "anomaly detection"),
+        ("torch.set_flush_denormal(True)", "denormal numbers"),
+        ("torch.set_autocast_enabled('cpu', True)", "autocasting"),
+        ("torch.overrides.BaseTorchFunctionMode().__enter__()", "the modes of torch that are on"),
+        ("torch.autograd.graph.save_on_cpu().__enter__()", "hooks that everybody's calls pass"),
+        ("import gc; gc.set_threshold(1, 1, 1)", "garbage collection"),
+        ("import sys; sys.setswitchinterval(1e-6)", "Python's switch interval"),
+        pytest.param(
+            "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
+            "the affinity",
+            marks=pytest.mark.skipif(len(affinity()) < 2, reason="needs two cores"),
+        ),
     ],
 )
 def test_a_file_that_changes_torch_for_everybody_is_wrong(tmp_path, statement, told):
@@ -86,3 +119,23 @@ def test_who_replaces_a_clock_in_a_call_is_wrong_too():
 
     assert Gate(CPU).failed_duty(Candidate("x", dishonest.plug_in(patient))) == "wrong: replaces time.perf_counter"
     assert time.perf_counter is original
+
+
+KERNEL = """
+import torch
+from bench.session import tampering
+library = torch.library.Library("aten", "IMPL")
+library.impl("native_batch_norm", lambda *_: None, "CPU")
+print(tampering.undo())
+"""
+
+
+def test_another_kernel_behind_one_of_torchs_operators_is_named():
+    # In a process of its own, since nothing takes such a kernel back.
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", KERNEL], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "wrong: replaces aten::native_batch_norm"
+
+
+def test_what_torchs_compiler_adds_when_it_is_first_used_is_nobodys_doing():
+    torch.compile(lambda x: F.batch_norm(torch.sigmoid(x), None, None, training=True))(torch.randn(4, 3))
+    assert tampering.undo() is None

@@ -219,3 +219,17 @@ def test_other_types_are_said(session):
     text = page(session.records)
     assert "### (256, 84) batch norm, bfloat16" in text
     assert "256x84 norm, training, bfloat16" in text
+
+
+# Both clocks
+
+COLD = {"rounds": 10, "candidate_ns": [50_000] * 10, "baseline_ns": [100_000] * 10, "ratio": [0.5, 0.45, 0.55]}
+
+
+def test_cold_calls_have_columns_of_their_own(measured):
+    assert "cold" not in page(measured.records)
+    measured.cell("naive", (0.2, 0.19, 0.21), cold={**COLD, "swept_bytes": 40 << 20})
+    row = row_of(table(page(measured.records), CELL), "training, naive")
+    assert (row["cold, µs"], row["cold, ratio"]) == ("50.0", "0.50 [0.45, 0.55]")
+    assert row["ratio to builtin"] == "0.20 [0.19, 0.21]"
+    assert "a write of 40 MiB" in page(measured.records)

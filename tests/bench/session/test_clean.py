@@ -1,0 +1,52 @@
+"""A ratio stands only where the baseline is itself in the child: and a busy moment is no slower baseline."""
+
+import pytest
+
+from bench.session.clean import SLOWER, TRIES, beside
+
+
+def child(*nanoseconds):
+    """Answers one measurement after the other, the baseline's call taking so long."""
+    answers = [{"status": "ok", "iterations": 4, "baseline_ns": [4 * ns] * 5, "ratio": [1, 1, 1]} for ns in nanoseconds]
+    return iter(answers).__next__
+
+
+def alone(*medians):
+    samples = iter([[float(ns)] * 3 for ns in medians])
+    return lambda: next(samples)
+
+
+def test_a_baseline_that_is_itself_leaves_the_outcome_as_it_is():
+    outcome = beside(child(105), alone(100, 110))
+    assert outcome == {
+        "status": "ok",
+        "iterations": 4,
+        "baseline_ns": [420] * 5,
+        "ratio": [1, 1, 1],
+        "clean_baseline_ns": 105.0,
+    }
+
+
+def test_a_baseline_that_is_slower_there_time_and_again_gives_no_ratio():
+    outcome = beside(child(*[1000] * TRIES), alone(*[100] * 2 * TRIES))
+    assert outcome == {
+        "status": "error",
+        "reason": "no ratio: builtin takes 10 times as long in its process as in a clean one",
+    }
+
+
+def test_a_busy_moment_is_measured_again():
+    outcome = beside(child(1000, 101), alone(100, 100, 100, 100))
+    assert (outcome["status"], outcome["baseline_ns"][0]) == ("ok", 404)
+
+
+@pytest.mark.parametrize("slower_moment", [0, 1])
+def test_the_slower_moment_here_is_what_counts(slower_moment):
+    moments = [100, 100]
+    moments[slower_moment] = 1000
+    assert beside(child(1000 * SLOWER), alone(*moments))["status"] == "ok"
+
+
+def test_what_is_no_ratio_anyway_is_handed_on():
+    refused = {"status": "wrong", "reason": "wrong: dx off"}
+    assert beside(lambda: refused, alone(100, 100)) is refused
