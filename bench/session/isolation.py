@@ -167,11 +167,13 @@ class Child:
         """None, or that it doesn't rest when it has answered."""
         if name not in WORK or self._process is None:
             return None
-        if cores := processes.cores_in_use_at_rest(self._process.pid):
-            self.close()
-            reason = f"wrong: goes on working when its call has returned, on {cores:.1f} cores"
-            return {"status": WRONG, "reason": reason}
-        return None
+        cores = processes.cores_in_use_at_rest(self._process.pid)
+        if not cores:
+            return None
+        reason = f"goes on working when it has answered, on {cores:.1f} cores, and would slow down the others"
+        self.close()
+        self._deaths.append(reason)
+        return {"status": WRONG, "reason": f"wrong: {reason}"}
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")

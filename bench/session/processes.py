@@ -9,10 +9,11 @@ from collections.abc import Iterable
 import psutil
 
 END_SECONDS = 10.0
-WINDOW_SECONDS, WINDOWS = 0.05, 10
-SURE_SECONDS = 0.6
-BUSY, SURELY_BUSY = 0.4, 0.2
-"""Processors: of one that waits for work, threads may spin for a fifth of a second and then use none."""
+WINDOWS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds. Threads may spin for a fifth of one before they wait, and a compiler's helpers may still be starting."""
+
+BUSY = 0.15
+"""Processors. Beside other programs a busy loop gets no whole one."""
 
 
 def descendants(pid: int) -> list[psutil.Process]:
@@ -52,18 +53,19 @@ def end(pid: int, but: Iterable[int] = ()) -> list[int]:
 def cores_in_use_at_rest(pid: int) -> float:
     """How many processors a process and its descendants keep busy although nobody has asked them for anything.
 
-    It returns as soon as they rest, in most cases after a twentieth of a second.
+    It returns as soon as they rest, in most cases after a tenth of a second.
 
     Returns:
         0 where they do.
     """
     with contextlib.suppress(psutil.Error):
         family = [psutil.Process(pid), *descendants(pid)]
-        for _ in range(WINDOWS):
-            if _cores(family, WINDOW_SECONDS) < BUSY:
+        cores = 0.0
+        for seconds in WINDOWS:
+            cores = _cores(family, seconds)
+            if cores < BUSY:
                 return 0.0
-        cores = _cores([psutil.Process(pid), *descendants(pid)], SURE_SECONDS)
-        return cores if cores > SURELY_BUSY else 0.0
+        return cores
     return 0.0
 
 
