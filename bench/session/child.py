@@ -23,8 +23,7 @@ from bench.record.records import ERROR, OK, WRONG
 from bench.session import turns
 from bench.session.candidate import local_candidate
 from bench.session.gate import Gate
-from bench.session.lifeline import UNHEARD
-from bench.session.messages import Setup, next_request, reply
+from bench.session.messages import UNHEARD, Setup, next_request, reply
 from bench.session.outcomes import Measurement, Question, failure, measured_here
 from kernels.agreement import DutyError, attempt
 from kernels.reference import Problem
@@ -99,7 +98,7 @@ class Worker:
             described |= {"summary": found.summary, "fused": found.fused, "differences": dict(found.differences)}
             for what in (found.summary, *described["differences"], *described["differences"].values()):
                 if type(what) is not str:
-                    raise TypeError(f"IMPLEMENTATION describes itself by a {type(what).__name__}, not by a str")
+                    raise TypeError(f"IMPLEMENTATION's texts must be of type str, not {type(what).__name__}")
         return described
 
     def failed_duty(self) -> dict[str, Any]:

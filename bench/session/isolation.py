@@ -33,8 +33,8 @@ import torch
 from bench.measure.timing import EFFORT, Effort
 from bench.record.records import ERROR, WRONG
 from bench.session import processes
-from bench.session.lifeline import UNHEARD, live
-from bench.session.messages import Line, Setup, UnreadableError
+from bench.session.lifeline import live
+from bench.session.messages import UNHEARD, Line, Setup, UnreadableError
 from bench.session.plain import NotPlainError, lines, plain
 from bench.session.sources import Sources
 
@@ -45,6 +45,9 @@ KEPT_OUTPUT = 4096
 MEMORY_SHARE = 0.8
 LAST_SECONDS = 5.0
 """How long a process that hung up may take to end."""
+
+CLOSE_SECONDS = 1.0
+"""How long a keeper may take to end, once all others have."""
 
 WORK = ("measure", "epoch")
 """Requests after which whatever the implementation has started must rest."""
@@ -168,7 +171,7 @@ class Child:
         if name not in WORK or self._process is None:
             return None
         cores = processes.cores_in_use_at_rest(self._process.pid)
-        if not cores:
+        if cores is None:
             return None
         reason = f"goes on working when it has answered, on {cores:.1f} cores, and would slow down the others"
         self.close()
@@ -217,6 +220,7 @@ class Child:
         self._process = self._line = None
         if process is not None:
             processes.end(process.pid)
+            process.join(CLOSE_SECONDS)  # where there is a keeper, it has the dead to bury
             process.kill()
             process.join()
         if line is not None:

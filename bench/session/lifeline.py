@@ -24,9 +24,6 @@ from typing import NoReturn
 
 from bench.session.fence import protect
 
-UNHEARD = 120
-"""Exit code of a child that can't answer, since its end of the connection is closed."""
-
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 
@@ -102,24 +99,33 @@ def _keeper_ends() -> None:
 
 
 def _end_descendants() -> None:
+    if not _reap():
+        return
     from bench.session.processes import end
 
     stop = _reaping()
     end(os.getpid())
     stop()
+    _reap()
+
+
+def _reap() -> bool:
+    """Wait for whatever has ended: the dead must not look like the living. Whether anything is left."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _reaping() -> Callable[[], None]:
-    """Wait for whatever has ended, until what is returned is called: the dead must not look like the living."""
+    """Do so until what is returned is called."""
     done = threading.Event()
 
     def reap() -> None:
         while not done.wait(0.01):
-            try:
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            except ChildProcessError:
-                continue
+            _reap()
 
     threading.Thread(target=reap, daemon=True).start()
     return done.set

@@ -30,6 +30,9 @@ LENGTH = struct.Struct("!Q")
 
 MOST_JSON = 8 << 20
 LONGEST_NUMBER = 40
+UNHEARD = 120
+"""Exit code of a child that can't answer, since its end of the connection is closed."""
+
 LOOK_SECONDS = 0.5
 """How often a parent that waits looks whether the process is still there: another one may keep the socket open."""
 

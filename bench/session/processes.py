@@ -13,7 +13,10 @@ WINDOWS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds. Threads may spin for a fifth of one before they wait, and a compiler's helpers may still be starting."""
 
 BUSY = 0.15
-"""Processors. Beside other programs a busy loop gets no whole one."""
+"""Processors."""
+
+LOOKS = 8
+"""In a window."""
 
 
 def descendants(pid: int) -> list[psutil.Process]:
@@ -24,9 +27,13 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 def _runs(process: psutil.Process) -> bool:
+    return _status(process) not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+
+
+def _status(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    return False
+        return str(process.status())
+    return str(psutil.STATUS_DEAD)
 
 
 def end(pid: int, but: Iterable[int] = ()) -> list[int]:
@@ -50,29 +57,36 @@ def end(pid: int, but: Iterable[int] = ()) -> list[int]:
     return []
 
 
-def cores_in_use_at_rest(pid: int) -> float:
-    """How many processors a process and its descendants keep busy although nobody has asked them for anything.
+def cores_in_use_at_rest(pid: int) -> float | None:
+    """Whether a process and its descendants work although nobody has asked them for anything.
 
     It returns as soon as they rest, in most cases after a tenth of a second.
 
     Returns:
-        0 where they do.
+        None where they rest, else how many processors they get.
     """
+    cores: float | None = None
     with contextlib.suppress(psutil.Error):
         family = [psutil.Process(pid), *descendants(pid)]
-        cores = 0.0
         for seconds in WINDOWS:
             cores = _cores(family, seconds)
-            if cores < BUSY:
-                return 0.0
-        return cores
-    return 0.0
+            if cores is None:
+                return None
+    return cores
 
 
-def _cores(family: list[psutil.Process], seconds: float) -> float:
+def _cores(family: list[psutil.Process], seconds: float) -> float | None:
+    """The processors that a family gets; None where all of it rests.
+
+    Beside many other programs one that works on gets little. But whenever it is looked at it is ready to run.
+    """
     before, start = _seconds(family), time.monotonic()
-    time.sleep(seconds)
-    return (_seconds(family) - before) / (time.monotonic() - start)
+    ready = set(family)
+    for _ in range(LOOKS):
+        time.sleep(seconds / LOOKS)
+        ready = {process for process in ready if _status(process) == psutil.STATUS_RUNNING}
+    cores = (_seconds(family) - before) / (time.monotonic() - start)
+    return cores if ready or cores > BUSY else None
 
 
 def _seconds(family: list[psutil.Process]) -> float:

@@ -59,6 +59,12 @@ def _candidate(spec: str, device: torch.device, isolation: Isolation | None) -> 
     return Candidate(label, _stand_in(label, spec, said), status, reason, source, child)
 
 
+def summary_of(spec: str) -> str:
+    """What the registry says of a file that says nothing of itself."""
+    name, _, function = label_of(spec).partition(":")
+    return f"{function or 'batch_norm'} of {name}"
+
+
 def _stand_in(label: str, spec: str, said: dict[str, Any]) -> Implementation:
     """For one that lives in a child: what the tables say of it. It can't be called here.
 
@@ -69,13 +75,14 @@ def _stand_in(label: str, spec: str, said: dict[str, Any]) -> Implementation:
         raise AssertionError(f"{label} is measured in its own process")
 
     if ".py" not in spec:
-        ours = load(spec)
-        return replace(ours, batch_norm=elsewhere, batch_norm_block=elsewhere if ours.fused else None)
+        known = load(spec)
+        return replace(known, batch_norm=elsewhere, batch_norm_block=elsewhere if known.fused else None)
+    ours = summary_of(spec)
     differences = said.get("differences")
     quotations = {name: quoted(each) for name, each in (differences if isinstance(differences, dict) else {}).items()}
     return Implementation(
         name=label,
-        summary=quoted(said["summary"]),
+        summary=ours if said["summary"] == ours else quoted(said["summary"]),
         batch_norm=elsewhere,
         batch_norm_block=elsewhere if said.get("fused") is True else None,
         differences={name: said for name, said in quotations.items() if said},

@@ -23,7 +23,7 @@ if not protect([watcher, -os.getpgid(watcher)]):
 @pytest.fixture
 def behind_the_fence():
     """The exit code of a process that does something there to another one, which must survive it."""
-    watcher = subprocess.Popen(["sleep", "100"], start_new_session=True)
+    watcher = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"], start_new_session=True)
 
     def run(does):
         done = subprocess.run([sys.executable, "-c", BEHIND.format(does=does), str(watcher.pid)], cwd=ROOT)

@@ -88,7 +88,7 @@ def test_an_answer_that_nobody_asked_for_is_told_before_the_next_question(ends):
     line, theirs = ends
     theirs.sendall(answered() + answered())
     assert line.answer(NUMBER, 0, soon()) == (OK, b"")
-    with pytest.raises(UnreadableError, match="^answered without having been asked$"):
+    with pytest.raises(UnreadableError, match=r"^answered without having been asked$"):
         line.ask("1", "measure", (), soon())
 
 

@@ -62,17 +62,26 @@ def test_a_process_that_is_gone_has_none():
     process.wait()
     assert descendants(process.pid) == []
     assert end(process.pid) == []
-    assert cores_in_use_at_rest(process.pid) == 0
+    assert cores_in_use_at_rest(process.pid) is None
 
 
 def test_one_that_waits_is_at_rest(started):
     process = started("import time; print('ready', flush=True); time.sleep(100)")
-    assert cores_in_use_at_rest(process.pid) == 0
+    assert cores_in_use_at_rest(process.pid) is None
 
 
 def test_one_whose_child_works_on_is_not(started, monkeypatch):
     code = "import os, time\nif os.fork():\n    print('ready', flush=True)\n    time.sleep(100)\nwhile True: pass"
     process = started(code)
+    monkeypatch.setattr(processes, "WINDOWS", (0.1, 0.2))
+    assert cores_in_use_at_rest(process.pid) is not None
+    monkeypatch.setattr(processes, "BUSY", 1000)  # as beside many others: it gets little
+    assert cores_in_use_at_rest(process.pid) is not None
+
+
+def test_threads_that_work_on_are_seen_by_what_they_use(started, monkeypatch):
+    code = "import threading, time\ndef work():\n    while True: pass\n"
+    process = started(f"{code}threading.Thread(target=work).start(); print('ready', flush=True); time.sleep(100)")
     monkeypatch.setattr(processes, "WINDOWS", (2.0,))
-    monkeypatch.setattr(processes, "BUSY", 0.01)  # beside others a busy loop may get little
+    monkeypatch.setattr(processes, "BUSY", 0.01)  # beside others it may get little
     assert cores_in_use_at_rest(process.pid) > 0.01
