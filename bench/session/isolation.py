@@ -47,7 +47,7 @@ LAST_SECONDS = 5.0
 """How long a process that hung up may take to end."""
 
 CLOSE_SECONDS = 1.0
-"""How long a keeper may take to end, once all others have."""
+"""How long a keeper may take to end once all others have, and what they printed to arrive."""
 
 WORK = ("measure", "epoch")
 """Requests after which whatever the implementation has started must rest."""
@@ -129,6 +129,7 @@ class Child:
     _process: Any = None
     _line: Line | None = None
     _output: bytes = b""
+    _reading: threading.Thread | None = None
 
     def ask(self, name: str, *arguments: Any, most_bytes: int = 0) -> Answer:
         """The child's answer, as plain data; with status "error" and the reason, where it died over it.
@@ -149,6 +150,8 @@ class Child:
             answer = self._exchange(name, arguments, most_bytes)
         except _DeathError as death:
             self.close()
+            if self._reading:
+                self._reading.join(CLOSE_SECONDS)  # to the end, which comes when the last process has closed it
             self._deaths.append(str(death))
             said = lines(self._output.decode(errors="replace"), 20)
             return {"status": ERROR, "reason": str(death), "stderr": said}
@@ -191,7 +194,8 @@ class Child:
         writer.close()
         _started.add(self)
         self._process, self._line = process, Line(ours, process.is_alive)
-        threading.Thread(target=self._drain, args=(reader,), daemon=True).start()
+        self._reading = threading.Thread(target=self._drain, args=(reader,), daemon=True)
+        self._reading.start()
 
     def _drain(self, reader: Connection) -> None:
         with contextlib.suppress(OSError), reader:

@@ -22,7 +22,7 @@ from tests.bench.samples import context
 CPU = torch.device("cpu")
 SMALL = Operation((64, 3, 8, 8), "block")
 WHICH = "training both"
-LONG, SHORT = 120.0, 10.0
+LONG, SHORT = 120.0, 20.0
 
 FILE = """
 import os, sys, time

@@ -110,5 +110,5 @@ class FakeProcess:
     def kill(self):
         pass
 
-    def join(self):
+    def join(self, timeout=None):
         pass
