@@ -242,7 +242,16 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"time limit of {config.option.time_limit} s: {left} left; --resume continues")
     elif ENDED_BY in config.stash:
         terminalreporter.write_line(f"ended by {config.stash[ENDED_BY].name}; finished measurements are in the records")
+    for candidate in config.stash.get(CANDIDATES, []):
+        if candidate.child:  # now, so that nothing of it writes when pages are made
+            candidate.child.close()
     if RUN not in config.stash or not config.stash[RUN].journal.records:
+        return
+    try:
+        if damage := config.stash[RUN].journal.mend():
+            terminalreporter.write_line(f"{FILE} {damage} while the run went on: what was measured is written again")
+    except RecordsError as error:
+        terminalreporter.write_line(str(error))
         return
     folder = config.stash[RUN].journal.folder
     with warnings.catch_warnings():

@@ -18,6 +18,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from bench.record.kept import KeptFile
+
 Record = dict[str, Any]
 
 SCHEMA = 2
@@ -211,6 +213,21 @@ class Journal:
         except OSError as error:
             raise RecordsError(f"results folder {folder} can't be written: {error.strerror}") from error
         self.records = read(self.path)
+        self._kept = KeptFile(self.path)
+
+    def mend(self) -> str | None:
+        """Write the file again, as it was, if anybody but this journal has changed it.
+
+        Returns:
+            None, or what had become of it: "was removed".
+
+        Raises:
+            RecordsError: It can't be written.
+        """
+        try:
+            return self._kept.mend()
+        except OSError as error:
+            raise RecordsError(f"{self.path} is damaged and can't be written again: {error.strerror}") from error
 
     def append(self, record: Record) -> None:
         """Write a record and wait until it is on the disk.
@@ -222,16 +239,9 @@ class Journal:
         line = json.dumps({"schema": SCHEMA, **record}, allow_nan=True).encode() + b"\n"
         if reason := why_no_record(json.loads(line)):
             raise ValueError(f"not written, since it would be no record: {reason}")
-        size = self.path.stat().st_size
+        self.mend()
         try:
-            with self.path.open("ab", buffering=0) as file:
-                try:
-                    if file.write(line) != len(line):
-                        raise OSError(28, "No space left on device")
-                    os.fsync(file.fileno())
-                except OSError:
-                    file.truncate(size)
-                    raise
+            self._kept.append(line)
         except OSError as error:
             raise RecordsError(f"can't write {self.path}: {error.strerror}") from error
         self.records.append({"schema": SCHEMA, **record})

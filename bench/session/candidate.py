@@ -24,9 +24,9 @@ class ChildError(PlainError):
 class Child(Protocol):
     """The process that measures a candidate; see `bench.session.isolation.Child`."""
 
-    verdicts: dict[Any, dict[str, Any] | None]
+    verdicts: dict[Any, dict[str, Any]]
 
-    def ask(self, name: str, *arguments: Any) -> dict[str, Any]:
+    def ask(self, name: str, *arguments: Any, most_bytes: int = 0) -> dict[str, Any]:
         """The answer to a request."""
         ...
 
@@ -100,7 +100,12 @@ def local_candidate(spec: str, device: torch.device) -> Candidate:
 
 
 def _source(implementation: Implementation) -> str:
-    own, dot_py, _ = implementation.spec.rpartition(".py")
+    return source_of(implementation.spec)
+
+
+def source_of(spec: str) -> str:
+    """What changes with the code of an implementation, found without loading it."""
+    own, dot_py, _ = spec.rpartition(".py")
     file = [Path(own + dot_py)] if dot_py else []
     return _digests(file)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,20 +19,20 @@ import torch
 from bench.measure import epochs
 from bench.measure.context import Context
 from bench.record.labels import BASELINE
-from bench.record.records import OK, WRONG
+from bench.record.records import ERROR, OK, WRONG
 from bench.session import turns
 from bench.session.candidate import local_candidate
 from bench.session.gate import Gate
-from bench.session.messages import Setup, packed
+from bench.session.messages import UNHEARD, Setup, next_request, reply
 from bench.session.outcomes import Measurement, Question, failure, measured_here
-from kernels.agreement import attempt
+from kernels.agreement import DutyError, attempt
 from kernels.reference import Problem
 from models import allocator, fashion_mnist
 from models import device as devices
 from models.training import Settings
 
 
-def serve(requests: Connection, output: Connection, setup: Setup) -> None:
+def serve(requests: socket.socket, output: Connection, setup: Setup) -> None:
     """Answer one request after the other, until the parent hangs up."""
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
@@ -41,17 +42,32 @@ def serve(requests: Connection, output: Connection, setup: Setup) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (setup.memory_bytes, resource.RLIM_INFINITY))
     torch.set_num_threads(setup.threads)
     allocator.settle()
-    worker = Worker(setup)
+    device = devices.select(setup.device)
+    worker: Worker | None = None
     while True:
         try:
-            name, arguments = requests.recv()
+            number, name, arguments = next_request(requests)
         except (EOFError, OSError):
-            return
+            os._exit(0)  # and wait for nothing that the implementation has begun
         try:
+            worker = worker or Worker(setup)
             answer = getattr(worker, name)(*arguments)
         except BaseException as error:  # whatever the implementation throws, the parent wants an answer
-            answer = failure(error, worker.device)
-        requests.send(answer)
+            answer = _failure(error, device)
+        try:
+            reply(requests, number, answer)
+        except OSError:
+            os._exit(UNHEARD)
+        except Exception as error:
+            reply(requests, number, _failure(error, device))
+
+
+def _failure(error: BaseException, device: torch.device) -> dict[str, Any]:
+    """`failure`, also of an error that can't be printed."""
+    try:
+        return failure(error, device)
+    except BaseException:
+        return {"status": ERROR, "reason": "raises an error that can't be printed"}
 
 
 class Worker:
@@ -77,17 +93,17 @@ class Worker:
         described: dict[str, Any] = {
             "status": self._candidate.status,
             "reason": self._candidate.unavailable,
-            "label": self._candidate.label,
-            "source": self._candidate.source,
         }
         if found:
-            described |= {"summary": found.summary, "order": found.order, "fused": found.fused, "spec": found.spec}
-            described |= {"differences": dict(found.differences)}
+            described |= {"summary": found.summary, "fused": found.fused, "differences": dict(found.differences)}
+            for what in (found.summary, *described["differences"], *described["differences"].values()):
+                if type(what) is not str:
+                    raise TypeError(f"IMPLEMENTATION's texts must be of type str, not {type(what).__name__}")
         return described
 
-    def why_wrong(self) -> dict[str, Any]:
-        """Whether it may train."""
-        reason = self._gate.why_wrong(self._candidate)
+    def failed_duty(self) -> dict[str, Any]:
+        """Whether it does what only this process can see; what can be judged from afar, the parent judges."""
+        reason = self._gate.failed_duty(self._candidate)
         return {"status": WRONG, "reason": reason} if reason else {"status": OK}
 
     def measure(self, measurement: Measurement, arguments: tuple[Any, ...], question: Question) -> dict[str, Any]:
@@ -98,7 +114,10 @@ class Worker:
         """What it makes of the parent's own tensors."""
         loaded = torch.load(io.BytesIO(problem), weights_only=False)
         assert isinstance(loaded, Problem)
-        return {"status": OK, "found": packed(attempt(self._candidate.implementation, loaded))}
+        try:
+            return {"status": OK, "tensors": attempt(self._candidate.implementation, loaded)}
+        except DutyError as error:
+            return {"status": WRONG, "reason": f"wrong: {error}"}
 
     def begin(self, settings: Settings, folder: Path, done: int) -> dict[str, Any]:
         """Be ready for the epoch after those that are done."""

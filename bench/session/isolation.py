@@ -1,21 +1,27 @@
 """Measure an implementation that nobody here wrote in a process of its own.
 
 A crash, an endless loop, an exit, a flood of output or of memory costs the cell in which it happens; the next one gets
-a new process. Pairs stay pairs: the baseline is timed in the same child. What the child finds is checked here, on
-tensors that it has not seen, and against this process's clock.
+a new process. Pairs stay pairs: the baseline is timed in the same child. Nothing that comes from there is believed
+without need: answers are plain data in a fixed form (`messages.py`, `replies.py`), answers to problems that only this
+process knows are judged here, and this process's clock bounds the child's. Whatever the implementation starts, it may
+use while it is asked something; what works on when nobody asks is told, and ended with the child.
 
-It protects from mistakes and sloppy claims. It is no sandbox: the code runs with the user's own rights.
+It is no sandbox: the code runs with the user's own rights.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
 import pickle
+import secrets
 import signal
+import socket
 import threading
 import time
+import weakref
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -25,15 +31,31 @@ import psutil
 import torch
 
 from bench.measure.timing import EFFORT, Effort
-from bench.record.records import ERROR
+from bench.record.records import ERROR, WRONG
+from bench.session import processes
 from bench.session.lifeline import live
-from bench.session.messages import Setup
+from bench.session.messages import UNHEARD, Line, Setup, UnreadableError
+from bench.session.plain import NotPlainError, lines, plain
+from bench.session.sources import Sources
 
 MOST_DEATHS = 2
 """After so many, the rest of an implementation's cells say why without being tried: each could take the time limit."""
 
 KEPT_OUTPUT = 4096
 MEMORY_SHARE = 0.8
+LAST_SECONDS = 5.0
+"""How long a process that hung up may take to end."""
+
+CLOSE_SECONDS = 1.0
+"""How long a keeper may take to end once all others have, and what they printed to arrive."""
+
+WORK = ("measure", "epoch")
+"""Requests after which whatever the implementation has started must rest."""
+
+OF_THE_PARENT = ("child_seconds", "stderr", "found")
+"""Of an answer, what this process adds to it."""
+
+_started: weakref.WeakSet[Child] = weakref.WeakSet()
 
 Answer = dict[str, Any]
 
@@ -55,6 +77,7 @@ class Isolation:
         data_dir: As `--data-dir` has it.
         limit: Training images, or None for all.
         effort: How long per cell of the latency tables.
+        sources: The code that everyone is measured with, as it is now.
     """
 
     everyone: bool
@@ -65,6 +88,7 @@ class Isolation:
     limit: int | None = None
     effort: Effort = EFFORT
     also: Collection[str] = ()
+    sources: Sources = field(default_factory=Sources)
 
     def isolates(self, spec: str) -> bool:
         """Whether an implementation is measured in a child; the baseline is wherever it is compared with."""
@@ -83,93 +107,144 @@ class Isolation:
             memory,
             self.effort,
         )
-        return Child(setup, self.timeout_seconds)
+        return Child(setup, self.timeout_seconds, self.sources)
 
 
-@dataclass
+@dataclass(eq=False)
 class Child:
     """A process with one implementation in it, started again after each death.
 
     Attributes:
         setup: What it is told.
         timeout_seconds: How long it may take over a request.
+        sources: The code that it is measured with; None: nobody looks after it.
         verdicts: What became of its answers to problems that only this process knew.
     """
 
     setup: Any
     timeout_seconds: float
-    verdicts: dict[Any, dict[str, Any] | None] = field(default_factory=dict)
+    sources: Sources | None = None
+    verdicts: dict[Any, dict[str, Any]] = field(default_factory=dict)
     _deaths: list[str] = field(default_factory=list)
     _process: Any = None
-    _requests: Connection | None = None
+    _line: Line | None = None
     _output: bytes = b""
+    _reading: threading.Thread | None = None
 
-    def ask(self, name: str, *arguments: Any) -> Answer:
-        """The child's answer; with status "error" and the reason, where it died over it."""
+    def ask(self, name: str, *arguments: Any, most_bytes: int = 0) -> Answer:
+        """The child's answer, as plain data; with status "error" and the reason, where it died over it.
+
+        Args:
+            name: Of a public method of `bench.session.child.Worker`.
+            arguments: Its arguments.
+            most_bytes: How many bytes of tensors the answer may have, which are then its "found".
+        """
         if len(self._deaths) >= MOST_DEATHS:
             return {"status": ERROR, "reason": f"{self._deaths[-1]}; not tried again"}
+        if changed := self._changed():
+            return changed
         start = time.perf_counter()
         try:
             if self._process is None:
                 self._start()
-            answer = self._exchange(name, arguments)
+            answer = self._exchange(name, arguments, most_bytes)
         except _DeathError as death:
             self.close()
+            if self._reading:
+                self._reading.join(CLOSE_SECONDS)  # to the end, which comes when the last process has closed it
             self._deaths.append(str(death))
-            said = self._output.decode(errors="replace").strip().splitlines()
-            return {"status": ERROR, "reason": str(death), "stderr": "\n".join(said[-20:])}
+            said = lines(self._output.decode(errors="replace"), 20)
+            return {"status": ERROR, "reason": str(death), "stderr": said}
+        except BaseException:  # an interrupt: its answer would be taken for that to the next request
+            self.close()
+            raise
+        seconds = time.perf_counter() - start
         if answer.get("fatal"):  # it answers, but can't measure any more
             self.close()
-            self._deaths.append(answer["reason"])
-        return {**answer, "child_seconds": time.perf_counter() - start}
+            self._deaths.append(str(answer.get("reason")))
+        return {**(self._changed() or self._restless(name) or answer), "child_seconds": seconds}
+
+    def _changed(self) -> Answer | None:
+        """None, or that the code isn't that of this run any more, which a new process would load."""
+        changed = self.sources.changed() if self.sources else None
+        return {"status": ERROR, "reason": f"{changed} has changed since this run began"} if changed else None
+
+    def _restless(self, name: str) -> Answer | None:
+        """None, or that it doesn't rest when it has answered."""
+        if name not in WORK or self._process is None:
+            return None
+        cores = processes.cores_in_use_at_rest(self._process.pid)
+        if cores is None:
+            return None
+        reason = f"goes on working when it has answered, on {cores:.1f} cores, and would slow down the others"
+        self.close()
+        self._deaths.append(reason)
+        return {"status": WRONG, "reason": f"wrong: {reason}"}
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
+        ours, theirs = socket.socketpair()
         reader, writer = context.Pipe(duplex=False)
         self._output = b""
         setup = pickle.dumps(self.setup)
-        process = context.Process(target=live, args=(theirs, writer, os.getpid(), setup), daemon=True)
+        # No daemon in multiprocessing's sense: an implementation may have a pool of processes.
+        process = context.Process(target=live, args=(theirs, writer, os.getpid(), setup))
         process.start()
         theirs.close()
         writer.close()
-        self._process, self._requests = process, ours
-        threading.Thread(target=self._drain, args=(reader,), daemon=True).start()
+        _started.add(self)
+        self._process, self._line = process, Line(ours, process.is_alive)
+        self._reading = threading.Thread(target=self._drain, args=(reader,), daemon=True)
+        self._reading.start()
 
     def _drain(self, reader: Connection) -> None:
         with contextlib.suppress(OSError), reader:
             while part := os.read(reader.fileno(), 1 << 16):
                 self._output = (self._output + part)[-KEPT_OUTPUT:]
 
-    def _exchange(self, name: str, arguments: tuple[Any, ...]) -> Answer:
-        assert self._requests is not None
+    def _exchange(self, name: str, arguments: tuple[Any, ...], most_bytes: int) -> Answer:
+        assert self._line is not None
+        number, until = secrets.token_hex(8), time.monotonic() + self.timeout_seconds
         try:
-            self._requests.send((name, arguments))
-            if not self._requests.poll(self.timeout_seconds):
-                raise _DeathError(f"timed out after {self.timeout_seconds:g} s")
-            answer = self._requests.recv()
+            self._line.ask(number, name, arguments, until)
+            answer, content = self._line.answer(number, most_bytes, until)
+            told = plain({key: value for key, value in answer.items() if key not in OF_THE_PARENT})
+        except TimeoutError:
+            raise _DeathError(f"timed out after {self.timeout_seconds:g} s") from None
+        except (UnreadableError, NotPlainError) as error:
+            raise _DeathError(str(error)) from None
         except (EOFError, OSError) as error:
-            self._process.join(5)
+            self._process.join(LAST_SECONDS)
             raise _DeathError(_how_it_ended(self._process.exitcode)) from error
-        if not isinstance(answer, dict) or not isinstance(answer.get("status"), str):
-            raise _DeathError("gave no answer that can be read")
-        return answer
+        return {**told, "found": content} if most_bytes else dict(told)
 
     def close(self) -> None:
-        """End the process; the next request starts a new one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-        if self._requests is not None:
-            self._requests.close()
-        self._process = self._requests = None
+        """End the process and whatever it has started; the next request starts a new one."""
+        process, line = self._process, self._line
+        self._process = self._line = None
+        if process is not None:
+            processes.end(process.pid)
+            process.join(CLOSE_SECONDS)  # where there is a keeper, it has the dead to bury
+            process.kill()
+            process.join()
+        if line is not None:
+            line.close()
+
+
+@atexit.register  # before multiprocessing's own, which would wait for them
+def _close_all() -> None:
+    for child in list(_started):
+        child.close()
 
 
 def _how_it_ended(code: int | None) -> str:
-    if code is None:
-        return "stopped answering"
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            name = signal.Signals(-code).name
-            return f"crashed ({name})" if name != "SIGKILL" else "killed (SIGKILL): out of memory?"
-    return f"ended its process with exit code {code}"
+    if code is None or code == UNHEARD:
+        return "stopped answering: its end of the connection is closed"
+    if code >= 0:
+        return f"ended its process with exit code {code}"
+    if -code == getattr(signal, "SIGSYS", None):
+        return "signals a process that isn't its own, and was ended for it (SIGSYS)"
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(-code).name
+        return f"crashed ({name})" if name != "SIGKILL" else "killed (SIGKILL): out of memory?"
+    return f"crashed (signal {-code})"

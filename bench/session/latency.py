@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
+from statistics import median
 from typing import Any
 
-from bench.measure import device_timing
+from bench.measure import device_timing, floor, traffic
 from bench.measure.cases import problem_of
 from bench.measure.context import Context
-from bench.measure.figures import Figures, one_line
+from bench.measure.figures import Figures, PlainError, WrongError
+from bench.measure.latency import LEAST_OF_A_COPY
+from bench.measure.timing import copy_ns
 from bench.record.labels import AA
 from bench.record.operations import PASS, Operation
-from bench.record.records import ERROR, OK, WRONG, Record
+from bench.record.records import OK, WRONG, Record
 from bench.session.candidate import Candidate
 from bench.session.clean import beside
+from bench.session.elsewhere import sat_elsewhere
 from bench.session.gate import Gate
-from bench.session.messages import packed, unpacked
 from bench.session.outcomes import failure, outcome_of
 from kernels import Implementation
-from kernels.agreement import Exam, worst
+from kernels.agreement import DutyError, Exam, worst
 
 
 def latency_key(context: Context, operation: Operation, candidate: Candidate, pass_name: str) -> dict[str, str]:
@@ -54,31 +58,51 @@ def outcome_of_cell(
     outcome = beside(measured, lambda: context.latency.baseline_ns(operation, pass_name))
     if outcome["status"] != OK:
         return outcome
-    told_ns = sum(outcome["candidate_ns"]) + sum(outcome["baseline_ns"])
-    if told_ns > 1e9 * outcome["child_seconds"]:
-        return {"status": WRONG, "reason": "wrong: its clock runs faster than ours"}
     training = PASS[pass_name].training
     verdicts, asked = candidate.child.verdicts, (operation, training)
     if asked not in verdicts:
-        seed = secrets.randbits(31)
-        try:
-            exam = Exam(problem_of(operation, dtype=context.dtype, device=context.device, seed=seed, training=training))
-        except Exception as error:
-            return failure(error, context.device)
-        verdicts[asked] = _verdict_on(candidate.child.ask("solve", packed(exam.problem)), exam, candidate, context)
-    return verdicts[asked] or outcome
+        verdicts[asked] = _verdict(candidate, context, operation, training)
+    verdict: dict[str, Any] = verdicts[asked]
+    if verdict["status"] != OK:
+        return verdict
+    found = _found_here(outcome, context, operation, candidate, pass_name)
+    return found if "reason" in found else {**outcome, **found, "errors": verdict["errors"]}
 
 
-def _verdict_on(answer: dict[str, Any], exam: Exam, candidate: Candidate, context: Context) -> dict[str, Any] | None:
-    """None, or what is wrong with a solution that a child sent."""
-    if answer["status"] != OK:
-        return answer
+def _verdict(candidate: Candidate, context: Context, operation: Operation, training: bool) -> dict[str, Any]:
+    """What becomes of a problem that only this process knew: with status "ok" its errors."""
+    seed = secrets.randbits(31)
     try:
-        found = {name: tensor.to(context.device) for name, tensor in unpacked(answer["found"]).items()}
-        bad = worst(exam.judge(candidate.implementation, found))
+        problem = problem_of(operation, dtype=context.dtype, device=context.device, seed=seed, training=training)
+        deviations = sat_elsewhere(candidate, Exam(problem))
+    except DutyError as error:
+        return {"status": WRONG, "reason": f"wrong: {error}"}
     except Exception as error:
-        return {"status": ERROR, "reason": f"its answer can't be read: {one_line(error)}"}
-    return {"status": WRONG, "reason": f"wrong: on tensors of ours: {bad}"} if bad else None
+        return failure(error, context.device)
+    if bad := worst(deviations):
+        return {"status": WRONG, "reason": f"wrong: on tensors of ours: {bad}"}
+    return {"status": OK, "errors": {d.quantity: d.error for d in deviations}}
+
+
+def _found_here(
+    outcome: dict[str, Any], context: Context, operation: Operation, candidate: Candidate, pass_name: str
+) -> dict[str, Any]:
+    """What needs no other process: the bytes, and what a copy of them takes; or that this is more than a call took."""
+    moved = operation.bytes_moved(PASS[pass_name].direction, context.dtype.itemsize)
+    copy_ns = _copy_ns(moved, context.device)
+    call_ns = median(outcome["candidate_ns"]) / outcome["iterations"]
+    if call_ns < LEAST_OF_A_COPY * copy_ns:
+        try:
+            floor.check(call_ns, moved, context.device, LEAST_OF_A_COPY)
+        except WrongError as error:
+            return {"status": WRONG, "reason": str(error)}
+        except PlainError as error:
+            return failure(error, context.device)
+    explained = traffic.explanation(candidate.label)
+    return {"bytes_minimum": moved, "copy_ns": copy_ns, "bytes_explained": explained}
+
+
+_copy_ns = functools.cache(copy_ns)
 
 
 def baseline_side(record: Record) -> dict[str, Any]:

@@ -1,14 +1,47 @@
-"""What a parent and the child that measures for it send each other."""
+"""What a parent and the child that measures for it send each other, as frames on a socket.
+
+A request is pickled: the child believes its parent. A reply is plain data, JSON and the bytes of tensors, since nobody
+knows who wrote it: loading it runs nothing, its size is limited, and a request's number says what it answers.
+"""
 
 from __future__ import annotations
 
-import io
+import json
+import math
+import pickle
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.measure.timing import Effort
+
+MAGIC = b"bnbench2"
+HEAD = struct.Struct("!8sQQ")
+"""Of a reply: the mark, the bytes of its JSON, the bytes of its tensors."""
+
+LENGTH = struct.Struct("!Q")
+"""Of a request: its bytes."""
+
+MOST_JSON = 8 << 20
+LONGEST_NUMBER = 40
+UNHEARD = 120
+"""Exit code of a child that can't answer, since its end of the connection is closed."""
+
+LOOK_SECONDS = 0.5
+"""How often a parent that waits looks whether the process is still there: another one may keep the socket open."""
+
+Expected = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+"""The tensors that an answer may hold: type and shape by name."""
+
+
+class UnreadableError(Exception):
+    """What came is no answer; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +69,196 @@ class Setup:
     effort: Effort
 
 
-def packed(content: Any) -> bytes:
-    """Tensors as bytes: not as memory that both processes would share."""
-    file = io.BytesIO()
-    torch.save(content, file)
-    return file.getvalue()
+# The parent's end
 
 
-def unpacked(content: bytes) -> dict[str, torch.Tensor]:
-    """Tensors, and nothing that runs when it is loaded: they come from code that nobody here knows."""
-    loaded = torch.load(io.BytesIO(content), weights_only=True)
-    assert isinstance(loaded, dict)
-    return loaded
+class Line:
+    """The parent's end of the connection to a child: every call returns before its deadline, whatever the child does.
+
+    Args:
+        connection: A connected socket.
+        alive: Whether the process is still there.
+    """
+
+    def __init__(self, connection: socket.socket, alive: Callable[[], bool]) -> None:
+        self._socket = connection
+        self._alive = alive
+
+    def ask(self, number: str, name: str, arguments: tuple[Any, ...], until: float) -> None:
+        """Send a request.
+
+        Raises:
+            TimeoutError: It isn't taken before `until`, on the monotonic clock.
+            UnreadableError: The child has said something that nobody asked for.
+            EOFError, OSError: It hung up.
+        """
+        self._socket.setblocking(False)
+        try:
+            if self._socket.recv(1, socket.MSG_PEEK):
+                raise UnreadableError("answered without having been asked")
+        except BlockingIOError:
+            pass
+        content = pickle.dumps((number, name, arguments))
+        left = memoryview(LENGTH.pack(len(content)) + content)
+        while left:
+            self._wait(until)
+            try:
+                left = left[self._socket.send(left) :]
+            except TimeoutError:
+                self._look()
+
+    def answer(self, number: str, most_bytes: int, until: float) -> tuple[dict[str, Any], bytes]:
+        """The answer to a request, and the bytes of its tensors.
+
+        Args:
+            number: Of the request.
+            most_bytes: That its tensors may have.
+            until: On the monotonic clock.
+
+        Raises:
+            TimeoutError: It isn't there before.
+            UnreadableError: What came is no answer, or one to another request.
+            EOFError, OSError: The child hung up.
+        """
+        mark, json_bytes, tensor_bytes = HEAD.unpack(self._read(HEAD.size, until))
+        if mark != MAGIC:
+            raise UnreadableError("gave no answer that can be read")
+        if json_bytes > MOST_JSON or tensor_bytes > most_bytes:
+            raise UnreadableError(f"gave an answer of {json_bytes + tensor_bytes:,} bytes, which is too long")
+        content = parsed(self._read(json_bytes, until))
+        if content.get("number") != number:
+            raise UnreadableError("answered a request that nobody made")
+        answer = content.get("answer")
+        if not isinstance(answer, dict) or not isinstance(answer.get("status"), str):
+            raise UnreadableError("gave no answer that can be read")
+        return answer, self._read(tensor_bytes, until)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def _read(self, size: int, until: float) -> bytes:
+        found = bytearray()
+        while len(found) < size:
+            self._wait(until)
+            try:
+                part = self._socket.recv(min(size - len(found), 1 << 20))
+            except TimeoutError:
+                self._look()
+                continue
+            if not part:
+                raise EOFError
+            found += part
+        return bytes(found)
+
+    def _wait(self, until: float) -> None:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(min(left, LOOK_SECONDS))
+
+    def _look(self) -> None:
+        if not self._alive():
+            raise EOFError
+
+
+def parsed(content: bytes) -> dict[str, Any]:
+    """JSON, however deep, long or strange.
+
+    Raises:
+        UnreadableError: It is none, or no object.
+    """
+    try:
+        found = json.loads(content, parse_int=_whole_number)
+    except (ValueError, RecursionError, MemoryError):  # a UnicodeDecodeError is a ValueError
+        raise UnreadableError("gave no answer that can be read") from None
+    if not isinstance(found, dict):
+        raise UnreadableError("gave no answer that can be read")
+    return found
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:  # to convert a million digits takes minutes
+        raise ValueError("a number without end")
+    return int(digits)
+
+
+def unpacked(named: object, content: bytes, expected: Expected) -> dict[str, Tensor]:
+    """The tensors of an answer.
+
+    Args:
+        named: What the answer says of them: name, dtype and shape of each.
+        content: Their bytes, one after the other.
+        expected: What they must be; any of them may be missing.
+
+    Raises:
+        UnreadableError: They are something else.
+    """
+    found: dict[str, Tensor] = {}
+    start = 0
+    if not isinstance(named, list) or len(named) > len(expected):
+        raise UnreadableError("names no tensors that anyone asked for")
+    for each in named:
+        name = each[0] if isinstance(each, list) and each and isinstance(each[0], str) else ""
+        if name not in expected or name in found:
+            raise UnreadableError("names no tensors that anyone asked for")
+        dtype, shape = expected[name]
+        if each[1:] != [str(dtype), list(shape)]:
+            raise UnreadableError(f"{name} is not {dtype} of shape {list(shape)}")
+        size = dtype.itemsize * math.prod(shape)
+        part = bytearray(content[start : start + size])
+        if len(part) != size:
+            raise UnreadableError(f"{name} is cut off")
+        found[name] = torch.frombuffer(part, dtype=dtype).view(shape) if size else torch.empty(shape, dtype=dtype)
+        start += size
+    return found
+
+
+# The child's end
+
+
+def next_request(connection: socket.socket) -> tuple[str, str, tuple[Any, ...]]:
+    """The number, the name and the arguments of the next request.
+
+    Raises:
+        EOFError, OSError: The parent hung up.
+    """
+    (size,) = LENGTH.unpack(_exactly(connection, LENGTH.size))
+    number, name, arguments = pickle.loads(_exactly(connection, size))  # noqa: S301 - our own parent made it
+    return number, name, arguments
+
+
+def reply(connection: socket.socket, number: str, answer: Mapping[str, Any]) -> None:
+    """Answer a request.
+
+    Args:
+        connection: To the parent.
+        number: Of the request.
+        answer: Plain data, but for "tensors": those by name.
+
+    Raises:
+        TypeError, ValueError: It is no plain data.
+        OSError: The parent hung up.
+    """
+    tensors: dict[str, Tensor] = answer.get("tensors", {})
+    named = [[name, str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()]
+    plain = {**answer, "tensors": named} if tensors else answer
+    content = json.dumps({"number": number, "answer": plain}).encode()
+    parts = [_bytes(tensor) for tensor in tensors.values()]
+    connection.sendall(HEAD.pack(MAGIC, len(content), sum(map(len, parts))) + content)
+    for part in parts:
+        connection.sendall(part)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    found = bytearray()
+    while len(found) < size:
+        part = connection.recv(min(size - len(found), 1 << 20))
+        if not part:
+            raise EOFError
+        found += part
+    return bytes(found)

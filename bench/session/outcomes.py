@@ -15,7 +15,7 @@ from bench.measure import environment
 from bench.measure.context import Context
 from bench.measure.figures import Figures, WrongError, one_line
 from bench.record.records import ERROR, OK, WRONG
-from bench.session import tampering
+from bench.session import replies, tampering
 from bench.session.candidate import Candidate
 from bench.session.gate import Gate
 from kernels.agreement import DutyError
@@ -49,7 +49,15 @@ def outcome_of(
     if reason := candidate.unavailable:
         return {"status": candidate.status, "reason": reason}
     if candidate.child:
-        return candidate.child.ask("measure", measurement, arguments, question)
+        try:
+            if question is Gate.why_wrong and (reason := gate.why_wrong(candidate)):
+                return {"status": WRONG, "reason": reason}
+        except Exception as error:
+            return failure(error, context.device)
+        if question is Gate.why_wrong:
+            question = Gate.failed_duty  # what is left of it can only be seen there
+        answer = candidate.child.ask("measure", measurement, arguments, question)
+        return replies.taken(replies.form_of(measurement), answer, arguments, foreign=candidate.foreign)
     return measured_here(candidate, context, gate, measurement, arguments, question)
 
 

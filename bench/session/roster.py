@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
 
 from bench.record.labels import BASELINE, PLAIN
-from bench.session.candidate import Candidate, local_candidate
+from bench.record.records import ERROR, OK, UNAVAILABLE, WRONG
+from bench.session.candidate import Candidate, local_candidate, source_of
 from bench.session.isolation import Isolation
+from bench.session.plain import quoted
+from bench.session.replies import reason_of
 from kernels import Implementation, load, names
 from kernels.registry import label as label_of
+
+LAST = 1000
+"""The place of whatever the project doesn't have itself."""
 
 
 def candidates(specs: list[str], device: torch.device, isolation: Isolation | None = None) -> list[Candidate]:
@@ -34,7 +41,7 @@ def candidates(specs: list[str], device: torch.device, isolation: Isolation | No
     for label in labels:
         if labels.count(label) > 1:
             raise ValueError(f"two --impl have the row label {label!r}: rename one of the files")
-    return sorted(found, key=lambda c: c.found.order if c.found else 1000)
+    return sorted(found, key=lambda c: c.found.order if c.found else LAST)
 
 
 def _candidate(spec: str, device: torch.device, isolation: Isolation | None) -> Candidate:
@@ -42,25 +49,43 @@ def _candidate(spec: str, device: torch.device, isolation: Isolation | None) -> 
         return local_candidate(spec, device)
     if spec not in names() and ".py" not in spec:
         load(spec)  # says which names there are
-    child = isolation.child(spec)
+    child, label, source = isolation.child(spec), label_of(spec), source_of(spec)
     said = child.ask("describe")
-    if "summary" not in said:
-        return Candidate(label_of(spec), None, said["status"], said["reason"], said.get("source", ""))
-    return Candidate(said["label"], _stand_in(said), said["status"], said["reason"], said["source"], child)
+    status = said["status"] if said["status"] in (OK, ERROR, UNAVAILABLE, WRONG) else ERROR
+    reason = None if status == OK else reason_of(said)
+    if "summary" not in said or status == ERROR:
+        child.close()
+        return Candidate(label, None, status, reason, source)
+    return Candidate(label, _stand_in(label, spec, said), status, reason, source, child)
 
 
-def _stand_in(said: dict[str, Any]) -> Implementation:
-    """For one that lives in a child: what the tables say of it. It can't be called here."""
+def summary_of(spec: str) -> str:
+    """What the registry says of a file that says nothing of itself."""
+    name, _, function = label_of(spec).partition(":")
+    return f"{function or 'batch_norm'} of {name}"
+
+
+def _stand_in(label: str, spec: str, said: dict[str, Any]) -> Implementation:
+    """For one that lives in a child: what the tables say of it. It can't be called here.
+
+    What a file says of itself is a quotation, and its place is behind our own.
+    """
 
     def elsewhere(*_: Any, **__: Any) -> NoReturn:
-        raise AssertionError(f"{said['label']} is measured in its own process")
+        raise AssertionError(f"{label} is measured in its own process")
 
+    if ".py" not in spec:
+        known = load(spec)
+        return replace(known, batch_norm=elsewhere, batch_norm_block=elsewhere if known.fused else None)
+    ours = summary_of(spec)
+    differences = said.get("differences")
+    quotations = {name: quoted(each) for name, each in (differences if isinstance(differences, dict) else {}).items()}
     return Implementation(
-        name=said["label"],
-        summary=said["summary"],
+        name=label,
+        summary=ours if said["summary"] == ours else quoted(said["summary"]),
         batch_norm=elsewhere,
-        batch_norm_block=elsewhere if said["fused"] else None,
-        differences=said["differences"],
-        order=said["order"],
-        spec=said["spec"],
+        batch_norm_block=elsewhere if said.get("fused") is True else None,
+        differences={name: said for name, said in quotations.items() if said},
+        order=LAST,
+        spec=spec,
     )

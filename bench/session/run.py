@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.record.records import ERROR, Journal, Record, RecordsWarning, identity, read
+from bench.record.records import ERROR, FILE, Journal, Record, RecordsWarning, identity, read
 from bench.record.runs import same_conditions
 from bench.session.candidate import Candidate
 
@@ -56,16 +56,22 @@ class Run:
             RecordsError: It can't be written.
             DeviceLostError: It is written, and this process can't measure anything else.
         """
-        record: Record = {
+        own: Record = {
             "kind": key["kind"],
             "run": self.id,
             "time": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
             "key": dict(key),
             "implementation": key["implementation"],
             **describe(candidate),
-            **outcome,
-            "conditions": self.conditions,
         }
+        # Whatever an outcome says, what identifies a record is the run's to say.
+        record = {**own, **outcome, **own, "conditions": self.conditions}
+        if damage := self.journal.mend():
+            warnings.warn(
+                f"{FILE} {damage} while {record['implementation']} was measured: what this run knows is written again",
+                RecordsWarning,
+                stacklevel=2,
+            )
         self.journal.append(record)
         self._known[identity(record)] = record
         if record.get("fatal") and (candidate is None or candidate.child is None):
@@ -92,10 +98,11 @@ def took_the_device(path: Path) -> set[str]:
 def describe(candidate: Candidate | None) -> dict[str, Any]:
     """What the tables say of an implementation, so that they need nothing but records."""
     found = candidate.found if candidate else None
+    without = "not loaded" if candidate and candidate.unavailable else ""
     return {
         "source": candidate.source if candidate else "",
         "order": found.order if found else 1000,
-        "summary": found.summary if found else "",
+        "summary": found.summary if found else without,
         "fused": found.fused if found else False,
         "differences": dict(found.differences) if found else {},
     }

@@ -19,6 +19,7 @@ from bench.record.records import OK, WRONG, Record
 from bench.session.candidate import Candidate, ChildError
 from bench.session.gate import Gate
 from bench.session.outcomes import failure
+from bench.session.replies import EPOCH, reason_of, taken
 from bench.session.run import Run
 from models.fashion_mnist import FashionMNIST
 from models.training import Settings
@@ -118,7 +119,7 @@ def prepare(
         return LocalTurn(candidate, epochs.begin(candidate.found, candidate.label, data, settings, folder, done))
     answer = candidate.child.ask("begin", settings, folder, done)
     if answer["status"] != OK:
-        raise ChildError(answer["reason"])
+        raise ChildError(reason_of(answer))
     return RemoteTurn(candidate)
 
 
@@ -129,7 +130,8 @@ def go_on(turn: LocalTurn | RemoteTurn, data: FashionMNIST, settings: Settings, 
     """
     if isinstance(turn, RemoteTurn):
         assert turn.candidate.child is not None
-        return turn.candidate.child.ask("epoch", folder, settings.seed)
+        answer = turn.candidate.child.ask("epoch", folder, settings.seed)
+        return taken(EPOCH, answer, foreign=turn.candidate.foreign)
     return epoch(turn.turn, turn.candidate.label, data, settings.seed, folder)
 
 

@@ -110,8 +110,9 @@ def test_an_exam_of_the_parents_that_measures_nothing_is_an_error(monkeypatch, g
     def refuses(_problem):
         raise ExamError("nothing can be judged by this problem")
 
-    def ask(*_):
-        return {"status": OK, "candidate_ns": [1], "baseline_ns": [1], "child_seconds": 1.0}
+    def ask(*_, **__):
+        sides = {"candidate_ns": [1], "baseline_ns": [1], "ratio": [1, 1, 1], "rounds": 1, "iterations": 1}
+        return {"status": OK, "backend": "x", "bytes_minimum": 1, "copy_ns": 1.0, "errors": {}, **sides}
 
     monkeypatch.setattr(cells, "Exam", refuses)
     who = dataclasses.replace(candidate("naive"), child=SimpleNamespace(ask=ask, verdicts={}))

@@ -105,8 +105,10 @@ def test_a_child_that_lost_the_device_gets_a_new_process_and_is_tried_twice(monk
 
 
 class FakeProcess:
+    pid = 2**31 - 1  # of no process
+
     def kill(self):
         pass
 
-    def join(self):
+    def join(self, timeout=None):
         pass

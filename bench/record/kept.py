@@ -1,0 +1,101 @@
+"""A file that only grows, and whose content is kept in memory: what anybody else does to it is undone."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+
+CHANGED = ".changed"
+"""In place of the file's ending: what somebody else made of it."""
+
+_Seen = tuple[int, int, int]
+
+
+class KeptFile:
+    """A file as it is now, and as it grows.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        OSError: It can't be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._content = bytearray(path.read_bytes())
+        self._seen = self._look()
+
+    def append(self, line: bytes) -> None:
+        """Write a line at the end, and wait until it is on the disk.
+
+        Raises:
+            OSError: It can't be written; the file is as before.
+        """
+        with self._path.open("ab", buffering=0) as file:
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(28, "No space left on device")
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(len(self._content))
+                raise
+        self._content += line
+        self._seen = self._look()
+
+    def mend(self) -> str | None:
+        """Write the file again if it has another content than what was read and appended.
+
+        Returns:
+            None, or what had become of it, as the end of a sentence.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        now = self._look()
+        if now is not None and now == self._seen:
+            return None
+        damage = self._damage(now)
+        if damage:
+            self._write_again()
+        self._seen = self._look()
+        return damage
+
+    def _look(self) -> _Seen | None:
+        """What changes with the file, its time of change among it, which nobody can set; None where there is none."""
+        try:
+            seen = self._path.lstat()
+        except OSError:
+            return None
+        return (seen.st_ino, seen.st_size, seen.st_ctime_ns) if stat.S_ISREG(seen.st_mode) else None
+
+    def _damage(self, now: _Seen | None) -> str | None:
+        if now is None:
+            return "was replaced" if os.path.lexists(self._path) else "was removed"
+        try:
+            found = self._path.read_bytes()
+        except PermissionError:
+            return "was made unreadable"
+        if found == self._content:
+            return None
+        if self._content.startswith(found):
+            return "was cut off"
+        self._path.with_suffix(CHANGED).write_bytes(found)  # it may be somebody's work
+        return f"was changed by another program (its version is in {self._path.with_suffix(CHANGED).name})"
+
+    def _write_again(self) -> None:
+        folder, name = self._path.parent, self._path.name
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._path.is_dir() and not self._path.is_symlink():
+            self._path.rename(folder / f"{name}.{time.time_ns()}")
+        beside = folder / f".{name}.{time.time_ns()}"
+        try:
+            with beside.open("xb") as file:
+                file.write(self._content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._path)
+        finally:
+            beside.unlink(missing_ok=True)

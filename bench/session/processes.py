@@ -1,0 +1,98 @@
+"""A process and all that it started: what they use of the processors, and how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable
+
+import psutil
+
+END_SECONDS = 10.0
+WINDOWS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds. Threads may spin for a fifth of one before they wait, and a compiler's helpers may still be starting."""
+
+BUSY = 0.15
+"""Processors."""
+
+LOOKS = 8
+"""In a window."""
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """Whatever a process started and what those started, as far as it still runs."""
+    with contextlib.suppress(psutil.Error):
+        return [process for process in psutil.Process(pid).children(recursive=True) if _runs(process)]
+    return []
+
+
+def _runs(process: psutil.Process) -> bool:
+    return _status(process) not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+
+
+def _status(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return str(process.status())
+    return str(psutil.STATUS_DEAD)
+
+
+def end(pid: int, but: Iterable[int] = ()) -> list[int]:
+    """End the descendants of a process, also those that they start meanwhile.
+
+    Args:
+        pid: Of the process, which goes on.
+        but: Descendants that go on, too.
+
+    Returns:
+        Those that are still there after some seconds.
+    """
+    spared, until = set(but), time.monotonic() + END_SECONDS
+    while left := [process for process in descendants(pid) if process.pid not in spared]:
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        if time.monotonic() > until:
+            return [process.pid for process in left]
+        time.sleep(0.005)
+    return []
+
+
+def cores_in_use_at_rest(pid: int) -> float | None:
+    """Whether a process and its descendants work although nobody has asked them for anything.
+
+    It returns as soon as they rest, in most cases after a tenth of a second.
+
+    Returns:
+        None where they rest, else how many processors they get.
+    """
+    cores: float | None = None
+    with contextlib.suppress(psutil.Error):
+        family = [psutil.Process(pid), *descendants(pid)]
+        for seconds in WINDOWS:
+            cores = _cores(family, seconds)
+            if cores is None:
+                return None
+    return cores
+
+
+def _cores(family: list[psutil.Process], seconds: float) -> float | None:
+    """The processors that a family gets; None where all of it rests.
+
+    Beside many other programs one that works on gets little. But whenever it is looked at it is ready to run.
+    """
+    before, start = _seconds(family), time.monotonic()
+    ready = set(family)
+    for _ in range(LOOKS):
+        time.sleep(seconds / LOOKS)
+        ready = {process for process in ready if _status(process) == psutil.STATUS_RUNNING}
+    cores = (_seconds(family) - before) / (time.monotonic() - start)
+    return cores if ready or cores > BUSY else None
+
+
+def _seconds(family: list[psutil.Process]) -> float:
+    """Of all, and of those that they started and that have ended."""
+    total = 0.0
+    for process in family:
+        with contextlib.suppress(psutil.Error):
+            total += sum(process.cpu_times()[:4])  # user, system, and the same of children that were waited for
+    return total
