@@ -14,11 +14,21 @@ from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import ERROR, OK, UNAVAILABLE, WRONG, digest
 from bench.session import tampering
 from kernels import BrokenImplementationError, Implementation, load
+from kernels.registry import files_of
 from kernels.registry import label as label_of
 
 
 class ChildError(PlainError):
-    """A child can't do what it was asked for; the message says why, in one line."""
+    """A child can't do what it was asked for; the message says why, in one line.
+
+    Args:
+        reason: In one line.
+        answer: What it answered, with what it printed before it died.
+    """
+
+    def __init__(self, reason: str, answer: dict[str, Any] | None = None) -> None:
+        super().__init__(reason)
+        self.answer = answer or {}
 
 
 class Child(Protocol):
@@ -100,9 +110,7 @@ def local_candidate(spec: str, device: torch.device) -> Candidate:
 
 
 def _source(implementation: Implementation) -> str:
-    own, dot_py, _ = implementation.spec.rpartition(".py")
-    file = [Path(own + dot_py)] if dot_py else []
-    return _digests(file)
+    return _digests(files_of(implementation))
 
 
 def _digests(files: list[Path]) -> str:

@@ -7,6 +7,7 @@ prints goes to the parent as its stderr, and when the parent ends, so does this 
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import sys
 from multiprocessing.connection import Connection
@@ -19,12 +20,13 @@ from bench.measure import epochs
 from bench.measure.context import Context
 from bench.record.labels import BASELINE
 from bench.record.records import OK, WRONG
-from bench.session import turns
+from bench.session import tampering, turns
 from bench.session.candidate import local_candidate
 from bench.session.gate import Gate
 from bench.session.messages import Setup, packed
-from bench.session.outcomes import Measurement, Question, failure, measured_here
+from bench.session.outcomes import Measurement, asked_already, failure, measured_here
 from kernels.agreement import attempt
+from kernels.duties.calls import forget_compiled, perform
 from kernels.reference import Problem
 from models import allocator, fashion_mnist
 from models import device as devices
@@ -35,6 +37,8 @@ def serve(requests: Connection, output: Connection, setup: Setup) -> None:
     """Answer one request after the other, until the parent hangs up."""
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
+    # It ends with its parent by other means, and may have a pool of processes of its own, which a daemon may not.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     if setup.memory_bytes and sys.platform == "linux":
         import resource
 
@@ -70,6 +74,7 @@ class Worker:
             setup.effort,
         )
         self._turn: epochs.Turn | None = None
+        self._compiled_for_duties = False
 
     def describe(self) -> dict[str, Any]:
         """What the parent must know of an implementation that it never loads."""
@@ -85,14 +90,19 @@ class Worker:
             described |= {"differences": dict(found.differences)}
         return described
 
-    def why_wrong(self) -> dict[str, Any]:
-        """Whether it may train."""
-        reason = self._gate.why_wrong(self._candidate)
-        return {"status": WRONG, "reason": reason} if reason else {"status": OK}
+    def perform(self, work: bytes) -> dict[str, Any]:
+        """The calls of a duty, and all that they handed out; see `kernels/duties/calls.py`. The parent judges."""
+        loaded: Any = torch.load(io.BytesIO(work), weights_only=True)
+        facts, found = perform(self._candidate.implementation, loaded["plan"], loaded["tensors"], self.device)
+        self._compiled_for_duties = self._candidate.foreign
+        if self._candidate.foreign and (replaced := tampering.undo()):
+            return {"status": WRONG, "reason": replaced}
+        return {"status": OK, "facts": facts, "found": packed(found)}
 
-    def measure(self, measurement: Measurement, arguments: tuple[Any, ...], question: Question) -> dict[str, Any]:
-        """Any measurement, as the parent would make it in its own process."""
-        return measured_here(self._candidate, self._context, self._gate, measurement, arguments, question)
+    def measure(self, measurement: Measurement, arguments: tuple[Any, ...]) -> dict[str, Any]:
+        """Any measurement, as the parent would make it in its own process; it has asked its gate."""
+        self._forget_duties()
+        return measured_here(self._candidate, self._context, self._gate, measurement, arguments, asked_already)
 
     def solve(self, problem: bytes) -> dict[str, Any]:
         """What it makes of the parent's own tensors."""
@@ -102,6 +112,7 @@ class Worker:
 
     def begin(self, settings: Settings, folder: Path, done: int) -> dict[str, Any]:
         """Be ready for the epoch after those that are done."""
+        self._forget_duties()
         candidate = self._candidate
         self._turn = epochs.begin(candidate.found, candidate.label, self._context.data, settings, folder, done)
         return {"status": OK}
@@ -110,3 +121,8 @@ class Worker:
         """Train one epoch, and keep the weights."""
         assert self._turn is not None
         return turns.epoch(self._turn, self._candidate.label, self._context.data, seed, folder)
+
+    def _forget_duties(self) -> None:
+        if self._compiled_for_duties:
+            forget_compiled()
+        self._compiled_for_duties = False

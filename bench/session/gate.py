@@ -1,18 +1,29 @@
-"""Who may train: LeNet's own blocks, in training and in inference, against the float64 reference."""
+"""Who may train: LeNet's own blocks, in training and in inference, against the float64 reference.
+
+An implementation from outside is asked for all duties of a batch norm first; see `kernels/duties`. Where it lives in
+a process of its own, that process solves problems; they are drawn here, and the answers are judged here.
+"""
 
 from __future__ import annotations
 
 import functools
+import secrets
+from typing import Any
 
 import torch
 
 from bench.measure.cases import problem_of
+from bench.measure.figures import WrongError, one_line
 from bench.record.operations import LENET_SHAPES, Operation
-from bench.record.records import ERROR
+from bench.record.records import OK, WRONG
 from bench.session import tampering
-from bench.session.candidate import Candidate, ChildError
-from kernels.agreement import DutyError, Exam, worst
-from kernels.duties import failed_duty
+from bench.session.candidate import Candidate, Child, ChildError
+from bench.session.messages import packed, unpacked
+from kernels.agreement import DutyError, Exam, ExamError, worst
+from kernels.duties import examine
+from kernels.duties.calls import NOT_IMPLEMENTED, Ask, Facts, Plan, Tensors
+from kernels.duties.draw import single
+from kernels.duties.judge import objection
 
 SEED = 20150212
 
@@ -20,57 +31,87 @@ SEED = 20150212
 class Gate:
     """Asks every implementation once in a session, whatever is measured of it afterwards.
 
-    One from outside of the project is asked for all duties of a batch norm first; see `kernels/duties.py`.
-
     Args:
         device: Where it will train.
+        seed: Of the duties; another one in every session, unless it is given.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, seed: int | None = None) -> None:
         self._device = device
-        self._answers: dict[str, str | None] = {}
-        self._neglected: dict[str, str | None] = {}
+        self._seed = secrets.randbits(31) if seed is None else seed
+        self._duties: dict[str, str | None] = {}
+        self._blocks: dict[tuple[str, bool], str | None] = {}
 
     def failed_duty(self, candidate: Candidate) -> str | None:
         """None, or the first duty that an implementation from outside fails.
 
+        What it raises is no answer, and so no wrong one: whoever raises where it is measured has no figures there.
+
         Raises:
-            Exception: Whatever the implementation raises.
+            ChildError: Its process died over it, or gave no answer that can be read.
         """
         if not candidate.foreign:
             return None
         name = candidate.implementation.name
-        if name not in self._neglected:
-            reason = failed_duty(candidate.implementation, self._device)
-            self._neglected[name] = tampering.undo() or reason
-        return self._neglected[name]
+        if name not in self._duties:
+            self._duties[name] = self._examined(candidate)
+        return self._duties[name]
 
     def why_wrong(self, candidate: Candidate) -> str | None:
-        """None, or what is wrong with it; LeNet without batch norm has nothing to be asked about.
+        """None, or what is wrong with it in LeNet; LeNet without batch norm has nothing to be asked about.
 
         Raises:
-            Exception: Whatever the implementation raises.
+            NotImplementedError: It says that it doesn't do one of the blocks.
+            Exception: Whatever else the implementation raises.
         """
+        return self._why_wrong(candidate, images_only=False)
+
+    def why_wrong_on_images(self, candidate: Candidate) -> str | None:
+        """The same where batches of images are all that is asked for."""
+        return self._why_wrong(candidate, images_only=True)
+
+    def _why_wrong(self, candidate: Candidate, *, images_only: bool) -> str | None:
         if candidate.found is None:
             return None
-        if candidate.child:
-            answer = candidate.child.ask("why_wrong")
-            if answer["status"] == ERROR:
-                raise ChildError(answer["reason"])
-            return str(answer["reason"]) if "reason" in answer else None
-        name = candidate.found.name  # not the label: A/A is the baseline, which need not be asked twice
-        if name not in self._answers:
-            self._answers[name] = self._ask(candidate)
-        return self._answers[name]
-
-    def _ask(self, candidate: Candidate) -> str | None:
         if reason := self.failed_duty(candidate):
             return reason
+        name = candidate.found.name  # not the label: A/A is the baseline, which need not be asked twice
+        if (name, False) in self._blocks:  # who may train may do the half of it
+            return self._blocks[name, False]
+        if (name, images_only) not in self._blocks:
+            exams = [exam for exam in self._exams if not images_only or exam.problem.input.dim() == 4]
+            wrong = (self._objection(candidate, exam) for exam in exams)
+            self._blocks[name, images_only] = next((f"wrong: {words}" for words in wrong if words), None)
+        return self._blocks[name, images_only]
+
+    def _examined(self, candidate: Candidate) -> str | None:
+        ask = asked_of(candidate.child, self._device) if candidate.child else None
         try:
-            bad = (worst(exam.mark(candidate.implementation)) for exam in self._exams)
-            return next((f"wrong: {deviation}" for deviation in bad if deviation), None)
-        except DutyError as error:
-            return f"wrong: {error}"
+            reason = examine(candidate.implementation, self._device, seed=self._seed, ask=ask).reason
+        except WrongError as error:
+            return str(error)
+        except (ChildError, ExamError):
+            raise
+        except Exception as error:
+            if candidate.child is None:
+                raise
+            raise ChildError(f"its answer can't be read: {one_line(error)}") from error
+        return tampering.undo() or reason
+
+    def _objection(self, candidate: Candidate, exam: Exam) -> str | None:
+        """None, or what is wrong with the solution of a problem."""
+        if candidate.child is None:
+            try:
+                return str(worst(exam.mark(candidate.implementation)) or "") or None
+            except DutyError as error:
+                return str(error)
+        duty = single("", exam.problem, grad_mode="grad" if exam.problem.training else "inference_mode")
+        facts, found = asked_of(candidate.child, self._device)(*duty.plan())
+        if "refused" in facts[0]:
+            kind, _, words = str(facts[0]["refused"]).partition(": ")
+            raise NotImplementedError(words) if kind == NOT_IMPLEMENTED else ChildError(facts[0]["refused"])
+        wrong = objection(candidate.implementation, duty, facts, found, exam)
+        return wrong.words if wrong else None
 
     @functools.cached_property
     def _exams(self) -> list[Exam]:
@@ -81,3 +122,26 @@ class Gate:
             for block in blocks
             for training in (True, False)
         ]
+
+
+def asked_of(child: Child, device: torch.device) -> Ask:
+    """What asks the implementation in another process.
+
+    What it does raises a `WrongError` where that process was tampered with, and a `ChildError` where there is no
+    answer that can be read.
+    """
+
+    def ask(plan: Plan, tensors: Tensors) -> tuple[Facts, Tensors]:
+        answer: dict[str, Any] = child.ask("perform", packed({"plan": plan, "tensors": tensors}))
+        if answer["status"] == WRONG:
+            raise WrongError(answer["reason"])
+        if answer["status"] != OK:
+            raise ChildError(answer["reason"], answer)
+        try:
+            facts = [dict(fact) for fact in answer["facts"]]
+            found = {str(name): tensor.to(device) for name, tensor in unpacked(answer["found"]).items()}
+        except Exception as error:
+            raise ChildError(f"its answer can't be read: {one_line(error)}") from error
+        return facts, found
+
+    return ask

@@ -119,8 +119,13 @@ def test_what_the_child_says_of_itself_is_checked_on_tensors_of_ours(outsider, m
     monkeypatch.setattr(who.child, "ask", lies)
     assert measure(who)["status"] == OK  # its own answers are right
     who.child.verdicts.clear()
-    wrong = {"status": OK, "found": b"no tensors"}
-    monkeypatch.setattr(who.child, "ask", lambda name, *_: lies(name) if name == "measure" else wrong)
+    wrong = {"status": OK, "found": b"no tensors", "facts": []}
+    lying = {"measure": lies, "solve": lambda *_: wrong}
+    monkeypatch.setattr(who.child, "ask", lambda name, *rest: lying.get(name, ask)(name, *rest))
+    record = measure(who)
+    assert record["status"] == ERROR
+    assert record["reason"].startswith("its answer can't be read")
+    monkeypatch.setattr(who.child, "ask", lambda *_: wrong)
     record = measure(who)
     assert record["status"] == ERROR
     assert record["reason"].startswith("its answer can't be read")
@@ -129,7 +134,8 @@ def test_what_the_child_says_of_itself_is_checked_on_tensors_of_ours(outsider, m
 def test_a_clock_that_runs_too_fast_is_wrong(outsider, monkeypatch):
     who = outsider("pass")
     told = {"status": OK, "candidate_ns": [2_000_000_000], "baseline_ns": [1], "child_seconds": 1.0}
-    monkeypatch.setattr(who.child, "ask", lambda *_: told)
+    ask = who.child.ask
+    monkeypatch.setattr(who.child, "ask", lambda name, *rest: told if name == "measure" else ask(name, *rest))
     assert measure(who) == {"status": WRONG, "reason": "wrong: its clock runs faster than ours"}
 
 
