@@ -195,15 +195,20 @@ class Exam:
         Few values can be near 0 by chance, although none of the terms is. And the norm of its terms is the size of a
         sum of unrelated signs: where they have one sign, the sum is larger.
         """
-        problem = self.problem
-        terms: list[Tensor | None] = [self.solution.values[quantity]]
+        problem, value = self.problem, self.solution.values[quantity]
+
+        def exact(tensor: Tensor) -> Tensor:
+            return tensor.detach().to(value.device, torch.float64)
+
+        terms = [value]
         if quantity == "running_mean" and problem.training:
-            terms.append(problem.momentum * problem.input.detach().double().square().mean().sqrt())
+            terms.append(problem.momentum * exact(problem.input).square().mean().sqrt())
         if quantity == "output" and problem.activation is None:
-            terms += [problem.bias, problem.weight if problem.weight is not None else torch.ones(1)]
+            terms += [exact(t) for t in (problem.weight, problem.bias) if t is not None]
+            terms += [torch.ones(1)] if problem.weight is None else []
         if quantity == "dweight" and problem.activation is None and problem.grad_output is not None:
-            terms.append(problem.grad_output.double().transpose(0, 1).flatten(1).norm(dim=1))
-        return max(self.solution.scales[quantity], *(_largest(term) for term in terms if term is not None))
+            terms.append(exact(problem.grad_output).transpose(0, 1).flatten(1).norm(dim=1))
+        return max(self.solution.scales[quantity], *(_largest(term) for term in terms))
 
     def _stored(self) -> dict[str, torch.dtype]:
         """The type that each quantity is stored in."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from kernels.agreement import ExamError
 from kernels.contract import Implementation
 from kernels.duties.calls import Ask, forget_compiled, perform
 from kernels.duties.covering import Row, rows
@@ -34,6 +35,8 @@ class Findings:
         asked: How many there were.
         objections: What is wrong, in the order in which it was found.
         refused: What is not implemented, each in one line.
+        answered: Those with a right answer. Of all, the problems are dropped.
+        unjudged: Why some are no measure.
     """
 
     seed: int
@@ -41,6 +44,7 @@ class Findings:
     objections: list[tuple[Duty, Objection]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     answered: list[Duty] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
 
     @property
     def reason(self) -> str | None:
@@ -48,7 +52,7 @@ class Findings:
 
         Who doesn't train may cut off the gradients of evaluation, too: that is not implemented, and not wrong.
         """
-        trains = any(duty.problems[0].training for duty in self.answered)
+        trains = any(duty.calls[0]["training"] for duty in self.answered)
         counting = [(d, o) for d, o in self.objections if trains or o.training or not o.cut_off]
         if not counting:
             return None
@@ -93,7 +97,7 @@ def examine(
 
     Raises:
         Exception: What `ask` raises before anything was found wrong.
-        ExamError: A problem measures nothing.
+        ExamError: None of the problems measures anything.
     """
     inquiry = _Inquiry(implementation, device, dtype, Findings(seed), ask or asked_here(implementation, device))
     try:
@@ -134,6 +138,8 @@ class _Inquiry:
             if time.monotonic() - start > BUDGET_SECONDS:
                 break
             self._row(row, generator)
+        if self.findings.unjudged and not self.findings.answered and not self.findings.objections:
+            raise ExamError(self.findings.unjudged[0])
 
     def _row(self, row: Row, generator: random.Random) -> None:
         """Ask for what a row says, and where that is refused for what is easier."""
@@ -147,18 +153,18 @@ class _Inquiry:
         self.findings.asked += 1
         if refused := refusals(duty, facts, found):
             self.findings.refused += refused
-        elif wrong := objection(self.implementation, duty, facts, found):
-            self.findings.objections.append((duty, wrong))
+            return False
+        try:
+            wrong = objection(self.implementation, duty, facts, found)
+        except ExamError as error:  # of one random problem: no reason to accuse, nor to stop
+            self.findings.unjudged.append(str(error))
+            return True
+        known = replace(duty, problems=())
+        if wrong:
+            self.findings.objections.append((known, wrong))
         else:
-            self.findings.answered.append(duty)
-        return not refused
-
-
-def failed_duty(
-    implementation: Implementation, device: torch.device, dtype: torch.dtype = torch.float32, *, seed: int
-) -> str | None:
-    """None, or in one line the first duty that it fails; see `examine`."""
-    return examine(implementation, device, dtype, seed=seed).reason
+            self.findings.answered.append(known)
+        return True
 
 
 def _patterns(findings: Findings, duty: Duty) -> str:
@@ -174,4 +180,4 @@ def _patterns(findings: Findings, duty: Duty) -> str:
     return ""
 
 
-__all__ = ["Findings", "design", "examine", "failed_duty"]
+__all__ = ["Findings", "design", "examine"]
