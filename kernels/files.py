@@ -73,7 +73,7 @@ def _find_beside(path: Path) -> None:
     others = set(_folders) - set(own)
     for name, module in list(sys.modules.items()):
         beside_another = str(_file_of(module).parent) in others
-        if beside_another and any(Path(folder, f"{name}.py").is_file() for folder in own):
+        if name != path.stem and beside_another and any(Path(folder, f"{name}.py").is_file() for folder in own):
             del sys.modules[name]
     importlib.invalidate_caches()
 

@@ -85,6 +85,7 @@ def examine(
     *,
     seed: int,
     ask: Ask | None = None,
+    until_wrong: bool = False,
 ) -> Findings:
     """Ask for all duties of a seed, and judge the answers.
 
@@ -94,12 +95,14 @@ def examine(
         dtype: Of the batch where it is timed: answers in other types are judged by the roundings of those.
         seed: Of all that is drawn.
         ask: Brings the answers; without it, they come from here.
+        until_wrong: Whether one objection is enough; else all duties tell which of them have it in common.
 
     Raises:
         Exception: What `ask` raises before anything was found wrong.
         ExamError: None of the problems measures anything.
     """
-    inquiry = _Inquiry(implementation, device, dtype, Findings(seed), ask or asked_here(implementation, device))
+    ask_one = ask or asked_here(implementation, device)
+    inquiry = _Inquiry(implementation, device, dtype, Findings(seed), ask_one, until_wrong)
     try:
         inquiry.run()
     except Exception:
@@ -108,6 +111,10 @@ def examine(
     if ask is None:
         forget_compiled()
     return inquiry.findings
+
+
+class _EnoughError(Exception):
+    """Something is wrong, and nobody wants to know more."""
 
 
 @dataclass
@@ -119,6 +126,7 @@ class _Inquiry:
     dtype: torch.dtype
     findings: Findings
     ask: Ask
+    until_wrong: bool
 
     def run(self) -> None:
         generator, start = random.Random(self.findings.seed), time.monotonic()
@@ -162,6 +170,8 @@ class _Inquiry:
         known = replace(duty, problems=())
         if wrong:
             self.findings.objections.append((known, wrong))
+            if self.until_wrong and self.findings.reason:
+                raise _EnoughError
         else:
             self.findings.answered.append(known)
         return True
