@@ -62,7 +62,7 @@ def calculates_in_float32_whatever_comes(x, running_mean, running_var, weight=No
     running = [None if t is None else t.float() for t in (running_mean, running_var)]
     y = F.batch_norm(x.float(), *running, *parameters, *rest)
     for t, moved in zip((running_mean, running_var), running, strict=True):
-        if t is not None:
+        if t is not None and rest[0]:
             t.copy_(moved)
     return y.to(x.dtype)
 
