@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kernels.contract import BatchNormFunction, BlockFunction, Implementation
-from kernels.files import BrokenImplementationError, import_file, imported_beside
+from kernels.files import BrokenImplementationError as BrokenImplementationError
+from kernels.files import import_file, imported_beside
 
 
 def _by_name(implementation: Implementation) -> tuple[Callable[[str], Implementation], tuple[str]]:
@@ -84,7 +85,8 @@ def label(spec: str) -> str:
 def files_of(implementation: Implementation) -> list[Path]:
     """The file of one from outside, and those beside it that have been imported; of our own none."""
     own, dot_py, _ = implementation.spec.rpartition(".py")
-    return [path := Path(own + dot_py), *imported_beside(path)] if dot_py else []
+    path = Path(own + dot_py)
+    return [path, *imported_beside(path)] if dot_py else []
 
 
 @functools.cache

@@ -66,7 +66,8 @@ def design(seed: int, *, fused: bool) -> tuple[list[Row], list[Row]]:
     """The rows of a seed: those in which every value of every factor occurs, and more, for the sake of pairs."""
     factors = FACTORS | (BLOCK_FACTORS if fused else {})
     missing = {(name, value) for name, values in factors.items() for value in values}
-    first, later = [], []
+    first: list[Row] = []
+    later: list[Row] = []
     for row in rows(factors, settle, LEAST_ROWS, random.Random(seed)):
         (first if missing else later).append(row)
         missing -= set(row.items())

@@ -194,8 +194,9 @@ def _layer(implementation: Implementation, call: _Call) -> Callable[..., Tensor]
     layer = BatchNorm(len(mean), implementation, momentum=None, eps=call.settings["eps"], affine=weight is not None)
     layer.to(mean.device)
     layer.running_mean, layer.running_var = mean, call.operands["running_var"]
-    if weight is not None:
-        layer.weight, layer.bias = call.operands["weight"], call.operands["bias"]
+    for name in ("weight", "bias"):
+        if call.operands[name] is not None:
+            setattr(layer, name, call.operands[name])
     return lambda x, *_, **__: layer(x)
 
 

@@ -64,7 +64,7 @@ def objection(
         ExamError: By such a problem nothing can be judged.
         KeyError: Something is missing that every answer has.
     """
-    start: dict[str, Tensor] = {}
+    start: dict[str, Any] = {}
     if refusals(duty, facts, found):
         return None  # what comes after a refusal starts from nobody knows where
     for number, (problem, fact) in enumerate(zip(duty.problems, facts, strict=True)):

@@ -38,7 +38,8 @@ def _of_a_sum(dense: Tensor) -> Tensor:
 
 def _of_a_mean(dense: Tensor) -> Tensor:
     kept = [slice(None), slice(None)] if dense.dim() > 2 else [slice(0, 1), slice(None)]
-    return dense[(*kept, *[slice(0, 1)] * (dense.dim() - 2))].clone().expand(dense.shape)
+    first = (*kept, *[slice(0, 1)] * (dense.dim() - 2))
+    return dense[first].clone().expand(dense.shape)
 
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
