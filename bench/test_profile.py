@@ -77,7 +77,9 @@ def test_scaling(
     threads = scaling.thread_counts(context.device)
     key = scaling_key(candidate.label)
     record = run.done(key, candidate) or run.append(
-        key, outcome_of(candidate, context, gate, scaling.measure, elements, threads), candidate
+        key,
+        outcome_of(candidate, context, gate, scaling.measure, elements, threads, question=Gate.why_wrong_on_images),
+        candidate,
     )
     outcome(record)
     largest = record["points"][-1]

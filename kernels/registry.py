@@ -6,20 +6,20 @@ import copyreg
 import difflib
 import functools
 import importlib
-import importlib.util
 import inspect
+import os
 import pkgutil
-import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from torch import Tensor
 from torch.nn import functional as F
 
-from kernels.contract import Implementation
+from kernels.contract import BatchNormFunction, BlockFunction, Implementation
+from kernels.files import BrokenImplementationError as BrokenImplementationError
+from kernels.files import import_file, imported_beside
 
 
 def _by_name(implementation: Implementation) -> tuple[Callable[[str], Implementation], tuple[str]]:
@@ -32,10 +32,6 @@ copyreg.pickle(Implementation, _by_name)
 
 class UnknownImplementationError(LookupError):
     """No implementation has this name."""
-
-
-class BrokenImplementationError(Exception):
-    """A file that should hold an implementation doesn't: it fails to import, or has another shape."""
 
 
 @functools.cache
@@ -61,7 +57,8 @@ def load(spec: str) -> Implementation:
 
     Args:
         spec: A name out of `names()`; `FILE.py:FUNCTION`; or `FILE.py`, when that file has an
-            `IMPLEMENTATION` or a function `batch_norm`.
+            `IMPLEMENTATION` or a function `batch_norm`. `FUNCTION_block` is its block, and enough alone. The file
+            may be a link, and import what lies beside it.
 
     Raises:
         UnknownImplementationError: No such name; the message lists the names and the nearest match.
@@ -70,7 +67,7 @@ def load(spec: str) -> Implementation:
     """
     path, _, function = spec.rpartition(":") if ".py:" in spec else (spec, "", "")
     if path.endswith(".py"):
-        return _load_file(Path(path).resolve(), function)
+        return _load_file(Path(os.path.abspath(path)), function)  # noqa: PTH100 - `resolve` would follow a link
     if spec in _registered():
         return _registered()[spec]
     near = difflib.get_close_matches(spec, names(), n=1, cutoff=0.5)
@@ -85,20 +82,28 @@ def label(spec: str) -> str:
     return Path(spec).name if ".py" in spec else spec
 
 
+def files_of(implementation: Implementation) -> list[Path]:
+    """The file of one from outside, and those beside it that have been imported; of our own none."""
+    own, dot_py, _ = implementation.spec.rpartition(".py")
+    path = Path(own + dot_py)
+    return [path, *imported_beside(path)] if dot_py else []
+
+
 @functools.cache
 def _load_file(path: Path, function: str) -> Implementation:
-    module = _import_file(path)
+    module = import_file(path)
     spec = f"{path}:{function}" if function else str(path)
     if not function:
         implementation = getattr(module, "IMPLEMENTATION", None)
         if isinstance(implementation, Implementation):
             return replace(implementation, name=label(spec), spec=spec)
         function = "batch_norm"
-    found = getattr(module, function, None)
+    found, block = getattr(module, function, None), getattr(module, f"{function}_block", None)
+    if found is None and callable(block):
+        found = _without_activation(block)
     if not callable(found):
-        raise BrokenImplementationError(f"{path.name} has no function {function!r}")
+        raise BrokenImplementationError(f"{path.name} has no function {function!r}, and no {function}_block")
     _check_signature(path.name, function, found)
-    block = getattr(module, f"{function}_block", None)
     first_line = (inspect.getdoc(found) or "").split("\n")[0]
     return Implementation(
         name=label(spec),
@@ -110,32 +115,14 @@ def _load_file(path: Path, function: str) -> Implementation:
     )
 
 
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise BrokenImplementationError(f"no file {path.name} in {path.parent.name or path.parent}/")
-    # The path is part of the module's name, so that two files of one name don't take each other's place.
-    module_name = f"bnbench_implementation_{abs(hash(path)):x}_{path.stem}"
-    import_spec = importlib.util.spec_from_file_location(module_name, path)
-    assert import_spec is not None
-    assert import_spec.loader is not None
-    module = importlib.util.module_from_spec(import_spec)
-    sys.modules[module_name] = module
-    try:
-        import_spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[module_name]
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise BrokenImplementationError(
-            f"{path.name} does not import: {type(error).__name__}: {_in_one_line(error)}"
-        ) from error
-    return module
+def _without_activation(block: BlockFunction) -> BatchNormFunction:
+    """Batch norm alone, of a block; with its signature, which is checked, and its documentation."""
 
+    @functools.wraps(block)
+    def batch_norm(*arguments: Any, **settings: Any) -> Tensor:
+        return block(*arguments, **settings, activation=None, pool=None)
 
-def _in_one_line(error: BaseException) -> str:
-    """The first line of an error's message, with files named without the folders of this machine."""
-    first = (str(error).splitlines() or [""])[0]
-    return re.sub(r"(?<![\w./])(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\"]+[\\/])+", "", first)
+    return batch_norm
 
 
 def _check_signature(file: str, name: str, function: Callable[..., Any]) -> None:

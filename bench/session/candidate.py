@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +15,21 @@ from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import ERROR, OK, UNAVAILABLE, WRONG, digest
 from bench.session import tampering
 from kernels import BrokenImplementationError, Implementation, load
+from kernels.registry import files_of
 from kernels.registry import label as label_of
 
 
 class ChildError(PlainError):
-    """A child can't do what it was asked for; the message says why, in one line."""
+    """A child can't do what it was asked for; the message says why, in one line.
+
+    Args:
+        reason: In one line.
+        answer: What it answered, with what it printed before it died.
+    """
+
+    def __init__(self, reason: str, answer: dict[str, Any] | None = None) -> None:
+        super().__init__(reason)
+        self.answer = answer or {}
 
 
 class Child(Protocol):
@@ -100,14 +111,23 @@ def local_candidate(spec: str, device: torch.device) -> Candidate:
 
 
 def _source(implementation: Implementation) -> str:
-    return source_of(implementation.spec)
+    return _digests(files_of(implementation))
 
 
-def source_of(spec: str) -> str:
-    """What changes with the code of an implementation, found without loading it."""
+def source_of(spec: str, beside: Iterable[str] = ()) -> str:
+    """What changes with the code of an implementation, found without loading it.
+
+    Args:
+        spec: What `kernels.load` takes.
+        beside: Names of files that it imports, relative to its own folder; what lies elsewhere doesn't count.
+    """
     own, dot_py, _ = spec.rpartition(".py")
-    file = [Path(own + dot_py)] if dot_py else []
-    return _digests(file)
+    if not dot_py:
+        return _digests([])
+    file = Path(own + dot_py)
+    folder = file.parent.resolve()
+    found = (path for name in beside if folder in (path := (folder / name).resolve()).parents)
+    return _digests([file, *sorted(set(found))])
 
 
 def _digests(files: list[Path]) -> str:

@@ -20,13 +20,16 @@ from bench.measure import epochs
 from bench.measure.context import Context
 from bench.record.labels import BASELINE
 from bench.record.records import ERROR, OK, WRONG
-from bench.session import turns
+from bench.session import tampering, turns
 from bench.session.candidate import local_candidate
 from bench.session.gate import Gate
 from bench.session.messages import UNHEARD, Setup, next_request, reply
-from bench.session.outcomes import Measurement, Question, failure, measured_here
+from bench.session.outcomes import Measurement, asked_already, failure, measured_here
+from kernels import Implementation
 from kernels.agreement import DutyError, attempt
+from kernels.duties.calls import forget_compiled, perform
 from kernels.reference import Problem
+from kernels.registry import files_of
 from models import allocator, fashion_mnist
 from models import device as devices
 from models.training import Settings
@@ -36,6 +39,7 @@ def serve(requests: socket.socket, output: Connection, setup: Setup) -> None:
     """Answer one request after the other, until the parent hangs up."""
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
+    # It ends with its parent by other means, and may have a pool of processes of its own, which a daemon may not.
     if setup.memory_bytes and sys.platform == "linux":
         import resource
 
@@ -86,6 +90,7 @@ class Worker:
             setup.effort,
         )
         self._turn: epochs.Turn | None = None
+        self._compiled_for_duties = False
 
     def describe(self) -> dict[str, Any]:
         """What the parent must know of an implementation that it never loads."""
@@ -96,19 +101,25 @@ class Worker:
         }
         if found:
             described |= {"summary": found.summary, "fused": found.fused, "differences": dict(found.differences)}
+            described["beside"] = _beside(found)
             for what in (found.summary, *described["differences"], *described["differences"].values()):
                 if type(what) is not str:
                     raise TypeError(f"IMPLEMENTATION's texts must be of type str, not {type(what).__name__}")
         return described
 
-    def failed_duty(self) -> dict[str, Any]:
-        """Whether it does what only this process can see; what can be judged from afar, the parent judges."""
-        reason = self._gate.failed_duty(self._candidate)
-        return {"status": WRONG, "reason": reason} if reason else {"status": OK}
+    def perform(self, work: bytes) -> dict[str, Any]:
+        """The calls of a duty, and all that they handed out; see `kernels/duties/calls.py`. The parent judges."""
+        loaded: Any = torch.load(io.BytesIO(work), weights_only=True)
+        facts, found = perform(self._candidate.implementation, loaded["plan"], loaded["tensors"], self.device)
+        self._compiled_for_duties = self._candidate.foreign
+        if self._candidate.foreign and (replaced := tampering.undo()):
+            return {"status": WRONG, "reason": replaced}
+        return {"status": OK, "facts": facts, "tensors": found}
 
-    def measure(self, measurement: Measurement, arguments: tuple[Any, ...], question: Question) -> dict[str, Any]:
-        """Any measurement, as the parent would make it in its own process."""
-        return measured_here(self._candidate, self._context, self._gate, measurement, arguments, question)
+    def measure(self, measurement: Measurement, arguments: tuple[Any, ...]) -> dict[str, Any]:
+        """Any measurement, as the parent would make it in its own process; it has asked its gate."""
+        self._forget_duties()
+        return measured_here(self._candidate, self._context, self._gate, measurement, arguments, asked_already)
 
     def solve(self, problem: bytes) -> dict[str, Any]:
         """What it makes of the parent's own tensors."""
@@ -121,6 +132,7 @@ class Worker:
 
     def begin(self, settings: Settings, folder: Path, done: int) -> dict[str, Any]:
         """Be ready for the epoch after those that are done."""
+        self._forget_duties()
         candidate = self._candidate
         self._turn = epochs.begin(candidate.found, candidate.label, self._context.data, settings, folder, done)
         return {"status": OK}
@@ -129,3 +141,16 @@ class Worker:
         """Train one epoch, and keep the weights."""
         assert self._turn is not None
         return turns.epoch(self._turn, self._candidate.label, self._context.data, seed, folder)
+
+    def _forget_duties(self) -> None:
+        if self._compiled_for_duties:
+            forget_compiled()
+        self._compiled_for_duties = False
+
+
+def _beside(implementation: Implementation) -> list[str]:
+    """Files that it imports, as they are called from its own folder."""
+    if not implementation.foreign:
+        return []
+    own, *others = files_of(implementation)
+    return [os.path.relpath(path.resolve(), own.parent.resolve()) for path in others]

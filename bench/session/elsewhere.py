@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
-import torch
-
 from bench.record.records import OK, WRONG
 from bench.session.candidate import Candidate, ChildError
-from bench.session.messages import Expected, UnreadableError, unpacked
+from bench.session.messages import Expected, UnreadableError, packed, unpacked
 from bench.session.replies import reason_of
 from kernels.agreement import Deviation, DutyError, Exam
 from kernels.reference import Problem
@@ -26,7 +23,7 @@ def sat_elsewhere(candidate: Candidate, exam: Exam) -> list[Deviation]:
     assert candidate.child is not None
     expected = answers_to(exam.problem, exam.solution.values.keys())
     most_bytes = sum(dtype.itemsize * math.prod(shape) for dtype, shape in expected.values())
-    answer = candidate.child.ask("solve", _packed(exam.problem), most_bytes=most_bytes)
+    answer = candidate.child.ask("solve", packed(exam.problem), most_bytes=most_bytes)
     if answer["status"] == WRONG:
         raise DutyError(reason_of(answer).removeprefix("wrong: "))
     if answer["status"] != OK:
@@ -55,10 +52,3 @@ def answers_to(problem: Problem, quantities: Any) -> Expected:
     found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in like.items() if tensor is not None}
     found["output"] = (problem.input.dtype, shape)
     return {name: what for name, what in found.items() if name in quantities}
-
-
-def _packed(problem: Problem) -> bytes:
-    """Tensors as bytes: not as memory that both processes would share."""
-    file = io.BytesIO()
-    torch.save(problem, file)
-    return file.getvalue()

@@ -1,4 +1,8 @@
-"""Who may train: LeNet's own blocks, in training and in inference, against the float64 reference."""
+"""Who may train: LeNet's own blocks, in training and in inference, against the float64 reference.
+
+An implementation from outside is asked for all duties of a batch norm first; see `kernels/duties`. Where it lives in
+a process of its own, that process solves problems; they are drawn here, and the answers are judged here.
+"""
 
 from __future__ import annotations
 
@@ -8,81 +12,109 @@ import secrets
 import torch
 
 from bench.measure.cases import problem_of
+from bench.measure.figures import WrongError, one_line
 from bench.record.operations import LENET_SHAPES, Operation
 from bench.record.records import OK, WRONG
 from bench.session import tampering
-from bench.session.candidate import Candidate, ChildError
-from bench.session.elsewhere import sat_elsewhere
+from bench.session.candidate import Candidate, Child, ChildError
+from bench.session.messages import UnreadableError, packed, unpacked
 from bench.session.replies import reason_of
-from kernels.agreement import DutyError, Exam, worst
-from kernels.duties import failed_duty
+from kernels.agreement import DutyError, Exam, ExamError, worst
+from kernels.duties import examine
+from kernels.duties.calls import NOT_IMPLEMENTED, Ask, Facts, Plan, Tensors
+from kernels.duties.draw import single
+from kernels.duties.judge import objection
 
 SEED = 20150212
+ANSWER_BYTES, ANSWERS = 1 << 20, 20
+"""The most that a child's answer may have, and in multiples of what it was asked with."""
 
 
 class Gate:
     """Asks every implementation once in a session, whatever is measured of it afterward.
 
-    One from outside of the project is asked for all duties of a batch norm first; see `kernels/duties.py`.
-
     Args:
         device: Where it will train.
+        seed: Of the duties; another one in every session, unless it is given.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, seed: int | None = None) -> None:
         self._device = device
-        self._answers: dict[str, str | None] = {}
-        self._neglected: dict[str, str | None] = {}
+        self._seed = secrets.randbits(31) if seed is None else seed
+        self._duties: dict[str, str | None] = {}
+        self._blocks: dict[tuple[str, bool], str | None] = {}
 
     def failed_duty(self, candidate: Candidate) -> str | None:
         """None, or the first duty that an implementation from outside fails.
 
+        What it raises is no answer, and so no wrong one: whoever raises where it is measured has no figures there.
+
         Raises:
-            Exception: Whatever the implementation raises.
+            ChildError: Its process died over it, or gave no answer that can be read.
         """
         if not candidate.foreign:
             return None
         name = candidate.implementation.name
-        if name not in self._neglected:
-            reason = failed_duty(candidate.implementation, self._device)
-            self._neglected[name] = tampering.undo() or reason
-        return self._neglected[name]
+        if name not in self._duties:
+            self._duties[name] = self._examined(candidate)
+        return self._duties[name]
 
     def why_wrong(self, candidate: Candidate) -> str | None:
-        """None, or what is wrong with it; LeNet without batch norm has nothing to be asked about.
+        """None, or what is wrong with it in LeNet; LeNet without batch norm has nothing to be asked about.
 
         Raises:
-            Exception: Whatever the implementation raises.
+            NotImplementedError: It says that it doesn't do one of the blocks.
+            Exception: Whatever else the implementation raises.
         """
+        return self._why_wrong(candidate, images_only=False)
+
+    def why_wrong_on_images(self, candidate: Candidate) -> str | None:
+        """The same where batches of images are all that is asked for."""
+        return self._why_wrong(candidate, images_only=True)
+
+    def _why_wrong(self, candidate: Candidate, *, images_only: bool) -> str | None:
         if candidate.found is None:
             return None
-        name = candidate.found.name  # not the label: A/A is the baseline, which need not be asked twice
-        if name not in self._answers:
-            self._answers[name] = self._ask_elsewhere(candidate) if candidate.child else self._ask(candidate)
-        return self._answers[name]
-
-    def _ask_elsewhere(self, candidate: Candidate) -> str | None:
-        """The same of one in its own process: on problems that only this process knows, and judged here."""
-        assert candidate.child is not None
-        answer = candidate.child.ask("failed_duty")
-        if answer["status"] not in (OK, WRONG):
-            raise ChildError(reason_of(answer))
-        if answer["status"] == WRONG:
-            return reason_of(answer)
-        try:
-            bad = (worst(sat_elsewhere(candidate, exam)) for exam in self._drawn_exams)
-            return next((f"wrong: on tensors of ours: {deviation}" for deviation in bad if deviation), None)
-        except DutyError as error:
-            return f"wrong: {error}"
-
-    def _ask(self, candidate: Candidate) -> str | None:
         if reason := self.failed_duty(candidate):
             return reason
+        name = candidate.found.name  # not the label: A/A is the baseline, which need not be asked twice
+        if (name, False) in self._blocks:  # who may train may do the half of it
+            return self._blocks[name, False]
+        if (name, images_only) not in self._blocks:
+            drawn = self._drawn_exams if candidate.child else self._exams
+            exams = [exam for exam in drawn if not images_only or exam.problem.input.dim() == 4]
+            wrong = (self._objection(candidate, exam) for exam in exams)
+            self._blocks[name, images_only] = next((f"wrong: {words}" for words in wrong if words), None)
+        return self._blocks[name, images_only]
+
+    def _examined(self, candidate: Candidate) -> str | None:
+        ask = asked_of(candidate.child, self._device) if candidate.child else None
         try:
-            bad = (worst(exam.mark(candidate.implementation)) for exam in self._exams)
-            return next((f"wrong: {deviation}" for deviation in bad if deviation), None)
-        except DutyError as error:
-            return f"wrong: {error}"
+            reason = examine(candidate.implementation, self._device, seed=self._seed, ask=ask).reason
+        except WrongError as error:
+            return str(error)
+        except (ChildError, ExamError):
+            raise
+        except Exception as error:
+            if candidate.child is None:
+                raise
+            raise ChildError(f"its answer can't be read: {one_line(error)}") from error
+        return tampering.undo() or reason
+
+    def _objection(self, candidate: Candidate, exam: Exam) -> str | None:
+        """None, or what is wrong with the solution of a problem."""
+        if candidate.child is None:
+            try:
+                return str(worst(exam.mark(candidate.implementation)) or "") or None
+            except DutyError as error:
+                return str(error)
+        duty = single("", exam.problem, grad_mode="grad" if exam.problem.training else "inference_mode")
+        facts, found = asked_of(candidate.child, self._device)(*duty.plan())
+        if "refused" in facts[0]:
+            kind, _, words = str(facts[0]["refused"]).partition(": ")
+            raise NotImplementedError(words) if kind == NOT_IMPLEMENTED else ChildError(facts[0]["refused"])
+        wrong = objection(candidate.implementation, duty, facts, found, exam)
+        return wrong.words if wrong else None
 
     @functools.cached_property
     def _exams(self) -> list[Exam]:
@@ -91,7 +123,8 @@ class Gate:
 
     @functools.cached_property
     def _drawn_exams(self) -> list[Exam]:
-        return self._exams_of(secrets.randbits(31))
+        """Problems that no other process can know."""
+        return self._exams_of(self._seed)
 
     def _exams_of(self, seed: int) -> list[Exam]:
         blocks = [Operation(shape, "block") for shape in LENET_SHAPES]
@@ -100,3 +133,27 @@ class Gate:
             for block in blocks
             for training in (True, False)
         ]
+
+
+def asked_of(child: Child, device: torch.device) -> Ask:
+    """What asks the implementation in another process.
+
+    What it does raises a `WrongError` where that process was tampered with, and a `ChildError` where there is no
+    answer that can be read.
+    """
+
+    def ask(plan: Plan, tensors: Tensors) -> tuple[Facts, Tensors]:
+        most_bytes = ANSWER_BYTES + ANSWERS * sum(t.numel() * t.element_size() for t in tensors.values())
+        answer = child.ask("perform", packed({"plan": plan, "tensors": tensors}), most_bytes=most_bytes)
+        if answer["status"] == WRONG:
+            raise WrongError(reason_of(answer))
+        if answer["status"] != OK:
+            raise ChildError(reason_of(answer), answer)
+        try:
+            facts = [dict(fact) for fact in answer["facts"]]
+            found = unpacked(answer.get("tensors"), answer["found"])
+        except (UnreadableError, LookupError, TypeError, ValueError) as error:
+            raise ChildError(f"its answer can't be read: {one_line(error)}") from error
+        return facts, {name: tensor.to(device) for name, tensor in found.items()}
+
+    return ask

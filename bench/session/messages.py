@@ -6,6 +6,7 @@ knows who wrote it: loading it runs nothing, its size is limited, and a request'
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import pickle
@@ -35,6 +36,8 @@ UNHEARD = 120
 
 LOOK_SECONDS = 0.5
 """How often a parent that waits looks whether the process is still there: another one may keep the socket open."""
+
+FLOATING = {str(dtype): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
 Expected = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """The tensors that an answer may hold: type and shape by name."""
@@ -183,19 +186,28 @@ def _whole_number(digits: str) -> int:
     return int(digits)
 
 
-def unpacked(named: object, content: bytes, expected: Expected) -> dict[str, Tensor]:
+def packed(content: Any) -> bytes:
+    """Tensors of a request as bytes: not as memory that both processes would share."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def unpacked(named: object, content: bytes, expected: Expected | None = None) -> dict[str, Tensor]:
     """The tensors of an answer.
 
     Args:
         named: What the answer says of them: name, dtype and shape of each.
         content: Their bytes, one after the other.
-        expected: What they must be; any of them may be missing.
+        expected: What they must be; any of them may be missing. None: any tensors of floating type.
 
     Raises:
         UnreadableError: They are something else.
     """
     found: dict[str, Tensor] = {}
     start = 0
+    if expected is None:
+        expected = _claimed(named)
     if not isinstance(named, list) or len(named) > len(expected):
         raise UnreadableError("names no tensors that anyone asked for")
     for each in named:
@@ -212,6 +224,20 @@ def unpacked(named: object, content: bytes, expected: Expected) -> dict[str, Ten
         found[name] = torch.frombuffer(part, dtype=dtype).view(shape) if size else torch.empty(shape, dtype=dtype)
         start += size
     return found
+
+
+def _claimed(named: object) -> Expected:
+    """What an answer says that its tensors are, as far as there are such tensors."""
+    claimed: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+    for each in named if isinstance(named, list) else ():
+        match each:
+            case [str(name), str(dtype), list(shape)] if dtype in FLOATING and all(map(_is_size, shape)):
+                claimed[name] = (FLOATING[dtype], tuple(shape))
+    return claimed
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 1 << 40
 
 
 # The child's end

@@ -14,9 +14,9 @@ import torch
 from bench.measure import environment
 from bench.measure.context import Context
 from bench.measure.figures import Figures, WrongError, one_line
-from bench.record.records import ERROR, OK, WRONG
+from bench.record.records import ERROR, OK, UNAVAILABLE, WRONG
 from bench.session import replies, tampering
-from bench.session.candidate import Candidate
+from bench.session.candidate import Candidate, ChildError
 from bench.session.gate import Gate
 from kernels.agreement import DutyError
 from models import device as devices
@@ -48,17 +48,19 @@ def outcome_of(
     """
     if reason := candidate.unavailable:
         return {"status": candidate.status, "reason": reason}
-    if candidate.child:
-        try:
-            if question is Gate.why_wrong and (reason := gate.why_wrong(candidate)):
-                return {"status": WRONG, "reason": reason}
-        except Exception as error:
-            return failure(error, context.device)
-        if question is Gate.why_wrong:
-            question = Gate.failed_duty  # what is left of it can only be seen there
-        answer = candidate.child.ask("measure", measurement, arguments, question)
-        return replies.taken(replies.form_of(measurement), answer, arguments, foreign=candidate.foreign)
-    return measured_here(candidate, context, gate, measurement, arguments, question)
+    if candidate.child is None:
+        return measured_here(candidate, context, gate, measurement, arguments, question)
+    try:
+        if wrong := question(gate, candidate):  # here, where the problems are drawn and the answers judged
+            return {"status": WRONG, "reason": wrong}
+    except Exception as error:
+        return failure(error, context.device)
+    answer = candidate.child.ask("measure", measurement, arguments)
+    return replies.taken(replies.form_of(measurement), answer, arguments, foreign=candidate.foreign)
+
+
+def asked_already(gate: Gate, candidate: Candidate) -> None:
+    """The question of a process whose parent has asked."""
 
 
 def measured_here(
@@ -96,6 +98,10 @@ def failure(error: BaseException, device: torch.device) -> dict[str, Any]:
     It is "fatal" where this process can't use the device any more: `Run.append` then ends the run, since every later
     cell would fail for it, and `--resume` doesn't try it again.
     """
+    if isinstance(error, ChildError) and error.answer:
+        return error.answer
+    if isinstance(error, NotImplementedError):  # it says so itself, as `why_unavailable` does for a device
+        return {"status": UNAVAILABLE, "reason": one_line(error).replace(type(error).__name__, "not implemented", 1)}
     if reason := devices.why_lost(device):
         return {"status": ERROR, "reason": f"{one_line(error)}; the device is lost: {reason[:200]}", "fatal": True}
     return {"status": ERROR, "reason": one_line(error)}

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.measure import scaling
 from bench.record.fields import COMMON, figures
-from bench.record.records import ERROR, OK, SCHEMA, WRONG, why_no_record
+from bench.record.records import ERROR, OK, SCHEMA, UNAVAILABLE, WRONG, why_no_record
 from bench.session.plain import text
 from bench.stats.ratios import paired_ratio
 
@@ -88,7 +88,7 @@ def taken(form: Form, answer: Outcome, arguments: tuple[Any, ...] = (), *, forei
     if claimed := [name for name in OWN if name in answer]:
         reason = f"wrong: its process says what isn't its to say: {', '.join(claimed)}"
         return {"status": WRONG, "reason": reason, **own}
-    if answer["status"] not in (OK, WRONG, ERROR):
+    if answer["status"] not in (OK, WRONG, ERROR, UNAVAILABLE):
         return {"status": ERROR, "reason": f"answers with status {text(answer['status'], 40)!r}", **own}
     names = COMMON | figures(form.kind, form.of) if form.kind else answer.keys()
     found = {name: value for name, value in answer.items() if name in names and name not in OF_THE_PARENT}

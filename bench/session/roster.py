@@ -49,8 +49,10 @@ def _candidate(spec: str, device: torch.device, isolation: Isolation | None) -> 
         return local_candidate(spec, device)
     if spec not in names() and ".py" not in spec:
         load(spec)  # says which names there are
-    child, label, source = isolation.child(spec), label_of(spec), source_of(spec)
+    child, label = isolation.child(spec), label_of(spec)
     said = child.ask("describe")
+    beside = said.get("beside")
+    source = source_of(spec, [name for name in beside if isinstance(name, str)] if isinstance(beside, list) else [])
     status = said["status"] if said["status"] in (OK, ERROR, UNAVAILABLE, WRONG) else ERROR
     reason = None if status == OK else reason_of(said)
     if "summary" not in said or status == ERROR:

@@ -161,8 +161,8 @@ def table(records: list[Record]) -> str:
     trained = f"; training: {run['epoch'][-1]['data']}" if "epoch" in run else ""
     return (
         markdown(COLUMNS, lines, left=2)
-        + "\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward; warm caches unless *cold*"
-        f"{trained}."
+        + "\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward, caches warm unless"
+        f" named cold{trained}."
         " Ratios with 95% intervals; below 1 is faster; **bold**: fastest batch norm, or statistically tied with it."
         + (STEP_NOTE if "step" in run else "")
     )

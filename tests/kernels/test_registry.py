@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import kernels
 from kernels import BatchNorm, BrokenImplementationError, Implementation, UnknownImplementationError
-from kernels.registry import label
+from kernels.registry import files_of, label
 from tests.processes import run, start
 
 ROOT = Path(kernels.__file__).parents[1]
@@ -198,6 +198,81 @@ def test_a_broken_file_leaves_no_module_behind(write):
     before = set(sys.modules)
     assert_broken(write("1 / 0"), "ZeroDivisionError")
     assert set(sys.modules) == before
+
+
+BLOCK_ONLY = f"""
+import torch, torch.nn.functional as F
+
+def batch_norm_block({SIGNATURE}, *, activation=None, pool=None):
+    "Fused, they say."
+    y = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return torch.relu(y) if activation == "relu" else y
+"""
+
+
+def test_a_block_is_enough(write):
+    implementation = kernels.load(f"{write(BLOCK_ONLY)}:batch_norm")
+    assert (implementation.fused, implementation.summary) == (True, "Fused, they say.")
+    torch.testing.assert_close(
+        implementation.batch_norm(X, None, None, training=True), F.batch_norm(X, None, None, training=True)
+    )
+    assert (implementation.block(X, None, None, training=True, activation="relu") >= 0).all()
+
+
+@pytest.mark.parametrize("target", ["elsewhere/kernel.txt", "elsewhere/kernel.py", "elsewhere/no_ending"])
+def test_a_link_is_as_good_as_its_file(write, tmp_path, target):
+    file, link = write("import beside_the_target\n" + OF_A_USER, target), tmp_path / "link.py"
+    write("", "elsewhere/beside_the_target.py")
+    link.symlink_to(file)
+    implementation = kernels.load(f"{link}:batch_norm")
+    assert implementation.name == "link.py:batch_norm"
+    assert kernels.load(implementation.spec) is implementation
+    assert link in files_of(implementation)
+
+
+HELPER = "def half(x):\n    return {}\n"
+
+
+def test_a_file_imports_what_lies_beside_it_and_not_what_lies_beside_another(write):
+    text = OF_A_USER + "\nfrom helper_beside import half\n"
+    loaded = []
+    for folder, value in (("one", 1), ("two", 2)):
+        helper = write(HELPER.format(value), f"{folder}/helper_beside.py")
+        implementation = kernels.load(str(write(text, f"{folder}/bn.py")))
+        assert helper in files_of(implementation)
+        loaded.append(sys.modules[implementation.batch_norm.__module__].half(X))
+    assert loaded == [1, 2]
+
+
+def test_no_file_takes_the_place_of_a_module_of_ours_or_of_a_library(write):
+    for name in ("kernels", "colorsys"):  # imported, and not imported so far
+        write("WRONG = True", f"here/{name}.py")
+    sys.modules.pop("colorsys", None)
+    path = write(OF_A_USER + "\nimport colorsys, kernels\n", "here/bn.py")
+    module = sys.modules[kernels.load(str(path)).batch_norm.__module__]
+    assert not hasattr(module.kernels, "WRONG")
+    assert not hasattr(module.colorsys, "WRONG")
+
+
+POOL = (
+    OF_A_USER
+    + """
+import multiprocessing
+
+def double(x):
+    return 2 * x
+
+def in_a_pool():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.map(double, [1, 2])
+"""
+)
+
+
+def test_a_file_can_send_its_functions_to_processes_of_its_own(write):
+    path = write(POOL, "with_a_pool_of_its_own.py")
+    module = sys.modules[kernels.load(str(path)).batch_norm.__module__]
+    assert module.in_a_pool() == [2, 4]
 
 
 def test_the_suite_runs_for_anyones_file(write):

@@ -10,15 +10,16 @@ from torch.nn import functional as F
 from bench.measure import latency as latencies
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.operations import LENET_SHAPES, Operation
-from bench.record.records import ERROR, OK
+from bench.record.records import ERROR, OK, UNAVAILABLE
 from bench.session import gate as gates
 from bench.session import latency as cells
 from bench.session.candidate import Candidate
 from bench.session.gate import Gate
 from bench.session.latency import outcome_of_cell
 from bench.session.outcomes import outcome_of
-from kernels import duties, load
+from kernels import load
 from kernels.agreement import ExamError
+from kernels.duties import judge
 from tests.bench.samples import candidate, context
 from tests.kernels import dishonest
 
@@ -73,7 +74,7 @@ def cut_off(input, *args, **kwargs):
 
 
 @pytest.mark.parametrize(
-    ("batch_norm", "reason"), [(zeros, "wrong: dbias off by "), (cut_off, "wrong: the output has no gradient")]
+    ("batch_norm", "reason"), [(zeros, "wrong: dx off by "), (cut_off, "wrong: the output has no gradient")]
 )
 def test_what_is_wrong_is_said_and_remembered(monkeypatch, batch_norm, reason):
     monkeypatch.setattr(gates, "LENET_SHAPES", ((16, 3),))
@@ -93,10 +94,10 @@ def test_what_an_implementation_raises_is_raised(monkeypatch):
 
 
 def test_an_exam_that_measures_nothing_is_an_error_and_no_pass(monkeypatch, gate):
-    def refuses(_problem):
+    def refuses(_problem, **_):
         raise ExamError("dx of ATen is off by inf: nothing can be judged by this problem")
 
-    for module in (gates, latencies, duties):
+    for module in (gates, latencies, judge):
         monkeypatch.setattr(module, "Exam", refuses)
     reason = "ExamError: dx of ATen is off by inf: nothing can be judged by this problem"
     refused = {"status": ERROR, "reason": reason}
@@ -139,8 +140,59 @@ def test_the_gate_asks_outsiders_only_and_once():
     assert gate.failed_duty(Candidate("builtin", load("builtin"))) is None
 
 
-def test_a_row_of_an_outsider_that_neglects_a_duty_says_which():
-    gate = Gate(torch.device("cpu"))
+def test_a_row_of_an_outsider_that_neglects_a_duty_says_which_and_how_to_ask_again():
+    gate = Gate(torch.device("cpu"), seed=5)
     reason = gate.why_wrong(Candidate("x", dishonest.plug_in(dishonest.reads_the_mode_off_the_gradients)))
     assert reason is not None
-    assert reason.startswith("wrong: in call 1 on the same tensors (training, no_grad): ")
+    assert reason.startswith("wrong: in training on (")
+    assert "no_grad" in reason or "inference_mode" in reason
+    assert "seed 5]" in reason
+
+
+def test_duties_are_others_in_every_session():
+    assert Gate(torch.device("cpu"))._seed != Gate(torch.device("cpu"))._seed
+
+
+def images_only(input, *args, **kwargs):
+    if input.dim() != 4:
+        raise NotImplementedError("4-D only")
+    return F.batch_norm(input, *args, **kwargs)
+
+
+def inference_only(input, running_mean, running_var, weight=None, bias=None, training=False, *rest, **kwargs):
+    if training:
+        raise NotImplementedError
+    return F.batch_norm(input, running_mean, running_var, weight, bias, training, *rest, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("batch_norm", "operation", "pass_name", "status", "reason"),
+    [
+        (images_only, Operation((4, 3, 8, 8), "block"), "training both", OK, None),
+        (images_only, Operation((16, 3), "norm"), "training both", UNAVAILABLE, "not implemented: 4-D only"),
+        (inference_only, Operation((16, 3), "norm"), "inference forward", OK, None),
+        (inference_only, Operation((16, 3), "norm"), "training forward", UNAVAILABLE, "not implemented"),
+    ],
+)
+def test_a_part_of_a_batch_norm_has_its_cells(batch_norm, operation, pass_name, status, reason):
+    who = Candidate("x", dishonest.plug_in(batch_norm))
+    outcome = outcome_of_cell(context(), Gate(torch.device("cpu")), operation, who, pass_name)
+    assert (outcome["status"], outcome.get("reason")) == (status, reason)
+
+
+def test_images_are_enough_where_only_images_are_asked_for(monkeypatch):
+    monkeypatch.setattr(gates, "LENET_SHAPES", ((4, 3, 8, 8), (16, 3)))
+    gate, who = Gate(torch.device("cpu")), Candidate("x", dishonest.plug_in(images_only))
+    assert gate.why_wrong_on_images(who) is None
+    with pytest.raises(NotImplementedError, match="4-D only"):
+        gate.why_wrong(who)
+    refused = {"status": UNAVAILABLE, "reason": "not implemented: 4-D only"}
+    assert outcome_of(who, context(), gate, dict) == refused
+
+
+def test_what_needs_running_statistics_or_parameters_is_no_cheat():
+    def affine_only(input, running_mean, running_var, weight=None, bias=None, *rest, **kwargs):
+        _ = running_mean + weight + bias  # raises where one of them is None
+        return F.batch_norm(input, running_mean, running_var, weight, bias, *rest, **kwargs)
+
+    assert Gate(torch.device("cpu")).failed_duty(Candidate("x", dishonest.plug_in(affine_only))) is None

@@ -68,7 +68,7 @@ def told(candidate, folder):
 
     def measure(does=""):
         (folder / "orders").write_text(does)
-        return outcome_of_cell(context(), Gate(CPU), SMALL, candidate, "training both")
+        return outcome_of_cell(context(), Gate(CPU), SMALL, candidate, "training")
 
     yield measure
     (folder / "orders").write_text("")
@@ -202,6 +202,6 @@ def test_a_run_whose_code_changes_measures_nobody_further(candidate, tmp_path):
     sources = Sources(tmp_path)
     seen = dataclasses.replace(candidate, child=isolation.Child(candidate.child.setup, 120.0, sources))
     (tmp_path / "bench" / "new.py").write_text("")
-    found = outcome_of_cell(context(), Gate(CPU), SMALL, seen, "training both")
+    found = outcome_of_cell(context(), Gate(CPU), SMALL, seen, "training")
     assert found == {"status": ERROR, "reason": "bench/new.py has changed since this run began"}
     assert seen.child._process is None
