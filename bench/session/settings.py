@@ -87,10 +87,10 @@ def _remove_hooks(wanted: tuple[bool, ...]) -> None:
         torch._C._autograd._pop_saved_tensors_default_hooks()
     if not trace:
         sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(None)
     if not profile:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
 
 
 def _set_gc(wanted: tuple[bool, tuple[int, int, int]]) -> None:
