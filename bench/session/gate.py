@@ -99,7 +99,7 @@ class Gate:
             if candidate.child is None:
                 raise
             raise ChildError(f"its answer can't be read: {one_line(error)}") from error
-        return tampering.undo() or reason
+        return reason if candidate.child else tampering.undo() or reason  # there, it asks itself
 
     def _objection(self, candidate: Candidate, exam: Exam) -> str | None:
         """None, or what is wrong with the solution of a problem."""

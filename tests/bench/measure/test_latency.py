@@ -192,7 +192,7 @@ def test_an_outsider_that_calculates_itself_is_not(latency):
 def test_an_outsider_that_neglects_a_duty_is_not_timed(latency):
     record = measure(latency, outsider(dishonest.reads_the_mode_off_the_gradients))
     assert record["status"] == WRONG
-    assert "call 1 on the same tensors" in record["reason"]
+    assert record["reason"].startswith("wrong: in ")  # which duty it was, the seed decides
     assert "candidate_ns" not in record
 
 

@@ -73,11 +73,10 @@ def test_rounds_go_on_until_the_interval_is_narrow(monkeypatch):
     generator = random.Random(0)
     # A subject is its samples here, so that no other program has a say.
     monkeypatch.setattr(timing, "settle_iterations", lambda *_: (1, 10_000_000))
-    monkeypatch.setattr(timing, "sample_ns", lambda subject, *_: subject())
-    monkeypatch.setattr(timing, "warm_sample_ns", lambda subject, *_: subject())
+    monkeypatch.setattr(timing, "timed", lambda run, _: (run(), None))
 
     def taking(milliseconds, spread):
-        return lambda: round(1e6 * milliseconds * (1 + generator.uniform(-spread, spread)))
+        return lambda _: lambda: round(1e6 * milliseconds * (1 + generator.uniform(-spread, spread)))
 
     effort = Effort(seconds=0.08, most_seconds=60, least_rounds=8, most_rounds=2000)
     calm, far, noisy, hopeless = (

@@ -81,8 +81,8 @@ calls = []
 
 
 def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    calls.append(1)  # 12 of them to warm up
-    function = F.batch_norm if len(calls) <= 12 else without_correction
+    calls.append(1)  # 8 of them to warm up
+    function = F.batch_norm if len(calls) <= 8 else without_correction
     return function(input, running_mean, running_var, weight, bias, training, momentum, eps)
 """
 

@@ -168,9 +168,9 @@ def inference_only(input, running_mean, running_var, weight=None, bias=None, tra
 @pytest.mark.parametrize(
     ("batch_norm", "operation", "pass_name", "status", "reason"),
     [
-        (images_only, Operation((4, 3, 8, 8), "block"), "training both", OK, None),
-        (images_only, Operation((16, 3), "norm"), "training both", UNAVAILABLE, "not implemented: 4-D only"),
-        (inference_only, Operation((16, 3), "norm"), "inference forward", OK, None),
+        (images_only, Operation((4, 3, 8, 8), "block"), "training", OK, None),
+        (images_only, Operation((16, 3), "norm"), "training", UNAVAILABLE, "not implemented: 4-D only"),
+        (inference_only, Operation((16, 3), "norm"), "inference", OK, None),
         (inference_only, Operation((16, 3), "norm"), "training forward", UNAVAILABLE, "not implemented"),
     ],
 )

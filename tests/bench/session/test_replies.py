@@ -156,7 +156,8 @@ def test_a_trace_is_where_it_was_asked_for():
         ({"status": ERROR}, ERROR, "gives no reason"),
         ({"status": WRONG, "reason": "dx off"}, WRONG, "wrong: dx off"),
         ({"status": WRONG, "reason": ["x"]}, WRONG, "wrong: gives no reason"),
-        ({"status": "unavailable", "reason": "x"}, ERROR, "answers with status 'unavailable'"),
+        ({"status": "unavailable", "reason": "not implemented: x"}, "unavailable", "not implemented: x"),
+        ({"status": "late", "reason": "x"}, ERROR, "answers with status 'late'"),
         ({"status": "\x1b[1mfast"}, ERROR, "answers with status 'fast'"),
     ],
 )
