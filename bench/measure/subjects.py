@@ -189,14 +189,19 @@ class Workload:
         sample.content = self._operands.content()
         sample.running.append((self._running[0].clone(), self._running[1].clone()))
 
-    def why_wrong(self, sample: object) -> str | None:
-        """None, or what is wrong with a sealed sample: its kept call, its running statistics, or its operands."""
+    def why_wrong(self, sample: object, like: Exam | None = None) -> str | None:
+        """None, or what is wrong with a sealed sample: its kept call, its running statistics, or its operands.
+
+        Args:
+            sample: One that was sealed.
+            like: An exam on the operation, if there is one.
+        """
         assert isinstance(sample, Sample)
         assert sample.content is not None
         if not self._operands.untouched():
             return "the input was changed"
         backward = "dx" in sample.answers
-        exam = Exam(self._operands.solved(sample.place, sample.content, backward=backward))
+        exam = Exam(self._operands.solved(sample.place, sample.content, backward=backward), like=like)
         answers = {quantity: answer.detach() for quantity, answer in sample.answers.items()}
         bad = worst(exam.judge(self._implementation, answers, only=answers))
         return str(bad) if bad else self._why_stale(sample, exam.solution.condition)
