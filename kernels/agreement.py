@@ -148,6 +148,7 @@ class Exam:
         self.solution = reference.solve(problem)
         self._check_solution()
         self._scales = {quantity: self._scale(quantity) for quantity in self.solution.values}
+        self._aten: dict[str, float]
         if like is not None:
             self._aten = {quantity: 2 * like._aten[quantity] for quantity in self.solution.values}
             return
