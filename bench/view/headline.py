@@ -15,7 +15,7 @@ from bench.view import cold_tables, latency_tables, step_tables, training_tables
 from bench.view.columns import Column, markdown
 from bench.view.tables import bold, ratio_to_baseline, ratios_listed
 
-STEP_NOTE = " Step time ratio: single training steps in pairs, or whole epochs where no step was timed."
+STEP_NOTE = " Steps are timed in pairs, too."
 HEADLINE = {"shape": "256x6x24x24", "operation": "block", "pass": BOTH, "dtype": "float32"}
 NONE = "–"
 
