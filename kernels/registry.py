@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +19,7 @@ from typing import Any
 from torch.nn import functional as F
 
 from kernels.contract import Implementation
+from kernels.reasons import in_one_line
 
 
 def _by_name(implementation: Implementation) -> tuple[Callable[[str], Implementation], tuple[str]]:
@@ -127,15 +127,9 @@ def _import_file(path: Path) -> ModuleType:
         if isinstance(error, KeyboardInterrupt):
             raise
         raise BrokenImplementationError(
-            f"{path.name} does not import: {type(error).__name__}: {_in_one_line(error)}"
+            f"{path.name} does not import: {type(error).__name__}: {in_one_line(error)}"
         ) from error
     return module
-
-
-def _in_one_line(error: BaseException) -> str:
-    """The first line of an error's message, with files named without the folders of this machine."""
-    first = (str(error).splitlines() or [""])[0]
-    return re.sub(r"(?<![\w./])(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\"]+[\\/])+", "", first)
 
 
 def _check_signature(file: str, name: str, function: Callable[..., Any]) -> None:

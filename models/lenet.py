@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,8 +42,8 @@ def lenet(
             batch norm, whose slots keep sigmoid and pooling.
         seed: Seeds the weights and leaves the caller's random state untouched. None: draw from the caller's
             random state, as torch's own layers do.
-        device: Where the network goes.
-        dtype: Type of its floating-point parameters and buffers.
+        device: Where the network goes; None for torch's default device.
+        dtype: Type of its floating-point parameters and buffers; None for torch's default type.
 
     Raises:
         kernels.UnknownImplementationError: No implementation has the name `norm`.
@@ -56,12 +57,13 @@ def lenet(
             stack.enter_context(torch.random.fork_rng(devices=[]))
             torch.default_generator.manual_seed(seed)
         # All of them before the slots: an implementation that draws random numbers must not shift them.
+        drawn: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
         layers = {
-            "0": nn.Conv2d(1, 6, kernel_size=5),
-            "4": nn.Conv2d(6, 16, kernel_size=5),
-            "9": nn.Linear(16 * 4 * 4, 120),
-            "12": nn.Linear(120, 84),
-            "15": nn.Linear(84, 10),
+            "0": nn.Conv2d(1, 6, kernel_size=5, **drawn),
+            "4": nn.Conv2d(6, 16, kernel_size=5, **drawn),
+            "9": nn.Linear(16 * 4 * 4, 120, **drawn),
+            "12": nn.Linear(120, 84, **drawn),
+            "15": nn.Linear(84, 10, **drawn),
         }
         for layer in layers.values():
             nn.init.xavier_uniform_(layer.get_parameter("weight"))
@@ -79,7 +81,7 @@ def lenet(
             "15": layers["15"],
         }
     )
-    return nn.Sequential(network).to(device=device, dtype=dtype)
+    return nn.Sequential(network).to(device or torch.get_default_device(), dtype or torch.get_default_dtype())
 
 
 def _slot(implementation: Implementation | None, num_features: int, pool: int | None = None) -> nn.Module:
