@@ -207,10 +207,12 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
         )
         if torch.compiler.is_compiling():
             instead, run = None, traced
-        elif is_transformed() or (differentiates and torch.jit.is_tracing()):
+        elif is_transformed():
             instead, run = _eager_block, traced
         elif input.is_meta or is_watched(input, *running, weight, bias):
-            instead, run = None, traced
+            # torch.jit.trace can't see into an autograd.Function; it checks without gradients what it traced with them.
+            leaves = any(t is not None and t.requires_grad for t in (input, weight, bias))
+            instead, run = _eager_block if leaves and torch.jit.is_tracing() else None, traced
         else:
             instead, run = kernels.instead(input), kernels.forward
         if instead is not None or input.numel() == 0:

@@ -190,6 +190,7 @@ def test_other_devices_are_refused_but_for_meta_which_has_no_numbers():
     assert IMPLEMENTATION.batch_norm(x, None, None, training=True).is_meta
     with pytest.raises(RuntimeError, match="the input is on meta"):
         kernel_calls.forward(x, (None,) * 3, (None,) * 2, (True, None, False), 0.1, 1e-5)
+    assert "CPU" in IMPLEMENTATION.why_unavailable(torch.device("cuda"))
 
 
 # --- Memory ----------------------------------------------------------------------------------------------------------
