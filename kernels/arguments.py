@@ -29,7 +29,7 @@ def check_arguments(
     weight: Tensor | None,
     bias: Tensor | None,
     training: bool,
-    momentum: float,
+    momentum: float | None,
     eps: float,
 ) -> None:
     """Refuse what `F.batch_norm` refuses.
@@ -43,9 +43,12 @@ def check_arguments(
         RuntimeError: No running tensors in evaluation; statistics or parameters of another size, type or device than
             the input's, or statistics that ask for a gradient.
     """
-    check_scalars(training, momentum, eps)
+    # Kernels for small matrices take little longer than this, so what is as it should be takes no call.
+    if type(training) is not bool or type(momentum) is not float or type(eps) is not float or eps <= 0.0:
+        check_scalars(training, momentum, eps)
     check_tensors(input, running_mean, running_var, weight, bias, training)
-    check_statistics(running_mean, running_var, training)
+    if running_mean is None or running_var is None:
+        check_statistics(running_mean, running_var, training)
     if training:
         check_batch_size(input)
 
@@ -73,7 +76,7 @@ def check_batch_size(x: Tensor) -> None:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.size()}")
 
 
-def check_scalars(training: bool, momentum: float, eps: float) -> None:
+def check_scalars(training: bool, momentum: float | None, eps: float) -> None:
     """Refuse what is no bool or no number, and an eps that may divide by zero.
 
     Raises:
@@ -123,23 +126,18 @@ def check_tensors(
         for tensor in of_channels:
             if tensor is None:
                 continue
+            kind = tensor.dtype
             if (
                 tensor.numel() != channels
-                or tensor.layout is not torch.strided
                 # Twice as fast as to compare devices.
                 or (not tensor.is_cpu if on_cpu else tensor.device != input.device)
-                or tensor.dtype is not (common or tensor.dtype)
-                or tensor.dtype not in allowed
+                or (kind is not common and (common is not None or kind not in allowed))
             ):
                 raise _unfit_of_channels(of_channels, tensor, input, common, operator)
-            common = tensor.dtype
+            common = kind
         for tensor in (running_mean, running_var):
-            if tensor is not None and (
-                tensor.dim() != 1
-                or (tensor.requires_grad and torch.is_grad_enabled())
-                or (not tensor.is_contiguous() and tensor.stride() == (0,))
-            ):
-                raise _unfit_of_channels(of_channels, tensor, input, common, operator)
+            if tensor is not None and (tensor.requires_grad or tensor.stride() != (1,)):
+                _check_running(of_channels, tensor, input, common, operator)
     except AttributeError:
         for name, value in (("input", input), *zip(_OF_CHANNELS, of_channels, strict=True)):
             if not isinstance(value, Tensor) and (value is not None or name == "input"):
@@ -150,9 +148,28 @@ def check_tensors(
 _OF_CHANNELS = ("running_mean", "running_var", "weight", "bias")
 
 
+def _check_running(
+    of_channels: tuple[Tensor | None, ...], tensor: Tensor, input: Tensor, common: torch.dtype | None, operator: str
+) -> None:
+    shared = tensor.numel() > 1 and tensor.stride() == (0,)
+    if shared or tensor.dim() != 1 or (tensor.requires_grad and torch.is_grad_enabled()):
+        raise _unfit_of_channels(of_channels, tensor, input, common, operator)
+
+
+def check_strided(*tensors: Tensor | None) -> None:
+    """Refuse sparse parameters, where no kernel asks for their memory.
+
+    Raises:
+        NotImplementedError: One of them is sparse.
+    """
+    for tensor in tensors:
+        if tensor is not None and tensor.layout is not torch.strided:
+            raise NotImplementedError(f'"batch_norm" not implemented for {tensor.layout}')
+
+
 def in_one_dimension(parameter: Tensor | None) -> Tensor | None:
     """A weight or bias, which may have any shape, as (C,)."""
-    return parameter if parameter is None or parameter.dim() == 1 else parameter.reshape(-1)
+    return None if parameter is None else parameter.reshape(-1)
 
 
 def as_number(value: Any) -> Any:
@@ -198,8 +215,6 @@ def _unfit_of_channels(
     channels = input.shape[1]
     if tensor.numel() != channels:
         what = f"{name} should contain {channels} elements not {tensor.numel()}"
-    elif tensor.layout is not torch.strided:
-        what = f"{name} should be strided, not {tensor.layout}"
     elif tensor.device != input.device:
         what = f"expected {name} on {input.device} like the input, found {tensor.device}"
     elif tensor.dtype not in _PARAMETERS[input.dtype]:

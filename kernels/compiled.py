@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kernels import naive
-from kernels.arguments import check_arguments
+from kernels.arguments import check_arguments, check_strided
 from kernels.contract import Implementation, compose
 from kernels.reasons import in_one_line
 from kernels.routes import is_transformed, is_watched
@@ -39,7 +39,8 @@ def _compiled() -> Any:
     # and seven shapes in two modes, with and without gradients, are none.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 512)
     torch._dynamo.config.accumulated_recompile_limit = max(torch._dynamo.config.accumulated_recompile_limit, 4096)
-    return torch.compile(_block, fullgraph=True, dynamic=False)
+    # Where it is switched off, one of the settings makes a full graph an error.
+    return _block if _switched_off() else torch.compile(_block, fullgraph=True, dynamic=False)
 
 
 @functools.lru_cache(maxsize=16)
@@ -65,6 +66,7 @@ def batch_norm_block(
     """Semantics of the naive block; the first call at a new shape or mode compiles (seconds)."""
     # Here: a graph can't raise these errors.
     check_arguments(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    check_strided(running_mean, running_var, weight, bias)
     arguments = (input, running_mean, running_var, weight, bias, training)
     block = {"activation": activation, "pool": pool}
     if torch.compiler.is_compiling() or is_transformed() or is_watched(*arguments[:5]):

@@ -13,6 +13,8 @@ from torch.fx import Proxy
 from kernels.contract import ACTIVATIONS, POOLS, Implementation
 from kernels.registry import load
 
+_PROXY: type = Proxy
+
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm for 2-D to 5-D input, with the arithmetic of any implementation.
@@ -77,8 +79,9 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise, activate, pool: (N, C, ...) to (N, C, ...), or (N, C, H // 2, W // 2) with a pool."""
-        if type(input) is Proxy:
-            return self._as_one_node(input)
+        if type(input) is _PROXY:
+            node: Tensor = self._as_one_node(input)
+            return node
         self._check_input_dim(input)
         update = self.training and self.track_running_stats
         momentum: Any = 0.0 if self.momentum is None else self.momentum

@@ -11,7 +11,7 @@ arXiv:1502.03167, algorithm 1; semantics of `torch.nn.functional.batch_norm`.
 import torch
 from torch import Tensor
 
-from kernels.arguments import as_number, check_arguments, in_one_dimension
+from kernels.arguments import as_number, check_arguments, check_strided, in_one_dimension
 from kernels.contract import Implementation
 from kernels.routes import move
 
@@ -28,6 +28,7 @@ def batch_norm(
 ) -> Tensor:
     """Semantics, shapes, dtypes and errors of `torch.nn.functional.batch_norm`."""
     check_arguments(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    check_strided(running_mean, running_var, weight, bias)
     return unchecked(input, running_mean, running_var, weight, bias, training, as_number(momentum), as_number(eps))
 
 

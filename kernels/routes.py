@@ -15,8 +15,6 @@ from torch._C import _functorch, _is_tracing, _len_torch_dispatch_stack, _len_to
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 
-_PLAIN = frozenset({Tensor, nn.Parameter})
-
 
 def is_transformed() -> bool:
     """Whether a transform of torch.func is at work, or forward-mode differentiation."""
@@ -27,8 +25,11 @@ def is_watched(*tensors: Tensor | None) -> bool:
     """Whether someone watches, traces or replaces torch's operations, or a tensor isn't plain numbers in memory."""
     if _len_torch_dispatch_stack() or _len_torch_function_stack() or _is_tracing():
         return True
-    for tensor in tensors:  # noqa: SIM110 - any() and a generator take twice as long
-        if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_neg()):
+    for tensor in tensors:  # any() and a generator take twice as long
+        kind = type(tensor)
+        if kind is nn.Parameter or tensor is None:
+            continue
+        if kind is not Tensor or tensor.is_neg():
             return True
     return False
 
@@ -60,7 +61,7 @@ def move(running: Tensor, value: Tensor) -> None:
     while _functorch.is_gradtrackingtensor(value) and _functorch.maybe_get_level(value) > outside:
         value = _functorch.get_unwrapped(value)
     if torch._is_functional_tensor(value) and not torch._is_functional_tensor(running):
-        torch._sync(value)
+        torch._sync(value)  # type: ignore[attr-defined]
         value = torch._from_functional_tensor(value)
     if _functorch.maybe_get_level(value) > outside:
         raise RuntimeError(

@@ -7,7 +7,7 @@ keep the lesson's names, shapes and decisions, including those that differ from 
 import torch
 from torch import Tensor, nn
 
-from kernels.arguments import as_number, check_scalars, check_statistics, check_tensors
+from kernels.arguments import as_number, check_scalars, check_statistics, check_strided, check_tensors
 from kernels.contract import Implementation
 
 
@@ -92,6 +92,7 @@ def adapted(
     """
     check_scalars(training, momentum, eps)
     check_tensors(input, running_mean, running_var, weight, bias, training)
+    check_strided(running_mean, running_var, weight, bias)
     if running_mean is not None or running_var is not None:
         check_statistics(running_mean, running_var, training)
     momentum, eps = as_number(momentum), as_number(eps)

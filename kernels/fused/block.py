@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _is_tracing
 from torch._C._functorch import is_legacy_batchedtensor
 
 from kernels import naive
@@ -128,6 +129,7 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
         @staticmethod
         def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, rest: tuple[Any, ...]) -> Tensor:
             run, running, form, momentum, eps = rest
+            y: Tensor
             y, saved = run(x, running, (weight, bias), form, momentum, eps)
             ctx.save_for_backward(x, weight, bias, saved)
             ctx.form, ctx.eps = form, eps
@@ -141,7 +143,7 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
                 gradients = operators.backward(dy, x, saved, weight, bias, *ctx.form)
             elif torch.is_grad_enabled() or is_transformed() or is_legacy_batchedtensor(dy):
                 gradients = differentiable_backward(dy, x, saved, (weight, bias), ctx.form, ctx.eps)
-            elif is_watched(dy, x, saved, weight, bias) or dy._is_zerotensor():
+            elif is_watched(dy, x, weight, bias) or not dy.data_ptr():  # zeros without memory, or meta
                 gradients = operators.backward(dy, x, saved, weight, bias, *ctx.form)
             else:
                 gradients = kernels.backward(dy, x, saved, (weight, bias), ctx.form)
@@ -197,7 +199,8 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
         check_pool(kernels.name, input.shape, pool)
         if type(momentum) is not float or type(eps) is not float:
             momentum, eps = None if cumulative else as_number(momentum), as_number(eps)
-        weight, bias = in_one_dimension(weight), in_one_dimension(bias)
+        if (weight is not None and weight.dim() != 1) or (bias is not None and bias.dim() != 1):
+            weight, bias = in_one_dimension(weight), in_one_dimension(bias)
         counter = num_batches_tracked if training else None
         running, form = (running_mean, running_var, counter), (training, activation, pool is not None)
         differentiates = torch.is_grad_enabled() and (
@@ -205,14 +208,16 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
             or (weight is not None and weight.requires_grad)
             or (bias is not None and bias.requires_grad)
         )
+        instead: BlockFunction | None = None
+        run: Any = traced
         if torch.compiler.is_compiling():
-            instead, run = None, traced
+            pass
         elif is_transformed():
-            instead, run = _eager_block, traced
+            instead = _eager_block
         elif input.is_meta or is_watched(input, *running, weight, bias):
             # torch.jit.trace can't see into an autograd.Function; it checks without gradients what it traced with them.
             leaves = any(t is not None and t.requires_grad for t in (input, weight, bias))
-            instead, run = _eager_block if leaves and torch.jit.is_tracing() else None, traced
+            instead = _eager_block if leaves and _is_tracing() else None
         else:
             instead, run = kernels.instead(input), kernels.forward
         if instead is not None or input.numel() == 0:

@@ -58,7 +58,9 @@ def compilations(monkeypatch, tmp_path):
 
     monkeypatch.setattr(library, "_compile", compile_)
     monkeypatch.setenv("BNBENCH_CACHE", str(tmp_path / "cache"))
-    return made
+    library._temporary.cache_clear()
+    yield made
+    library._temporary.cache_clear()
 
 
 def opened():
@@ -92,7 +94,7 @@ def test_a_folder_that_loads_nothing_for_another_reason_costs_a_copy_and_no_comp
     assert len(compilations) == 1
 
 
-def test_no_folder_at_all_is_said_in_one_line_without_a_path(compilations, monkeypatch, tmp_path):
+def test_no_folder_at_all_is_said_in_one_line_without_a_path(compilations, monkeypatch):
     monkeypatch.setattr(library, "_has_room", lambda _folder: False)
     with pytest.raises(library.NoFolderError, match="BNBENCH_CACHE or TMPDIR") as found:
         opened()
