@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 
 from kernels import naive
 from kernels.arguments import check_arguments, check_strided
@@ -63,17 +64,32 @@ def batch_norm_block(
     activation: str | None = None,
     pool: int | None = None,
 ) -> Tensor:
-    """Semantics of the naive block; the first call at a new shape or mode compiles (seconds)."""
+    """Semantics of the naive block; the first call at a new shape or mode compiles (seconds).
+
+    Second derivatives, batches of gradients and tangents of gradients are refused: torch.compile has none.
+    """
     # Here: a graph can't raise these errors.
     check_arguments(input, running_mean, running_var, weight, bias, training, momentum, eps)
     check_strided(running_mean, running_var, weight, bias)
     arguments = (input, running_mean, running_var, weight, bias, training)
     block = {"activation": activation, "pool": pool}
     if torch.compiler.is_compiling() or is_transformed() or is_watched(*arguments[:5]):
-        return _naive_block(*arguments, momentum, eps, **block)
+        return _block(*arguments, momentum, eps, **block)
     _Seen.ran_python = False
     y: Tensor = _compiled()(*arguments, _as_tensor(float(momentum)), float(eps), **block)
+    if y.grad_fn is not None:
+        y.grad_fn.register_prehook(_check_gradients)
     return y
+
+
+def _check_gradients(gradients: tuple[Tensor | None, ...]) -> None:
+    """Refuse what a compiled backward reads as plain memory: it would drop a tangent without a word, or crash."""
+    for dy in gradients:
+        if dy is not None and (is_transformed() or is_legacy_batchedtensor(dy) or dy._is_zerotensor()):
+            raise RuntimeError(
+                "a compiled backward takes plain gradients, and none of torch.func, forward-mode differentiation"
+                " or is_grads_batched: use naive"
+            )
 
 
 def batch_norm(*args: Any, **kwargs: Any) -> Tensor:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch._C import _functorch, _is_tracing, _len_torch_dispatch_stack, _len_torch_function_stack
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 
 def is_transformed() -> bool:
@@ -23,7 +25,7 @@ def is_transformed() -> bool:
 
 def is_watched(*tensors: Tensor | None) -> bool:
     """Whether someone watches, traces or replaces torch's operations, or a tensor isn't plain numbers in memory."""
-    if _len_torch_dispatch_stack() or _len_torch_function_stack() or _is_tracing():
+    if _len_torch_dispatch_stack() or _is_tracing() or (_len_torch_function_stack() and _is_heard()):
         return True
     for tensor in tensors:  # any() and a generator take twice as long
         kind = type(tensor)
@@ -32,6 +34,11 @@ def is_watched(*tensors: Tensor | None) -> bool:
         if kind is not Tensor or tensor.is_neg():
             return True
     return False
+
+
+def _is_heard() -> bool:
+    """Whether there is a function mode other than torch's default device: here every tensor names its own."""
+    return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
 
 
 def memory_of(tensor: Tensor | None) -> int | None:

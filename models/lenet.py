@@ -23,6 +23,9 @@ from torch import nn
 
 from kernels import BatchNorm, Implementation, load
 
+_DRAWN: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
+"""Where all of it is made, whatever torch's defaults are, before it goes where it is asked for."""
+
 
 def lenet(
     norm: str | Implementation | None,
@@ -57,13 +60,12 @@ def lenet(
             stack.enter_context(torch.random.fork_rng(devices=[]))
             torch.default_generator.manual_seed(seed)
         # All of them before the slots: an implementation that draws random numbers must not shift them.
-        drawn: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
         layers = {
-            "0": nn.Conv2d(1, 6, kernel_size=5, **drawn),
-            "4": nn.Conv2d(6, 16, kernel_size=5, **drawn),
-            "9": nn.Linear(16 * 4 * 4, 120, **drawn),
-            "12": nn.Linear(120, 84, **drawn),
-            "15": nn.Linear(84, 10, **drawn),
+            "0": nn.Conv2d(1, 6, kernel_size=5, **_DRAWN),
+            "4": nn.Conv2d(6, 16, kernel_size=5, **_DRAWN),
+            "9": nn.Linear(16 * 4 * 4, 120, **_DRAWN),
+            "12": nn.Linear(120, 84, **_DRAWN),
+            "15": nn.Linear(84, 10, **_DRAWN),
         }
         for layer in layers.values():
             nn.init.xavier_uniform_(layer.get_parameter("weight"))
@@ -86,5 +88,5 @@ def lenet(
 
 def _slot(implementation: Implementation | None, num_features: int, pool: int | None = None) -> nn.Module:
     if implementation is not None:
-        return BatchNorm(num_features, implementation, activation="sigmoid", pool=pool)
+        return BatchNorm(num_features, implementation, activation="sigmoid", pool=pool, **_DRAWN)
     return nn.Sequential(nn.Sigmoid(), nn.MaxPool2d(pool, pool)) if pool else nn.Sigmoid()

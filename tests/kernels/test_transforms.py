@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kernels import BatchNorm
+from kernels import BatchNorm, load
 
 torch.manual_seed(0)
 X, DY = torch.randn(4, 3, 6, 5) * 2 + 1, torch.randn(4, 3, 6, 5)
@@ -31,6 +31,13 @@ def batch_norms(implementation):
         return call
 
     return of(implementation.batch_norm), of(F.batch_norm)
+
+
+@pytest.fixture
+def differentiable(implementation):
+    """Those whose backward takes more than plain gradients."""
+    if implementation.name == "compiled":
+        pytest.skip("refuses, see below")
 
 
 def agree(found, expected):
@@ -91,6 +98,7 @@ def test_forward_mode_has_a_tangent(batch_norms, training, enabled):
     agree(*tangents)
 
 
+@pytest.mark.usefixtures("differentiable")
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_a_batch_of_gradients_at_once(batch_norms, create_graph):
     found = []
@@ -102,6 +110,7 @@ def test_a_batch_of_gradients_at_once(batch_norms, create_graph):
     agree(*found)
 
 
+@pytest.mark.usefixtures("differentiable")
 def test_forward_over_reverse(batch_norms):
     tangents = []
     for batch_norm in batch_norms:
@@ -111,6 +120,25 @@ def test_forward_over_reverse(batch_norms):
             (dx,) = torch.autograd.grad(y, x, forward_ad.make_dual(DY, X))
             tangents.append(forward_ad.unpack_dual(dx).tangent)
     agree(*tangents)
+
+
+@pytest.mark.usefixtures("differentiable")
+def test_a_gradient_of_zeros_without_memory_is_one_of_zeros(batch_norms):
+    assert not backward(batch_norms[0], X.clone(), torch._efficientzerotensor(X.shape)).any()
+
+
+def test_a_compiled_backward_refuses_what_it_would_misread():
+    implementation = load("compiled")
+    if reason := implementation.why_unavailable(X.device):
+        pytest.skip(reason)
+    x = X.clone().requires_grad_()
+    for dy, options in ((torch.stack([DY, DY]), {"is_grads_batched": True}), (torch._efficientzerotensor(X.shape), {})):
+        y = implementation.batch_norm(x, None, None, training=True)
+        with pytest.raises(RuntimeError, match="takes plain gradients"):
+            torch.autograd.grad(y, x, dy, **options)
+    y = implementation.batch_norm(x, None, None, training=True)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="takes plain gradients"):
+        torch.autograd.grad(y, x, forward_ad.make_dual(DY, X))
 
 
 class Plain(torch.Tensor):
@@ -145,7 +173,6 @@ NUMBERS_OF_OTHER_KINDS = {
     "negated view": lambda f: f(torch.complex(X, X).conj().imag),
     "negated weight": lambda f: f(X, torch.complex(WEIGHT, WEIGHT).conj().imag),
     "negated gradient": lambda f: backward(f, X.clone(), torch.complex(DY, DY).conj().imag),
-    "zeros without memory": lambda f: backward(f, X.clone(), torch._efficientzerotensor(X.shape)),
 }
 
 

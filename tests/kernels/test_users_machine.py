@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import kernels
-from kernels import cache, compiled
+from kernels import cache, compiled, routes
 from kernels.cpu_fused import library
 from kernels.reasons import in_one_line, without_folders
 
@@ -130,6 +130,15 @@ def test_reasons_name_no_folder_of_the_machine():
     assert without_folders("'/a/b/c.so: file too short'") == "'c.so: file too short'"
     assert in_one_line(OSError("/opt/x/y.so: failed\nmore")) == "y.so: failed"
     assert in_one_line(KeyError()) == "KeyError"
+
+
+def test_a_default_device_takes_neither_compiled_nor_kernels_away():
+    x = torch.randn(4, 3)
+    with torch.device("meta"):
+        assert not routes.is_watched(x)
+        y = kernels.load("compiled").batch_norm(x, None, None, training=True)
+    assert compiled.backend(x, True) == "inductor"
+    torch.testing.assert_close(y, torch.nn.functional.batch_norm(x, None, None, training=True), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE"])
