@@ -12,7 +12,7 @@ def backend(x: Tensor, training: bool) -> str:
 
     Asks the same selector as the dispatcher; float32 parameters, as in every layer.
     """
-    parameter = torch.ones(x.shape[1], device=x.device)
+    parameter = torch.ones(x.shape[1], device=x.device, dtype=torch.float32)
     try:
         picked = torch._C._select_batch_norm_backend(x, parameter, parameter, parameter, parameter, training, 1e-5).name
     except (AttributeError, TypeError, RuntimeError):  # not a public function: it may go

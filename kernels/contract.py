@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -79,6 +78,7 @@ class Implementation:
             and with it take `momentum=None`, the average over all batches.
         order: Its place in every table: ascending, then by name.
         spec: What `kernels.load` needs to find it again. Set by the registry.
+        block: `batch_norm_block`, or its composition. Set here.
     """
 
     name: str
@@ -91,6 +91,11 @@ class Implementation:
     counts_batches: bool = False
     order: int = 100
     spec: str = ""
+    block: BlockFunction = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Not a cached property: until Python 3.11 those take a lock, which torch.compile can't trace.
+        object.__setattr__(self, "block", self.batch_norm_block or compose(self.batch_norm))
 
     @property
     def fused(self) -> bool:
@@ -101,35 +106,3 @@ class Implementation:
     def foreign(self) -> bool:
         """Whether it comes from a file of its own, so that no conformance suite has seen it."""
         return ".py" in self.spec
-
-    @functools.cached_property
-    def block(self) -> BlockFunction:
-        """`batch_norm_block`, or its composition."""
-        return self.batch_norm_block or compose(self.batch_norm)
-
-
-def check_arguments(x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, training: bool) -> None:
-    """Refuse what `F.batch_norm` refuses, where broadcasting would accept it.
-
-    Raises:
-        ValueError: One value per channel in training, or one running tensor without the other.
-        RuntimeError: No running tensors in evaluation, or of another number of channels.
-    """
-    if (running_mean is None) != (running_var is None):
-        raise ValueError("running_mean and running_var must either both be None or neither be None")
-    if training:
-        check_batch_size(x)
-    elif running_mean is None:
-        raise RuntimeError("running_mean must be defined in evaluation mode")
-    if running_mean is not None and running_mean.shape[0] != x.shape[1]:
-        raise RuntimeError(f"running_mean should contain {x.shape[1]} elements not {running_mean.shape[0]}")
-
-
-def check_batch_size(x: Tensor) -> None:
-    """Refuse what has no variance, as torch does.
-
-    Raises:
-        ValueError: One value per channel in training, in the words of `F.batch_norm`.
-    """
-    if x.numel() == x.shape[1] and x.numel() > 0:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.size()}")

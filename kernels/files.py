@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import re
 import sys
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+
+from kernels.reasons import in_one_line
 
 _folders: list[str] = []
 """Of such files, as they stand in `sys.path`: last, so that none takes the place of a module of ours or a library."""
@@ -43,7 +44,7 @@ def import_file(path: Path) -> ModuleType:
         if isinstance(error, KeyboardInterrupt):
             raise
         raise BrokenImplementationError(
-            f"{path.name} does not import: {type(error).__name__}: {_in_one_line(error)}"
+            f"{path.name} does not import: {type(error).__name__}: {in_one_line(error)}"
         ) from error
     return module
 
@@ -93,9 +94,3 @@ def _module_name(path: Path) -> str:
         if found and found.origin and Path(found.origin) == path:
             return path.stem
     return f"bnbench_implementation_{abs(hash(path)):x}_{path.stem}"
-
-
-def _in_one_line(error: BaseException) -> str:
-    """The first line of an error's message, with files named without the folders of this machine."""
-    first = (str(error).splitlines() or [""])[0]
-    return re.sub(r"(?<![\w./])(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\"]+[\\/])+", "", first)

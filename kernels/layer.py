@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from kernels.contract import ACTIVATIONS, POOLS, Implementation
 from kernels.registry import load
+
+_PROXY: type = Proxy
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -30,9 +35,13 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         device: Where the parameters live.
         dtype: Their type.
 
+    `torch.fx` takes it as one node, as it does torch's layers. `torch.nn.SyncBatchNorm.convert_sync_batchnorm`
+    builds other layers out of its parameters, without `activation` and `pool`, so it is refused where there are any.
+
     Raises:
         ValueError: `activation` or `pool` unknown; in `forward`, an input of other than 2 to 5
             dimensions, or one value per channel in training.
+        TypeError: On conversion to a layer that would drop `activation` or `pool`.
 
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167; `torch.nn.BatchNorm2d`.
     """
@@ -70,6 +79,9 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize, activate, pool: (N, C, ...) to (N, C, ...), or (N, C, H // 2, W // 2) with a pool."""
+        if type(input) is _PROXY:
+            node: Tensor = self._as_one_node(input)
+            return node
         self._check_input_dim(input)
         update = self.training and self.track_running_stats
         momentum: Any = 0.0 if self.momentum is None else self.momentum
@@ -97,6 +109,24 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         if self.activation is None and self.pool is None:
             return self.implementation.batch_norm(*arguments, **counter)
         return self.implementation.block(*arguments, activation=self.activation, pool=self.pool, **counter)
+
+    def _as_one_node(self, input: Any) -> Any:
+        tracer = input.tracer
+        if tracer.root is self:
+            raise TypeError(
+                "torch.fx takes this layer as one node of a network: put it in an nn.Sequential to trace it"
+            )
+        return tracer.create_proxy("call_module", tracer.path_of_module(self), (input,), {})
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """None; and the one place where a conversion to synchronized layers, torch's or another, passes by."""
+        asks = sys._getframe(1).f_code.co_name
+        if (self.activation or self.pool) and "sync" in asks:
+            raise TypeError(
+                f"{asks} would drop activation={self.activation!r} and pool={self.pool!r} of this layer: use one"
+                " without them, followed by torch's own activation and pool, and convert that"
+            )
+        return super().named_children()
 
     def extra_repr(self) -> str:
         """Add what the base class doesn't know."""

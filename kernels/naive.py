@@ -11,7 +11,9 @@ arXiv:1502.03167, algorithm 1; semantics of `torch.nn.functional.batch_norm`.
 import torch
 from torch import Tensor
 
-from kernels.contract import Implementation, check_arguments
+from kernels.arguments import as_number, check_arguments, check_strided, in_one_dimension
+from kernels.contract import Implementation
+from kernels.routes import move
 
 
 def batch_norm(
@@ -25,7 +27,27 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """Semantics, shapes, dtypes and errors of `torch.nn.functional.batch_norm`."""
-    check_arguments(input, running_mean, running_var, training)
+    check_arguments(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    check_strided(running_mean, running_var, weight, bias)
+    return unchecked(input, running_mean, running_var, weight, bias, training, as_number(momentum), as_number(eps))
+
+
+def unchecked(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """The arithmetic alone.
+
+    Divided by the root, and not multiplied by its inverse: the derivative of rsqrt has the power -3/2 of the variance,
+    which leaves float32's range for deviations from 1e13 on. So none but 1 / var is needed.
+    """
+    weight, bias = in_one_dimension(weight), in_one_dimension(bias)
     dims = [d for d in range(input.dim()) if d != 1]
     per_channel = [1, -1] + [1] * (input.dim() - 2)
     x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
@@ -43,9 +65,7 @@ def batch_norm(
         mean, var = running_mean.to(x.dtype), running_var.to(x.dtype)
         centered = x - mean.view(per_channel)
 
-    scale = (var + eps).rsqrt()
-    if weight is not None:
-        scale = scale * weight
+    scale = (1 if weight is None else weight) / (var + eps).sqrt()
     y = centered * scale.view(per_channel)
     if bias is not None:
         y = y + bias.view(per_channel)
@@ -58,17 +78,17 @@ def update_running_statistics(
     mean: Tensor,
     var: Tensor,
     count: int,
-    momentum: float,
+    momentum: float | Tensor,
 ) -> None:
     """Move the running tensors toward those of a batch of `count` values per channel, in place."""
     if count == 0:
         return
     with torch.no_grad():
         if running_mean is not None:
-            running_mean.copy_((1 - momentum) * running_mean + momentum * mean)
+            move(running_mean, (1 - momentum) * running_mean + momentum * mean)
         if running_var is not None:
             unbiased = var * (count / (count - 1))
-            running_var.copy_((1 - momentum) * running_var + momentum * unbiased)
+            move(running_var, (1 - momentum) * running_var + momentum * unbiased)
 
 
 IMPLEMENTATION = Implementation(

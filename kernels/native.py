@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from kernels.contract import Implementation, check_batch_size
+from kernels.arguments import check_arguments
+from kernels.contract import Implementation
 
 
 def batch_norm(
@@ -17,8 +18,7 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """`F.batch_norm` that asks for ATen's kernels; the backward follows the forward's choice."""
-    if training:
-        check_batch_size(input)
+    check_arguments(input, running_mean, running_var, weight, bias, training, momentum, eps)
     return torch.batch_norm(
         input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled=False
     )

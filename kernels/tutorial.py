@@ -7,6 +7,7 @@ keep the lesson's names, shapes and decisions, including those that differ from 
 import torch
 from torch import Tensor, nn
 
+from kernels.arguments import as_number, check_scalars, check_statistics, check_strided, check_tensors
 from kernels.contract import Implementation
 
 
@@ -81,7 +82,7 @@ def adapted(
     running_var: Tensor | None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
-    training: bool = False,  # noqa: ARG001 - the lesson asks torch.is_grad_enabled() instead
+    training: bool = False,  # the lesson asks torch.is_grad_enabled() instead
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
@@ -89,13 +90,19 @@ def adapted(
 
     `momentum` is translated: torch's weight of the new batch to the lesson's weight of the old value.
     """
+    check_scalars(training, momentum, eps)
+    check_tensors(input, running_mean, running_var, weight, bias, training)
+    check_strided(running_mean, running_var, weight, bias)
+    if running_mean is not None or running_var is not None:
+        check_statistics(running_mean, running_var, training)
+    momentum, eps = as_number(momentum), as_number(eps)
     shape = [1, -1] + [1] * (input.dim() - 2)
     channels = input.shape[1]
 
     def shaped(tensor: Tensor | None, default: float) -> Tensor:
         if tensor is None:
             return input.new_full((channels,), default).view(shape)
-        return tensor.to(input.dtype).view(shape)
+        return tensor.to(input.dtype).reshape(shape)
 
     y, new_mean, new_var = batch_norm(
         input,

@@ -123,7 +123,7 @@ def load(
     set from the system's package takes about half a second.
 
     Args:
-        data_dir: Folder with the four idx files, `.gz` or plain, in itself, in `raw` or in
+        data_dir: Folder (`~` is expanded) with the four idx files, `.gz` or plain, in itself, in `raw` or in
             `FashionMNIST/raw` (torchvision's layout). They may be the full set or the embedded subset.
         device: Where the tensors stay.
         limit: Keep the first `limit` training images, and of the test images the same share (rounded up).
@@ -135,7 +135,7 @@ def load(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
-    paths, place = _find(Path(data_dir) if data_dir is not None else None, announce)
+    paths, place = _find(_expanded(data_dir) if data_dir is not None else None, announce)
     files = [idx.read(path) for path in paths]
     edition = _verify(files)
     train_images, train_labels, test_images, test_labels = (idx.parse(file) for file in files)
@@ -157,6 +157,14 @@ def load(
         source=f"{title[0].upper()}{title[1:]}, {len(train_images):,} + {len(test_images):,} images{origin}",
         digest=hashlib.sha256(facts.encode()).hexdigest(),
     )
+
+
+def _expanded(folder: str | os.PathLike[str]) -> Path:
+    """With `~` for the user's home, which a shell leaves as it is in `--data-dir=~/data`."""
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:  # there is no such user, or none has a home
+        raise DataError(f"--data-dir {folder}: {error}") from None
 
 
 def _find(data_dir: Path | None, announce: Callable[[str], None]) -> tuple[list[Path], str]:

@@ -16,11 +16,15 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import nn
 
 from kernels import BatchNorm, Implementation, load
+
+_DRAWN: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
+"""Where all of it is made, whatever torch's defaults are, before it goes where it is asked for."""
 
 
 def lenet(
@@ -41,8 +45,8 @@ def lenet(
             batch norm, whose slots keep sigmoid and pooling.
         seed: Seeds the weights and leaves the caller's random state untouched. None: draw from the caller's
             random state, as torch's own layers do.
-        device: Where the network goes.
-        dtype: Type of its floating-point parameters and buffers.
+        device: Where the network goes; None for torch's default device.
+        dtype: Type of its floating-point parameters and buffers; None for torch's default type.
 
     Raises:
         kernels.UnknownImplementationError: No implementation has the name `norm`.
@@ -57,11 +61,11 @@ def lenet(
             torch.default_generator.manual_seed(seed)
         # All of them before the slots: an implementation that draws random numbers must not shift them.
         layers = {
-            "0": nn.Conv2d(1, 6, kernel_size=5),
-            "4": nn.Conv2d(6, 16, kernel_size=5),
-            "9": nn.Linear(16 * 4 * 4, 120),
-            "12": nn.Linear(120, 84),
-            "15": nn.Linear(84, 10),
+            "0": nn.Conv2d(1, 6, kernel_size=5, **_DRAWN),
+            "4": nn.Conv2d(6, 16, kernel_size=5, **_DRAWN),
+            "9": nn.Linear(16 * 4 * 4, 120, **_DRAWN),
+            "12": nn.Linear(120, 84, **_DRAWN),
+            "15": nn.Linear(84, 10, **_DRAWN),
         }
         for layer in layers.values():
             nn.init.xavier_uniform_(layer.get_parameter("weight"))
@@ -79,10 +83,10 @@ def lenet(
             "15": layers["15"],
         }
     )
-    return nn.Sequential(network).to(device=device, dtype=dtype)
+    return nn.Sequential(network).to(device or torch.get_default_device(), dtype or torch.get_default_dtype())
 
 
 def _slot(implementation: Implementation | None, num_features: int, pool: int | None = None) -> nn.Module:
     if implementation is not None:
-        return BatchNorm(num_features, implementation, activation="sigmoid", pool=pool)
+        return BatchNorm(num_features, implementation, activation="sigmoid", pool=pool, **_DRAWN)
     return nn.Sequential(nn.Sigmoid(), nn.MaxPool2d(pool, pool)) if pool else nn.Sigmoid()

@@ -16,6 +16,7 @@ from torch import Tensor
 from kernels.cpu_fused import library
 from kernels.fused.block import Form, Gradients, Parameters, Running, counted
 from kernels.fused.layouts import as_images, dense_like, gradient_memory, in_planes, output_memory, real_type
+from kernels.routes import memory_of
 
 _ACTIVATIONS = {None: 0, "sigmoid": 1, "relu": 2}
 # A thread that has less to do than this costs more time than it saves.
@@ -51,19 +52,17 @@ def _give_back(parameter: Tensor | None, real: Tensor | None) -> None:
         parameter.copy_(real)
 
 
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
 def saved_memory(x: Tensor) -> Tensor:
     """For mean and 1 / std of each channel, which are kept in float64 between forward and backward."""
-    return torch.empty((2, x.shape[1]), dtype=torch.float64)
+    return x.new_empty((2, x.shape[1]), dtype=torch.float64)
 
 
 def forward(
     x: Tensor, running: Running, parameters: Parameters, form: Form, momentum: float | None, eps: float
 ) -> tuple[Tensor, Tensor]:
     """See `fused.block.Kernels`."""
+    if not x.is_cpu:
+        raise RuntimeError(f"cpu_fused: the input is on {x.device}")
     dtype, planes = x.dtype, in_planes(x)
     real = real_type(dtype)
     (running_mean, running_var, counter), (weight, bias), (training, activation, pool) = running, parameters, form
@@ -72,13 +71,13 @@ def forward(
     scale, shift = _as_real(weight, real), _as_real(bias, real)
     library.load(dtype).batch_norm_forward(
         plan_of(x.shape, planes, pool, activation, training, torch.get_num_threads()),
-        x.data_ptr(),
+        memory_of(x),
         y.data_ptr(),
         saved.data_ptr(),
-        _address(scale),
-        _address(shift),
-        _address(mean),
-        _address(var),
+        memory_of(scale),
+        memory_of(shift),
+        memory_of(mean),
+        memory_of(var),
         counted(momentum, counter),
         eps,
     )
@@ -90,6 +89,8 @@ def forward(
 
 def backward(dy: Tensor, x: Tensor, saved: Tensor, parameters: Parameters, form: Form) -> Gradients:
     """See `fused.block.Kernels`."""
+    if not (x.is_cpu and dy.is_cpu):
+        raise RuntimeError(f"cpu_fused: the input is on {x.device}, its gradient on {dy.device}")
     dtype, planes = x.dtype, in_planes(x)
     real = real_type(dtype)
     (weight, bias), (training, activation, pool) = parameters, form
@@ -99,14 +100,14 @@ def backward(dy: Tensor, x: Tensor, saved: Tensor, parameters: Parameters, form:
     scale, shift = _as_real(weight, real), _as_real(bias, real)
     library.load(dtype).batch_norm_backward(
         plan_of(x.shape, planes, pool, activation, training, torch.get_num_threads()),
-        x.data_ptr(),
-        dy.data_ptr(),
+        memory_of(x),
+        memory_of(dy),
         dx.data_ptr(),
-        saved.data_ptr(),
-        _address(scale),
-        _address(shift),
-        _address(of_weight),
-        _address(of_bias),
+        memory_of(saved),
+        memory_of(scale),
+        memory_of(shift),
+        memory_of(of_weight),
+        memory_of(of_bias),
     )
     _give_back(dweight, of_weight)
     _give_back(dbias, of_bias)

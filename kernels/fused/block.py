@@ -2,7 +2,7 @@
 
 What calls them is the same whatever they are written in: checks, empty batches, the function for autograd, and the two
 kernels as torch's operators. The operators are what torch.compile traces; an eager call goes without them, since their
-dispatch takes longer than a kernel on a small matrix.
+dispatch takes longer than a kernel on a small matrix. `routes.py` says who goes which way.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _is_tracing
+from torch._C._functorch import is_legacy_batchedtensor
 
 from kernels import naive
-from kernels.contract import BlockFunction, check_arguments, compose
-from kernels.fused.checks import check_operands, check_pool
+from kernels.arguments import as_number, check_arguments, check_tensors, in_one_dimension
+from kernels.contract import BlockFunction, compose
+from kernels.fused.checks import check_gradient, check_pool
 from kernels.fused.layouts import dense, gradient_memory, output_memory
+from kernels.routes import is_transformed, is_watched
 
 Running = tuple[Tensor | None, Tensor | None, Tensor | None]
 """running_mean, running_var, num_batches_tracked; the last is None in evaluation."""
@@ -77,15 +81,15 @@ def operators_of(kernels: Kernels) -> Operators:
         activation: str | None,
         pool: bool,
     ) -> tuple[Tensor, Tensor]:
-        check_operands(forward_name, x, running_mean, running_var, weight, bias)
+        check_tensors(x, running_mean, running_var, weight, bias, training, forward_name)
         running = (running_mean, running_var, num_batches_tracked)
-        return kernels.forward(x, running, (weight, bias), (training, activation, pool), momentum, eps)
+        return kernels.forward(dense(x), running, (weight, bias), (training, activation, pool), momentum, eps)
 
     @forward.register_fake
     def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        running_mean, running_var, _, weight, bias = rest[:5]
-        check_operands(forward_name, x, running_mean, running_var, weight, bias)
-        return output_memory(x, rest[-1]), kernels.saved_memory(x)
+        running_mean, running_var, _, weight, bias, training = rest[:6]
+        check_tensors(x, running_mean, running_var, weight, bias, training, forward_name)
+        return output_memory(dense(x), rest[-1]), kernels.saved_memory(x)
 
     @torch.library.custom_op(backward_name, mutates_args=())
     def backward(
@@ -98,12 +102,13 @@ def operators_of(kernels: Kernels) -> Operators:
         activation: str | None,
         pool: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        check_operands(backward_name, x, None, None, weight, bias)
-        return kernels.backward(dy, x, saved, (weight, bias), (training, activation, pool))
+        check_tensors(x, None, None, weight, bias, training, backward_name)
+        check_gradient(backward_name, dy, x, saved, kernels.saved_memory(x), pool)
+        return kernels.backward(dy, dense(x), saved.contiguous(), (weight, bias), (training, activation, pool))
 
     @backward.register_fake
     def _(_dy: Tensor, x: Tensor, _saved: Tensor, weight: Tensor | None, *_rest: Any) -> Gradients:
-        return gradient_memory(x, weight)
+        return gradient_memory(dense(x), weight)
 
     return Operators(forward, backward)
 
@@ -123,8 +128,8 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
 
         @staticmethod
         def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, rest: tuple[Any, ...]) -> Tensor:
-            running, form, momentum, eps = rest
-            run = traced if torch.compiler.is_compiling() else kernels.forward
+            run, running, form, momentum, eps = rest
+            y: Tensor
             y, saved = run(x, running, (weight, bias), form, momentum, eps)
             ctx.save_for_backward(x, weight, bias, saved)
             ctx.form, ctx.eps = form, eps
@@ -136,8 +141,10 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
             gradients: Any
             if torch.compiler.is_compiling():
                 gradients = operators.backward(dy, x, saved, weight, bias, *ctx.form)
-            elif torch.is_grad_enabled():
+            elif torch.is_grad_enabled() or is_transformed() or is_legacy_batchedtensor(dy):
                 gradients = differentiable_backward(dy, x, saved, (weight, bias), ctx.form, ctx.eps)
+            elif is_watched(dy, x, weight, bias) or not dy.data_ptr():  # zeros without memory, or meta
+                gradients = operators.backward(dy, x, saved, weight, bias, *ctx.form)
             else:
                 gradients = kernels.backward(dy, x, saved, (weight, bias), ctx.form)
             dx, dweight, dbias = gradients
@@ -164,6 +171,11 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
         operations. Where activations collapse to one number, the gradient of a window goes to its largest input, and
         not to the first as with separate operations.
 
+        The kernels run on plain tensors. Under a mode, a tracer or torch.compile, and for tensors of other classes, it
+        is the registered operators that do. Transforms of torch.func, forward-mode differentiation, batches of
+        gradients and torch.jit.trace with gradients get the derivatives of `naive`, in eager operations. A vmap in
+        training with one pair of running tensors for all is refused, as torch does.
+
         Args:
             input: (N, C, ...): float32, float64, bfloat16 or float16; contiguous and channels-last input is taken as
                 it is, other input is copied first.
@@ -182,31 +194,41 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
         Raises:
             ValueError, RuntimeError: What `F.batch_norm` raises, and for operands on other devices or of other types.
         """
-        check_arguments(input, running_mean, running_var, training)
-        check_operands(kernels.name, input, running_mean, running_var, weight, bias)
+        cumulative = momentum is None and num_batches_tracked is not None
+        check_arguments(input, running_mean, running_var, weight, bias, training, 0.0 if cumulative else momentum, eps)
         check_pool(kernels.name, input.shape, pool)
-        if momentum is None and num_batches_tracked is None:
-            raise ValueError(f"{kernels.name}: momentum=None needs num_batches_tracked")
+        if type(momentum) is not float or type(eps) is not float:
+            momentum, eps = None if cumulative else as_number(momentum), as_number(eps)
+        if (weight is not None and weight.dim() != 1) or (bias is not None and bias.dim() != 1):
+            weight, bias = in_one_dimension(weight), in_one_dimension(bias)
         counter = num_batches_tracked if training else None
-        compiling = torch.compiler.is_compiling()
-        instead = None if compiling else kernels.instead(input)
-        if input.numel() == 0:
-            instead = _naive_block
-        if instead is not None:
-            arguments = (input, running_mean, running_var, weight, bias, training, counted(momentum, counter), eps)
-            return instead(*arguments, activation=activation, pool=pool)
-        x = dense(input)
         running, form = (running_mean, running_var, counter), (training, activation, pool is not None)
-        if torch.is_grad_enabled() and (
-            x.requires_grad
+        differentiates = torch.is_grad_enabled() and (
+            input.requires_grad
             or (weight is not None and weight.requires_grad)
             or (bias is not None and bias.requires_grad)
-        ):
-            y: Tensor = Block.apply(x, weight, bias, (running, form, momentum, eps))
+        )
+        instead: BlockFunction | None = None
+        run: Any = traced
+        if torch.compiler.is_compiling():
+            pass
+        elif is_transformed():
+            instead = _eager_block
+        elif input.is_meta or is_watched(input, *running, weight, bias):
+            # torch.jit.trace can't see into an autograd.Function; it checks without gradients what it traced with them.
+            leaves = any(t is not None and t.requires_grad for t in (input, weight, bias))
+            instead = _eager_block if leaves and _is_tracing() else None
         else:
-            run = traced if compiling else kernels.forward
+            instead, run = kernels.instead(input), kernels.forward
+        if instead is not None or input.numel() == 0:
+            arguments = (input, running_mean, running_var, weight, bias, training, counted(momentum, counter), eps)
+            return (instead or _eager_block)(*arguments, activation=activation, pool=pool)
+        x = dense(input)
+        if differentiates:
+            y: Tensor = Block.apply(x, weight, bias, (run, running, form, momentum, eps))
+        else:
             y, _ = run(x, running, (weight, bias), form, momentum, eps)
-        if training and not compiling:
+        if training and run is not traced:  # the operators say themselves what they change
             if running_mean is not None and running_var is not None:
                 torch.autograd.graph.increment_version((running_mean, running_var))
             if counter is not None:
@@ -216,7 +238,7 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
     return batch_norm_block
 
 
-_naive_block = compose(naive.batch_norm)
+_eager_block = compose(naive.unchecked)
 
 
 def counted(momentum: float | None, counter: Tensor | None) -> float:
@@ -231,14 +253,18 @@ def counted(momentum: float | None, counter: Tensor | None) -> float:
 def differentiable_backward(
     dy: Tensor, x: Tensor, saved: Tensor, parameters: Parameters, form: Form, eps: float
 ) -> list[Tensor | None]:
-    """The backward for `create_graph=True`, in eager operations: slow, and there for second derivatives.
+    """The backward in eager operations: slow, and there for second derivatives, tangents and batches of gradients.
 
     Returns:
         dx, dweight and dbias; None for what needs no gradient.
     """
     training, activation, pool = form
     statistics = (None, None) if training else (saved[:-1].sum(0), saved[-1].pow(-2) - eps)
-    y = _naive_block(x, *statistics, *parameters, training, 0.0, eps, activation=activation, pool=2 if pool else None)
+    with torch.enable_grad():
+        y = _eager_block(
+            x, *statistics, *parameters, training, 0.0, eps, activation=activation, pool=2 if pool else None
+        )
     leaves = [t if t is not None and t.requires_grad else None for t in (x, *parameters)]
-    gradients = iter(torch.autograd.grad(y, [t for t in leaves if t is not None], dy, create_graph=True))
+    wanted = [t for t in leaves if t is not None]
+    gradients = iter(torch.autograd.grad(y, wanted, dy, create_graph=torch.is_grad_enabled()))
     return [None if t is None else next(gradients) for t in leaves]

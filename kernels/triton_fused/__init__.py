@@ -10,10 +10,12 @@ tuned.json        what `python -m bench.tune_triton` found, where it has run
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import os
 
 import torch
+from torch import Tensor
 
 from kernels.contract import Implementation
 from kernels.fused.block import Kernels, block_of, operators_of
@@ -37,6 +39,17 @@ def why_unavailable(device: torch.device) -> str | None:
     return f"Triton's own drivers are for CUDA and ROCm, not for {device.type}"
 
 
+def backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature for all
+    """Triton, and whether it fuses a * b + c to one rounding: `launch.py` asks for it, a setting can forbid it."""
+    if interpreted():
+        return "triton interpreter"
+    if importlib.util.find_spec("triton") is None:
+        return "triton"
+    language = importlib.import_module("triton.knobs").language
+    enabled = getattr(language, "fp_fusion_enabled", bool)(True)
+    return "triton, FP fusion" if enabled else "triton, no FP fusion"
+
+
 KERNELS = Kernels("triton_fused", forward, backward, saved_memory, instead=lambda x: None)  # noqa: ARG005
 OPERATORS = operators_of(KERNELS)
 batch_norm_block = block_of(KERNELS, OPERATORS)
@@ -47,7 +60,7 @@ IMPLEMENTATION = Implementation(
     batch_norm=batch_norm_block,
     batch_norm_block=batch_norm_block,
     why_unavailable=why_unavailable,
-    backend=lambda x, training: "triton interpreter" if interpreted() else "triton, FP fusion",  # noqa: ARG005
+    backend=backend,
     counts_batches=True,
     order=60,
 )

@@ -28,6 +28,8 @@ from triton.compiler import CompiledKernel
 from triton.runtime import JITFunction
 from triton.runtime.driver import driver
 
+from kernels.routes import memory_of
+
 AMD = torch.version.hip is not None
 ALIGNED = 16
 WITHIN_32_BITS = 2**31 - 1
@@ -60,6 +62,8 @@ class Launch:
     def __call__(self, tensors: tuple[Tensor | None, ...], floats: tuple[float, ...] = ()) -> None:
         """Launch on the current device and stream."""
         if not self._is_compiled:  # but interpreted: there may be no driver to ask
+            for tensor in tensors:
+                memory_of(tensor)
             self._compile_and_launch(tensors, floats)
             return
         kind: list[Any] = []
@@ -70,7 +74,7 @@ class Launch:
                 kind.append(None)
                 pointers.append(None)
             else:
-                pointer = tensor.data_ptr()
+                pointer = memory_of(tensor) or 0
                 kind.append(tensor.dtype)
                 kind.append(tensor.get_device())
                 pointers.append(pointer)

@@ -200,7 +200,8 @@ def shuffled(examples: int, seed: int, epoch: int) -> Tensor:
     """
     # SeedSequence mixes the two numbers, so that epoch 2 of seed 0 is not epoch 1 of seed 1.
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    return torch.randperm(examples, generator=torch.Generator().manual_seed(mixed))
+    generator = torch.Generator("cpu").manual_seed(mixed)
+    return torch.randperm(examples, generator=generator, dtype=torch.int64, device="cpu")
 
 
 def evaluate(model: nn.Module, data: FashionMNIST) -> float:

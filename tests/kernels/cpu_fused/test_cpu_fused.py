@@ -109,7 +109,9 @@ def test_a_type_without_kernels_takes_torchs_way_and_the_record_says_so(monkeypa
     assert "F.batch_norm" not in IMPLEMENTATION.backend(problem.input.float(), True)
 
 
-def test_other_devices_are_refused():
-    with pytest.raises(RuntimeError, match="meta"):
-        IMPLEMENTATION.batch_norm(torch.ones(4, 3, device="meta"), None, None, training=True)
+def test_other_devices_are_refused_but_for_meta_which_has_no_numbers():
+    x = torch.ones(4, 3, device="meta")
+    assert IMPLEMENTATION.batch_norm(x, None, None, training=True).is_meta
+    with pytest.raises(RuntimeError, match="the input is on meta"):
+        kernel_calls.forward(x, (None,) * 3, (None,) * 2, (True, None, False), 0.1, 1e-5)
     assert "CPU" in IMPLEMENTATION.why_unavailable(torch.device("cuda"))
