@@ -154,7 +154,7 @@ def test_builtin_keeps_the_batch_and_numbers_per_channel():
     assert 3 <= per_channel <= 5
 
 
-def test_naive_keeps_the_centred_batch_once_although_two_operations_need_it():
+def test_naive_keeps_the_centered_batch_once_although_two_operations_need_it():
     assert BATCH_BYTES < saved("naive") <= BATCH_BYTES + 8 * CHANNEL_BYTES
 
 

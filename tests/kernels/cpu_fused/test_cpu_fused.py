@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import kernels
 from kernels import agreement
 from kernels.agreement import Exam, make_problem
-from kernels.cpu_fused import OPERATORS, library
+from kernels.cpu_fused import OPERATORS, kernel_calls, library
 from tests.kernels.conformance import assert_conforms
 
 CPU = torch.device("cpu")
