@@ -28,7 +28,7 @@ from tests import processes
 from tests.bench.samples import row_of, table
 
 NAIVE = ["--impl", "naive"]
-ONE_CELL = "256x84-norm and forward"  # of each implementation in training, and in inference
+ONE_CELL = "256x84-norm and (forward or inference)"  # of each implementation in training, and in inference
 FEW_CELLS = ["-k", f"({ONE_CELL}) or test_training"]
 EVERY_KIND = ["-k", f"({ONE_CELL}) or test_training or test_step"]
 TABLES = ("latency.csv", "training.csv", "step.csv")
@@ -419,7 +419,7 @@ def test_a_run_with_a_time_limit_ends_before_it_in_good_order(outcome):
     assert re.search(r"^time limit of 45 s: \d+ measurements left; --resume continues$", run.output, re.M)
     assert {record["status"] for record in run.records} == {"ok"}
     assert len(run.rows("latency.csv")) == sum(record["kind"] == "latency" for record in run.records)
-    assert " and records.jsonl" in run.output
+    assert " from records.jsonl" in run.output
 
 
 # Killed, and resumed
