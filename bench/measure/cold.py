@@ -44,7 +44,7 @@ def measure(
         candidate: What is timed.
         baseline: What is timed next to it.
         seed: Of the order within rounds.
-        between: Called before each round, off the clock.
+        between: Called before each sample, off the clock.
         witness: Sees the candidate's samples.
 
     Returns:
@@ -64,8 +64,8 @@ def measure(
         while more():
             order.shuffle(sides)
             for turn in (sides, sides[::-1]):
-                between()
                 for subject, taken in turn:
+                    between()
                     run = subject(1)
                     swept.add_(1)
                     nanoseconds, sample = timing.timed(run, device)

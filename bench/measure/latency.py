@@ -208,7 +208,7 @@ def in_pairs(
         effort: How long, by wall time.
         captured: Whether it can be captured as a CUDA graph. A backward alone can't: it needs a graph of autograd
             that the capture would contain.
-        between: Called before each round, off the clock.
+        between: Called before each sample, off the clock.
         witness: Sees the candidate's samples.
         cold: Sees those with cold caches, on a CPU; None: there are none. On a GPU they are always timed.
     """

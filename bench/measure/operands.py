@@ -1,4 +1,4 @@
-"""The batches and gradients that are timed: no two calls of a sample have the same content, nor have two rounds.
+"""The batches and gradients that are timed: no two calls of a sample have the same content, nor have two samples.
 
 An implementation that recognizes a batch, by its address, its version or its whole content, could answer from memory.
 So the batches of a sample are windows on one band of images, each a few images further along than the one before:
@@ -8,7 +8,7 @@ So the batches of a sample are windows on one band of images, each a few images 
     window 1      └─┴─┴─┴─┴─┴─┴─┘ │      N images each, aligned alike
     window 2          └─┴─┴─┴─┴─┴─┴─┘
 
-They take hardly more memory than one batch, so the caches are as warm as with one. Between two rounds channels of one
+They take hardly more memory than one batch, so the caches are as warm as with one. Before each sample channels of one
 image in N change their sign, of every N-th of the band, which is one in each window. So each content is known exactly
 from the signs, and each of the timed calls can be judged when the clock has stopped.
 """

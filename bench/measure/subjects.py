@@ -186,6 +186,8 @@ class Workload:
     def seal(self, sample: object) -> None:
         """Note what the operands hold, and where the statistics are, right after a sample that is to be judged."""
         assert isinstance(sample, Sample)
+        # At once: what is still being written when the clock has stopped was not there in time.
+        sample.answers = {quantity: answer.detach().clone() for quantity, answer in sample.answers.items()}
         sample.content = self._operands.content()
         sample.running.append((self._running[0].clone(), self._running[1].clone()))
 
@@ -202,8 +204,7 @@ class Workload:
             return "the input was changed"
         backward = "dx" in sample.answers
         exam = Exam(self._operands.solved(sample.place, sample.content, backward=backward), like=like)
-        answers = {quantity: answer.detach() for quantity, answer in sample.answers.items()}
-        bad = worst(exam.judge(self._implementation, answers, only=answers))
+        bad = worst(exam.judge(self._implementation, sample.answers, only=sample.answers))
         return str(bad) if bad else self._why_stale(sample, exam.solution.condition)
 
     def _why_stale(self, sample: Sample, condition: float) -> str | None:

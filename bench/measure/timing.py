@@ -149,7 +149,7 @@ def without_collection() -> Iterator[None]:
 
 
 def nothing() -> None:
-    """What there is to do between two rounds of what has no content."""
+    """What there is to do between two samples of what has no content."""
 
 
 def paired_rounds(
@@ -174,7 +174,7 @@ def paired_rounds(
         device: Where.
         effort: How long.
         seed: Of the order.
-        between: Called before each round, off the clock.
+        between: Called before each sample, off the clock: nobody can have its answers in advance.
         witness: Sees the candidate's samples.
 
     Raises:
@@ -197,9 +197,9 @@ def paired_rounds(
             while len(baseline_ns) < least:
                 order.shuffle(sides)
                 for turn in (sides, sides[::-1]):
-                    between()
                     for subject, samples in turn:
                         subject(1)()  # see `warm_sample_ns`
+                        between()
                         nanoseconds, sample = timed(subject(iterations), device)
                         samples.append(nanoseconds)
                         if witness and samples is candidate_ns:

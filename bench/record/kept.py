@@ -26,6 +26,7 @@ class KeptFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._content = bytearray(path.read_bytes())
+        self._line = b""
         self._seen = self._look()
 
     def append(self, line: bytes) -> None:
@@ -34,6 +35,7 @@ class KeptFile:
         Raises:
             OSError: It can't be written; the file is as before.
         """
+        self._line = line
         with self._path.open("ab", buffering=0) as file:
             try:
                 if file.write(line) != len(line):
@@ -41,9 +43,9 @@ class KeptFile:
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(len(self._content))
+                self._line = b""
                 raise
-        self._content += line
-        self._seen = self._look()
+        self._written()
 
     def mend(self) -> str | None:
         """Write the file again if it has another content than what was read and appended.
@@ -57,11 +59,19 @@ class KeptFile:
         now = self._look()
         if now is not None and now == self._seen:
             return None
+        if self._line and self._path.is_file() and self._path.read_bytes() == self._content + self._line:
+            self._written()  # an interrupt came between the disk and this memory
+            return None
         damage = self._damage(now)
         if damage:
             self._write_again()
         self._seen = self._look()
         return damage
+
+    def _written(self) -> None:
+        self._content += self._line
+        self._line = b""
+        self._seen = self._look()
 
     def _look(self) -> _Seen | None:
         """What changes with the file, its time of change among it, which nobody can set; None where there is none."""

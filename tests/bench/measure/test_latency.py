@@ -2,6 +2,7 @@
 
 import gc
 import re
+import threading
 
 import pytest
 import torch
@@ -220,6 +221,18 @@ def test_who_moves_the_running_statistics_only_when_nobody_holds_a_clock_is_foun
 
     reason = measure(latency, user(lazy), pass_name)["reason"]
     assert reason.startswith("wrong on the timed tensors: running_mean off by")
+
+
+def test_who_is_still_writing_when_the_clock_has_stopped_is_found_out(latency):
+    def later(x, *rest, **settings):
+        y = F.batch_norm(x, *rest, **settings)
+        if gc.isenabled():
+            return y
+        early = torch.empty_like(y).fill_(7.0)
+        threading.Timer(0.05, early.copy_, [y]).start()
+        return early
+
+    assert measure(latency, user(later), "inference")["reason"].startswith("wrong on the timed tensors: output off by")
 
 
 def test_who_writes_to_the_batch_when_it_is_timed_is_found_out(latency):

@@ -139,3 +139,20 @@ def test_what_identifies_a_record_is_not_the_outcomes_to_say(session):
     assert record["key"]["implementation"] == "naive"
     assert record["conditions"] == CONDITIONS
     assert not {"x", -1, "the best", "never"} & {record[name] for name in ("source", "order", "summary", "time")}
+
+
+def test_an_interrupt_right_after_a_line_is_written_loses_no_line(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_bytes(b"one\n")
+    kept = KeptFile(file)
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.record.kept.os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        kept.append(b"two\n")
+    monkeypatch.undo()
+    assert kept.mend() is None
+    kept.append(b"three\n")
+    assert file.read_bytes() == b"one\ntwo\nthree\n"
