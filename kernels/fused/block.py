@@ -217,7 +217,7 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
         elif input.is_meta or is_watched(input, *running, weight, bias):
             # torch.jit.trace can't see into an autograd.Function; it checks without gradients what it traced with them.
             leaves = any(t is not None and t.requires_grad for t in (input, weight, bias))
-            instead = _eager_block if leaves and _is_tracing() else None
+            instead = _eager_block if leaves and _is_tracing() else kernels.instead(input)
         else:
             instead, run = kernels.instead(input), kernels.forward
         if instead is not None or input.numel() == 0:

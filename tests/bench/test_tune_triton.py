@@ -107,6 +107,7 @@ def gpu(plan, monkeypatch):
     monkeypatch.setattr(tune_triton.devices, "find", torch.device)
     monkeypatch.setattr(tune_triton, "operations", lambda **_: [*map(operation, SHAPES, keys)])
     monkeypatch.setattr(tune_triton, "problem_of", lambda operation, **_: setattr(fake, "now", operation.key))
+    monkeypatch.setattr(tune_triton, "Operands", lambda _: None)
     monkeypatch.setattr(tune_triton, "Workload", lambda *_: workload)
     monkeypatch.setattr(tune_triton, "_write", write)
     monkeypatch.setattr(tune_triton.device_timing, "replay", replay)
