@@ -21,8 +21,8 @@ from bench.measure import timing
 from bench.measure.timing import Subject, Witness
 from bench.stats.ratios import paired_ratio
 
-LEAST_ROUNDS, MOST_ROUNDS = 10, 40
-BUDGET_NS = 120_000_000
+LEAST_ROUNDS, MOST_ROUNDS = 6, 40
+BUDGET_NS = 80_000_000
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 UNKNOWN_CACHE_BYTES = 32 << 20
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
