@@ -143,8 +143,10 @@ def replay(subject: Subject, device: torch.device) -> Callable[[], float]:
 
 
 def swapped(outcome: dict[str, Any]) -> dict[str, Any]:
-    """The baseline's own side of an A/A cell."""
-    return {
-        name: {**clock, "candidate_ns": clock["baseline_ns"], "ratio": [1.0, 1.0, 1.0]} if "ratio" in clock else clock
-        for name, clock in outcome.items()
-    }
+    """The baseline's own side of an A/A cell, by every clock."""
+    return {name: swapped_clock(clock) if "ratio" in clock else clock for name, clock in outcome.items()}
+
+
+def swapped_clock(clock: dict[str, Any]) -> dict[str, Any]:
+    """The baseline's own side, by one clock."""
+    return {**clock, "candidate_ns": clock["baseline_ns"], "ratio": [1.0, 1.0, 1.0]}

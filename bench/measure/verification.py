@@ -39,9 +39,13 @@ def state_of(model: nn.Module) -> State:
 
 
 def why_no_step(
-    before: State, after: State, batches: Sequence[Tensor], data: FashionMNIST, implementation: Implementation | None,
+    before: State,
+    after: State,
+    batches: Sequence[Tensor],
+    data: FashionMNIST,
+    implementation: Implementation | None,
     lr: float,
-) -> str | None:  # fmt: skip
+) -> str | None:
     """None, or what is wrong with steps that an implementation took.
 
     Args:
@@ -69,9 +73,13 @@ def why_no_step(
 
 
 def _after_steps(
-    before: State, batches: Sequence[Tensor], data: FashionMNIST, implementation: Implementation | None, lr: float,
+    before: State,
+    batches: Sequence[Tensor],
+    data: FashionMNIST,
+    implementation: Implementation | None,
+    lr: float,
     dtype: torch.dtype,
-) -> State:  # fmt: skip
+) -> State:
     model = lenet(BUILTIN if implementation else None).to(dtype)
     model.load_state_dict({**model.state_dict(), **before})
     parameters = list(model.parameters())

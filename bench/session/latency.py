@@ -112,9 +112,7 @@ def baseline_side(record: Record) -> dict[str, Any]:
     measured = list(record)
     outcome = measured[measured.index("status") : measured.index("conditions")]
     return {
-        **{name: record[name] for name in outcome},
-        "candidate_ns": record["baseline_ns"],
-        "ratio": [1.0, 1.0, 1.0],
+        **device_timing.swapped_clock({name: record[name] for name in outcome}),
         "device_time": device_timing.swapped(record["device_time"]) if record.get("device_time") else None,
-        "cold": device_timing.swapped({"": record["cold"]})[""] if record.get("cold") else None,
+        "cold": device_timing.swapped_clock(record["cold"]) if record.get("cold") else None,
     }

@@ -124,7 +124,7 @@ def train(
         on_step: Called five or six times an epoch, at the lesson's points. Only then are loss and accuracy
             read from the device before the epoch ends. Its own time does not count as step time.
         on_batch: Called before each step with its number from 0, its indices and the number of steps, and once more
-            after the last. Its time does count.
+            after the last. Its own time does not count as step time.
 
     Yields:
         The outcome of each epoch.
@@ -166,7 +166,9 @@ def _epochs(
         start = time.perf_counter()
         for i, batch in enumerate(batches):
             if on_batch is not None:
+                listening_start = time.perf_counter()
                 on_batch(i, batch, len(batches))
+                listening_seconds += time.perf_counter() - listening_start
             take_step(model, parameters, data, batch, settings.lr, totals)
             # The lesson's rule, made safe for fewer than five batches.
             if on_step is not None and ((i + 1) % report_every == 0 or i == len(batches) - 1):
@@ -175,7 +177,9 @@ def _epochs(
                 on_step(Step(number, i + 1, len(batches), train_loss, train_accuracy))
                 listening_seconds += time.perf_counter() - listening_start
         if on_batch is not None:
+            listening_start = time.perf_counter()
             on_batch(len(batches), batches[-1], len(batches))
+            listening_seconds += time.perf_counter() - listening_start
         synchronize(device)
         step_seconds = time.perf_counter() - start - listening_seconds
 

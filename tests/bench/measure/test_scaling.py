@@ -255,7 +255,7 @@ def test_the_tensors_of_one_size_are_gone_before_those_of_the_next_are_made(gate
     assert alive == [0, 0, 0]
 
 
-def test_what_compiles_anew_for_each_size_is_timed_after_that(gate):
+def test_what_compiles_again_for_each_size_is_timed_after_that(gate):
     before = timing.compilations()
     compiled = torch.compile(F.batch_norm, backend="eager", dynamic=False)  # that backend compiles in no time
     found = scale(on_images(compiled), gate)

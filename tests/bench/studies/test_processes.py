@@ -141,7 +141,7 @@ def test_a_warm_up_that_fails_in_a_resumed_run_leaves_the_finished_turns(run):
     assert [(r["key"]["turn"], r["status"]) for r in records] == [(1, OK), (2, OK), (3, ERROR)]
 
 
-def test_other_code_is_measured_anew(run):
+def test_other_code_is_measured_again(run):
     take(run, [program("one", [])])
     calls, changed = [], program("one", [])
     other = Program(

@@ -145,7 +145,7 @@ def test_only_the_newest_data_count(trained):
     assert [r["key"]["data"] for r in faster.STUDY.newest(trained.records)] == ["other"]
 
 
-def test_a_training_is_evaluated_with_statistics_anew_and_is_the_same_training():
+def test_a_training_is_evaluated_with_recalibrated_statistics_and_is_the_same_training():
     data, settings = load(EMBEDDED, limit=600), Settings(epochs=2, batch_size=100)
     _, found = train_through(candidate("naive").found, data, settings, lambda _: None)
     alone = list(train(lenet("naive", seed=0), data, settings))

@@ -58,7 +58,7 @@ def compilations(tmp_path):
 
 
 @pytest.fixture
-def anew(tmp_path, monkeypatch):
+def empty_cache(tmp_path, monkeypatch):
     """In this test nothing is loaded yet and the cache is empty."""
     monkeypatch.setenv("BNBENCH_CACHE", str(tmp_path / "cache"))
     for name in ("load", "why_not"):
@@ -68,7 +68,7 @@ def anew(tmp_path, monkeypatch):
 # --- The compiler ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("empty_cache")
 def test_a_compiler_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setenv("CXX", "/nonexistent")
     told = IMPLEMENTATION.why_unavailable(CPU)
@@ -76,7 +76,7 @@ def test_a_compiler_that_is_not_there_is_named(monkeypatch):
 
 
 @linux_only
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize(
     ("script", "words"),
     [
@@ -99,7 +99,7 @@ def test_a_compiler_that_fails_is_quoted_in_one_line(tmp_path, monkeypatch, scri
 
 
 @linux_only
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("empty_cache")
 def test_optional_flags_that_a_compiler_does_not_know_are_left_out(tmp_path, monkeypatch):
     real = " ".join(library.compiler())
     script = f'case "$*" in *openmp*|*native*) echo "error: unknown flag" >&2; exit 1;; esac; exec {real} "$@" -O1'
@@ -124,7 +124,7 @@ def test_there_is_one_openmp_runtime():
 
 
 @linux_only
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("empty_cache")
 def test_an_unwritable_cache_is_done_without(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", str(copier(tmp_path)))
     (tmp_path / "a file").write_text("")
@@ -159,7 +159,7 @@ def test_processes_that_compile_at_once_do_not_collide(tmp_path):
 
 
 @pytest.mark.parametrize("name", [path.name for path in library.sources()])
-def test_a_change_of_any_source_is_compiled_anew(name, tmp_path, monkeypatch):
+def test_a_change_of_any_source_is_compiled_again(name, tmp_path, monkeypatch):
     kept = library._source_digest()
     copy = shutil.copytree(library.SOURCES, tmp_path / "cpp")
     monkeypatch.setattr(library, "SOURCES", copy)
