@@ -67,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
             dtype=DTYPES[option.dtype],
             data_dir=option.data_dir,
             limit=QUICK_IMAGES if option.quick else None,
-            effort=timing.effort(quick=option.quick),
+            effort=timing.effort(device, quick=option.quick),
             also=took_the_device(folder / FILE) if option.resume else (),
         )
         config.stash[CANDIDATES] = candidates(option.impl, device, isolation)
@@ -195,12 +195,13 @@ def baseline(pytestconfig: pytest.Config) -> Candidate:
 def context(pytestconfig: pytest.Config, baseline: Candidate) -> Context:
     """Where, next to whom and on which data everything is measured."""
     option, stash = pytestconfig.option, pytestconfig.stash
+    device = devices.find(option.device)
     return Context(
-        devices.find(option.device),
+        device,
         baseline.implementation,
         lambda: stash[DATA],
         DTYPES[option.dtype],
-        timing.effort(quick=option.quick),
+        timing.effort(device, quick=option.quick),
     )
 
 

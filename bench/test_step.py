@@ -44,7 +44,7 @@ def test_step(
     benchmark: BenchmarkFixture,
 ) -> None:
     """Time the steps of one implementation next to those of the baseline."""
-    effort = step.QUICK_EFFORT if pytestconfig.option.quick else step.EFFORT
+    effort = step.effort(context.device, quick=pytestconfig.option.quick)
     record = cell(candidate, baseline, context, run, gate, effort)
     outcome(record)
     hand_over(benchmark, f"LeNet on {data.name}, one step", record["candidate_ns"], record["iterations"])

@@ -27,11 +27,19 @@ from models.step import Totals, take_step, unheard
 from models.training import Settings, shuffled
 
 EFFORT = Effort(seconds=3.0, most_seconds=6.0, least_rounds=16, most_rounds=300)
+GPU_EFFORT = Effort(seconds=0.6, most_seconds=1.2, least_rounds=16, most_rounds=300)
 QUICK_EFFORT = Effort(seconds=0.2, most_seconds=0.2, least_rounds=6, most_rounds=20)
 SETTINGS = Settings()  # the lesson's batch size and learning rate; seed 0
 EPOCH = 1
 FIRST_STEPS = 10
 ALONE_NS = 200_000_000
+
+
+def effort(device: torch.device, *, quick: bool) -> Effort:
+    """How long to time the steps of one contestant."""
+    if quick:
+        return QUICK_EFFORT
+    return GPU_EFFORT if device.type == "cuda" else EFFORT
 
 
 @dataclass

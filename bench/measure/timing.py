@@ -49,13 +49,15 @@ class Effort:
 
 EFFORT = Effort(seconds=0.2, most_seconds=2.0, least_rounds=16, most_rounds=1200)
 QUICK_EFFORT = Effort(seconds=0.2, most_seconds=0.4, least_rounds=16, most_rounds=1200)
+"""On a GPU always: wall time there is mostly the host's, and two more clocks time the device (`device_timing.py`)."""
+
 GROWTH = 1.5
 """Between two looks at the interval the rounds grow by this factor."""
 
 
-def effort(*, quick: bool) -> Effort:
+def effort(device: torch.device, *, quick: bool) -> Effort:
     """How long to measure a cell of the latency tables."""
-    return QUICK_EFFORT if quick else EFFORT
+    return QUICK_EFFORT if quick or device.type == "cuda" else EFFORT
 
 
 @dataclass(frozen=True)

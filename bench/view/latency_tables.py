@@ -21,9 +21,9 @@ INTRODUCTION = """\
 Every round times the implementation and `builtin` next to each other, in both orders equally often. Each sample follows
 an untimed call of its own, so the caches hold what that call left. **ratio** is the median over rounds of time /
 `builtin`'s time, with its 95% interval; below 1 is faster. Rounds continue until half of the interval is within
-{narrow:.1%} (far from 1: a tenth of the distance) or the cell's time is up (2 s; 0.4 s with `--quick`). Don't divide
-rows: `builtin`'s own row comes from other rounds, under another load. The CSV has `builtin`'s time in each row's own
-rounds.
+{narrow:.1%} (far from 1: a tenth of the distance) or the cell's time is up (2 s; 0.4 s on a GPU and with `--quick`).
+Don't divide rows: `builtin`'s own row comes from other rounds, under another load. The CSV has `builtin`'s time in each
+row's own rounds.
 
 **verdict** is *faster* or *slower* if the whole interval lies beyond the noise floor ({floor}), *same* if it lies
 within {same:.0%} of 1, else *unclear*. In A/A rows, `builtin` is timed against itself. The floor is what the A/A rows

@@ -52,13 +52,14 @@ SHORT = Effort(seconds=0.0, most_seconds=0.0, least_rounds=6, most_rounds=6)
 
 
 def context(data: FashionMNIST | None = None, effort: Effort = SHORT) -> Context:
-    """A CPU, `builtin` next to whoever is measured, and six rounds."""
+    """Where the data is (else a CPU), `builtin` next to whoever is measured, and six rounds."""
 
     def load_data() -> FashionMNIST:
         assert data is not None
         return data
 
-    return Context(torch.device("cpu"), load(BASELINE), load_data, effort=effort)
+    device = data.train_images.device if data else torch.device("cpu")
+    return Context(device, load(BASELINE), load_data, effort=effort)
 
 
 class Session:
