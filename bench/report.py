@@ -119,12 +119,12 @@ def build_index(root: Path) -> Path:
 
 
 def build_readme(readme: Path, root: Path) -> None:
-    """Put what the newest machine found between the markers of README.md."""
+    """Put what the published machines found between the markers of README.md."""
     before, mark, rest = readme.read_text(encoding="utf-8").partition(MARKERS[0])
     _, end, after = rest.partition(MARKERS[1])
     newest_first = published(root)
     if mark and end and newest_first:
-        write(readme, f"{before}{mark}\n{index.newest_machine(newest_first[0], f'results/{PUBLISHED}')}\n{end}{after}")
+        write(readme, f"{before}{mark}\n{index.readme(newest_first, f'results/{PUBLISHED}')}\n{end}{after}")
 
 
 def _warn_once() -> Callable[..., None]:

@@ -69,10 +69,13 @@ class Latency:
         Raises:
             WrongError: It is no batch norm, before the timing, during it or after it, or its time can't be true.
             DutyError: The same, in what is no number.
+            NotImplementedError: It declares that it doesn't train on input of so many dimensions.
             Exception: Whatever the implementation raises.
         """
         self._turn_to(operation)
         training, direction = PASS[pass_name]
+        if training and len(operation.shape) not in (2, 4) and "dimensions" in implementation.differences:
+            raise NotImplementedError(implementation.differences["dimensions"])
         label = f"{implementation.name} again" if identical else implementation.name
         workload, first_call_seconds = self._workload(operation, implementation, label, training)
         against, _ = self._workload(operation, self.baseline, self.baseline.name, training)

@@ -1,4 +1,4 @@
-"""The index of the published machines, and the part of README.md that shows the newest one."""
+"""The index of the published machines, and the part of README.md that is made from them."""
 
 from __future__ import annotations
 
@@ -55,20 +55,46 @@ def page(machines: Sequence[Machine], where: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def newest_machine(machine: Machine, where: str) -> str:
-    """The part of README.md."""
-    conditions = newest(machine.records)["conditions"]
-    link = f"[all tables]({where}/{machine.name}/)"
-    return f"On {conditions['device_name']}, {conditions['cores']} cores ({link}): {findings(machine, where)}"
+def readme(machines: Sequence[Machine], where: str) -> str:
+    """The part of README.md, each piece from the newest machine that has it.
+
+    The findings of the newest CPU, which every reader has, and its table; a sentence for every other type of device;
+    what each study found.
+
+    Args:
+        machines: The newest first.
+        where: The folder that theirs are in, as links have it.
+    """
+    by_device: dict[str, Machine] = {}
+    for machine in machines:
+        if headline.sentence(machine.records):
+            by_device.setdefault(newest(machine.records)["conditions"]["device"], machine)
+    parts = []
+    for device, machine in sorted(by_device.items(), key=lambda item: item[0] != "cpu"):
+        conditions = newest(machine.records)["conditions"]
+        place = f"On {conditions['device_name']}, {conditions['cores']} cores"
+        parts.append(f"{place} ([all tables]({where}/{machine.name}/)): {headline.sentence(machine.records)}")
+        if device == "cpu" or "cpu" not in by_device:
+            parts.append(headline.table(machine.records))
+    answers: dict[str, str] = {}
+    for machine in machines:
+        answers = {**_answers(machine, where), **answers}
+    return "\n\n".join(part for part in [*parts, _listed(answers)] if part)
 
 
 def findings(machine: Machine, where: str) -> str:
     """Who is fastest on a machine, the short table, and what the studies found."""
-    answers = [
-        f"- [{question}]({where}/{machine.name}/{file}) {answer}."
-        for file, (question, answer) in machine.answers.items()
-    ]
-    claims = "Studies of the lesson's claims about batch norm:"
-    parts = [headline.sentence(machine.records), headline.table(machine.records)]
-    parts += ["\n".join([claims, "", *answers])] if answers else []
+    parts = [headline.sentence(machine.records), headline.table(machine.records), _listed(_answers(machine, where))]
     return "\n\n".join(part for part in parts if part)
+
+
+def _answers(machine: Machine, where: str) -> dict[str, str]:
+    """By page, a line with the question and the short answer."""
+    return {
+        file: f"- [{question}]({where}/{machine.name}/{file}) {answer}."
+        for file, (question, answer) in machine.answers.items()
+    }
+
+
+def _listed(answers: Mapping[str, str]) -> str:
+    return "\n".join(["Studies of the lesson's claims about batch norm:", "", *answers.values()]) if answers else ""

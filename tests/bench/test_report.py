@@ -9,6 +9,7 @@ import pytest
 from bench import ROOT, report
 from bench.record.records import FILE, RecordsWarning
 from bench.report import MARKERS, PUBLISHED, build, build_index, build_readme
+from bench.view import index
 from bench.view.headline import headline, sentence, table
 from tests.bench.samples import Session
 from tests.bench.studies.test_studies import add_trainings
@@ -251,6 +252,32 @@ def test_readme_gets_the_newest_machines_table_and_keeps_the_rest(tmp_path):
     assert "of before" not in once
     build_readme(readme, tmp_path / "results")
     assert readme.read_text(encoding="utf-8") == once
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_readme_has_each_piece_from_the_newest_machine_that_has_it(tmp_path):
+    root = tmp_path / "results"
+    for day, (name, device) in enumerate((("cpu-old", "cpu"), ("cpu-new", "cpu"), ("cuda-newest", "cuda"))):
+        session = Session(root / PUBLISHED / name, device=device, device_name=f"Device {name}")
+        fill(session)
+        set_time(session.folder, f"2026-01-0{day + 1}T00:00:00+00:00")
+    machines = report.published(root)
+    question = {"study-x.md": ("Does it?", "It does"), "study-y.md": ("Why?", "So")}
+    machines = [
+        m._replace(answers={"cpu-old": question, "cpu-new": {"study-x.md": ("Does it?", "No")}}.get(m.name, {}))
+        for m in machines
+    ]
+    text = index.readme(machines, "there")
+    assert [line.split(",")[0] for line in text.splitlines() if line.startswith("On ")] == [
+        "On Device cpu-new",
+        "On Device cuda-newest",
+    ]
+    assert text.count("| `naive`") == 1
+    assert text.index("cpu-new/") < text.index("| `naive`") < text.index("cuda-newest/")
+    assert [line for line in text.splitlines() if line.startswith("- ")] == [
+        "- [Does it?](there/cpu-new/study-x.md) No.",
+        "- [Why?](there/cpu-old/study-y.md) So.",
+    ]
 
 
 @pytest.mark.parametrize("text", ["no markers", MARKERS[0] + " only one"])

@@ -55,6 +55,16 @@ def test_a_right_implementation_gets_samples_and_their_conditions(latency, opera
     assert outcome["backend"] == "eager"
 
 
+def test_who_declares_that_it_takes_images_and_rows_only_is_no_error_elsewhere(latency):
+    volumes = Operation((4, 3, 10), "norm")
+    outcome = measure(latency, candidate("tutorial"), "training", volumes)
+    assert outcome == {
+        "status": UNAVAILABLE,
+        "reason": "not implemented: takes 2-D and 4-D input only (AssertionError otherwise)",
+    }
+    assert measure(latency, candidate("tutorial"), "inference", volumes)["status"] == OK
+
+
 def zeros(input, *args, **kwargs):
     return F.batch_norm(input, *args, **kwargs) * 0
 
