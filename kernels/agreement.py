@@ -91,7 +91,7 @@ def attempt(implementation: Implementation, problem: Problem) -> dict[str, Tenso
     check_output(y, problem)
     if y.device != problem.input.device:
         raise DutyError(f"the output's device is {y.device}, not {problem.input.device}")
-    found = {"output": y.detach().clone()}  # at once: what is still being written later was not there in time
+    answers = {"output": y.detach().clone()}  # at once: what is still being written later was not there in time
     if problem.grad_output is not None:
         leaves = {"dx": x, "dweight": weight, "dbias": bias}
         wanted = {name: leaf for name, leaf in leaves.items() if leaf is not None}
@@ -101,14 +101,14 @@ def attempt(implementation: Implementation, problem: Problem) -> dict[str, Tenso
         for name, gradient in zip(wanted, gradients, strict=True):
             if gradient is None:
                 raise DutyError(f"{name} is missing")
-            found[name] = gradient
+            answers[name] = gradient
     if _largest_difference(x.detach(), problem.input) > 0:
         raise DutyError("the input was changed")
     if y.numel() and y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
         raise DutyError("the output is a view of the input")
     if running_mean is not None and running_var is not None:
-        found |= {"running_mean": running_mean, "running_var": running_var}
-    return found
+        answers |= {"running_mean": running_mean, "running_var": running_var}
+    return answers
 
 
 def _with_weight(problem: Problem) -> Problem:
@@ -129,9 +129,9 @@ def check_output(y: Tensor, problem: Problem) -> None:
         shape[2:] = [n // 2 for n in shape[2:]]
     if type(y) is not Tensor:
         raise DutyError(f"the output is a {type(y).__name__}, not a Tensor")
-    for what, found, wanted in (("shape", list(y.shape), shape), ("dtype", y.dtype, problem.input.dtype)):
-        if found != wanted:
-            raise DutyError(f"the output's {what} is {found}, not {wanted}")
+    for what, actual, wanted in (("shape", list(y.shape), shape), ("dtype", y.dtype, problem.input.dtype)):
+        if actual != wanted:
+            raise DutyError(f"the output's {what} is {actual}, not {wanted}")
 
 
 class Exam:
@@ -170,7 +170,7 @@ class Exam:
         return self.judge(implementation, attempt(implementation, self.problem))
 
     def judge(
-        self, implementation: Implementation, found: dict[str, Tensor], only: Collection[str] | None = None
+        self, implementation: Implementation, answers: dict[str, Tensor], only: Collection[str] | None = None
     ) -> list[Deviation]:
         """The deviation of every quantity of the solution, or of some only, however it was found.
 
@@ -180,7 +180,7 @@ class Exam:
         exact = {q: value for q, value in self.solution.values.items() if only is None or q in only}
         if "running_var" in exact and "biased running_var" in implementation.differences:
             exact["running_var"] = self.solution.biased_running_var
-        errors = self._errors(found, exact)
+        errors = self._errors(answers, exact)
         floors = self._floors("half" in implementation.differences or self._rough)
         return [Deviation(q, errors[q], max(floors[q], self._aten[q])) for q in exact]
 
@@ -253,10 +253,10 @@ class Exam:
             for quantity, dtype in self._stored().items()
         }
 
-    def _errors(self, found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    def _errors(self, answers: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
         errors = {}
         for quantity, right in exact.items():
-            value = found[quantity].to(right.device, torch.float64)
+            value = answers[quantity].to(right.device, torch.float64)
             if quantity == "dx" and self.solution.gap is not None:
                 difference = _largest_difference(self._without_routing(value), self._without_routing(right))
             else:

@@ -47,7 +47,7 @@ def _compiled() -> Any:
 @functools.lru_cache(maxsize=16)
 def _as_tensor(momentum: float) -> Tensor:
     # A float would be a constant of the graph, and a cumulative average has a new one every step.
-    with torch.inference_mode(False):  # whoever asks first, training may use it later
+    with torch.inference_mode(False):  # the first caller may not be training
         return torch.tensor(momentum, dtype=torch.float64, device="cpu")
 
 

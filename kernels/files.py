@@ -52,12 +52,12 @@ def import_file(path: Path) -> ModuleType:
 def imported_beside(path: Path) -> list[Path]:
     """The files beside one, or in folders beside it, that this process has imported, without itself."""
     folders = [path.parent, path.resolve().parent]
-    found = set()
+    files = set()
     for module in list(sys.modules.values()):
         file = _file_of(module)
         if file.parent in folders or any(str(f) in _folders and f in file.parents for f in folders):
-            found.add(file)
-    return sorted(found - {path, path.resolve()})
+            files.add(file)
+    return sorted(files - {path, path.resolve()})
 
 
 def _find_beside(path: Path) -> None:
@@ -90,7 +90,7 @@ def _module_name(path: Path) -> str:
     The path is part of ours, so that two files of one name don't take each other's place.
     """
     if path.stem.isidentifier() and path.stem not in sys.modules:
-        found = importlib.util.find_spec(path.stem)
-        if found and found.origin and Path(found.origin) == path:
+        spec = importlib.util.find_spec(path.stem)
+        if spec and spec.origin and Path(spec.origin) == path:
             return path.stem
     return f"bnbench_implementation_{abs(hash(path)):x}_{path.stem}"

@@ -37,14 +37,14 @@ class UnknownImplementationError(LookupError):
 @functools.cache
 def _registered() -> dict[str, Implementation]:
     folder = Path(__file__).parent
-    found = []
+    implementations = []
     for module in pkgutil.iter_modules([str(folder)]):
         if module.name.startswith("_"):
             continue  # a part of an implementation, which imports it when it runs
         implementation = getattr(importlib.import_module(f"kernels.{module.name}"), "IMPLEMENTATION", None)
         if implementation is not None:
-            found.append(replace(implementation, spec=implementation.name))
-    return {i.name: i for i in sorted(found, key=lambda i: (i.order, i.name))}
+            implementations.append(replace(implementation, spec=implementation.name))
+    return {i.name: i for i in sorted(implementations, key=lambda i: (i.order, i.name))}
 
 
 def names() -> tuple[str, ...]:
@@ -98,17 +98,17 @@ def _load_file(path: Path, function: str) -> Implementation:
         if isinstance(implementation, Implementation):
             return replace(implementation, name=label(spec), spec=spec)
         function = "batch_norm"
-    found, block = getattr(module, function, None), getattr(module, f"{function}_block", None)
-    if found is None and callable(block):
-        found = _without_activation(block)
-    if not callable(found):
+    batch_norm, block = getattr(module, function, None), getattr(module, f"{function}_block", None)
+    if batch_norm is None and callable(block):
+        batch_norm = _without_activation(block)
+    if not callable(batch_norm):
         raise BrokenImplementationError(f"{path.name} has no function {function!r}, and no {function}_block")
-    _check_signature(path.name, function, found)
-    first_line = (inspect.getdoc(found) or "").split("\n")[0]
+    _check_signature(path.name, function, batch_norm)
+    first_line = (inspect.getdoc(batch_norm) or "").split("\n")[0]
     return Implementation(
         name=label(spec),
         summary=first_line or f"{function} of {path.name}",
-        batch_norm=found,
+        batch_norm=batch_norm,
         batch_norm_block=block if callable(block) else None,
         backend=lambda x, training: "user",  # noqa: ARG005 - one signature for all
         spec=spec,

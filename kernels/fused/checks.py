@@ -32,12 +32,12 @@ def check_gradient(operator: str, dy: Tensor, x: Tensor, saved: Tensor, expected
     Raises:
         RuntimeError: Another shape, type or device.
     """
-    for name, found, shape, like in (
+    for name, actual, shape, like in (
         ("the gradient", dy, output_shape(x.shape, pool), x),
         ("saved", saved, tuple(expected.shape), expected),
     ):
-        if (tuple(found.shape), found.dtype, found.device) != (tuple(shape), like.dtype, like.device):
+        if (tuple(actual.shape), actual.dtype, actual.device) != (tuple(shape), like.dtype, like.device):
             raise RuntimeError(
                 f"{operator}: expected {name} of shape {tuple(shape)}, {like.dtype} and on {like.device},"
-                f" found {tuple(found.shape)}, {found.dtype} and {found.device}"
+                f" found {tuple(actual.shape)}, {actual.dtype} and {actual.device}"
             )

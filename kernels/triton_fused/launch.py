@@ -53,7 +53,7 @@ class Launch:
         self.grid = grid
         self.numbers = numbers
         self.case = case
-        # Fusion to a * b + c in one rounding is said, since Triton's default changes in 3.10.
+        # Fusion to a * b + c in one rounding is explicit, since Triton's default changes in 3.10.
         self.options = {"num_warps": warps, "enable_fp_fusion": True}
         self._is_compiled = isinstance(kernel, JITFunction)
         # Whole kernels, not their handles: a kernel that nobody holds is unloaded.
@@ -93,7 +93,7 @@ class Launch:
             return
         # As numbers the launcher takes pointers as they are; of a tensor it asks the driver first whose memory that is.
         # Here the key says so: a launch on the CPU's memory fails in the compiler's hands, and so is never kept.
-        # Hooks and what they would be told are None: there are none.
+        # Hooks and their arguments are None: there are none.
         compiled.run(
             *self.grid, 1, active.get_current_stream(device), compiled.function, compiled.packed_metadata,
             None, None, None, *pointers, *self.numbers, *floats, self.case,

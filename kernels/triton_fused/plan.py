@@ -84,11 +84,11 @@ class Pass:
             parts: The pass whose parts it adds up, if it does.
         """
         key = (kernel.__name__, numbers, parts and parts.programs)
-        found = self._launches.get(key)
-        if found is None:
+        launch = self._launches.get(key)
+        if launch is None:
             case = self.merging(parts) if parts else self.case
-            found = self._launches[key] = Launch(kernel, self.grid, numbers, case, self.warps)
-        return found
+            launch = self._launches[key] = Launch(kernel, self.grid, numbers, case, self.warps)
+        return launch
 
 
 def _power_of_two(number: int) -> int:

@@ -43,12 +43,12 @@ def before_activation(case: tl.constexpr, dy, z):
 def largest(a, b, c, d):
     """The largest of four, and which: the first of equals, the last of NaN."""
     best = a
-    which = tl.zeros(a.shape, tl.int32)
+    winner = tl.zeros(a.shape, tl.int32)
     take = (b > best) | (b != b)
     best = tl.where(take, b, best)
-    which = tl.where(take, 1, which)
+    winner = tl.where(take, 1, winner)
     take = (c > best) | (c != c)
     best = tl.where(take, c, best)
-    which = tl.where(take, 2, which)
+    winner = tl.where(take, 2, winner)
     take = (d > best) | (d != d)
-    return tl.where(take, d, best), tl.where(take, 3, which)
+    return tl.where(take, d, best), tl.where(take, 3, winner)

@@ -34,10 +34,10 @@ def backward_sums(
     products = tl.zeros([bm, bc], case.real)
     for tile in range(first, last):
         if case.pool:
-            a, b, c, d, dz, which = window_gradients(
+            a, b, c, d, dz, winner = window_gradients(
                 case, x_ptr, dy_ptr, tile, channel, images, hi, lo, scale, weight, bias
             )
-            x_hat = chosen(which, a, b, c, d)
+            x_hat = chosen(winner, a, b, c, d)
         else:
             x_hat, dz, _, _ = pixel_gradients(case, x_ptr, dy_ptr, tile, channel, images, hi, lo, scale, weight, bias)
         sums += dz
@@ -82,7 +82,7 @@ def backward(
         last = tl.minimum(first + tiles_per_program, tl.cdiv(images * case.units, case.BM))
         for tile in range(first, last):
             if case.pool:
-                a, b, c, d, dz, which = window_gradients(
+                a, b, c, d, dz, winner = window_gradients(
                     case, x_ptr, dy_ptr, tile, channel, images, hi, lo, scale, weight, bias
                 )
                 store_window_dx(
@@ -93,7 +93,7 @@ def backward(
                     c,
                     d,
                     dz,
-                    which,
+                    winner,
                     mean_dz,
                     mean_product,
                     weight * scale,
@@ -127,8 +127,8 @@ def backward_resident(
     channel = channels(case)
     hi, lo, scale, weight, bias = saved(case, saved_ptr, weight_ptr, bias_ptr, channel)
     if case.pool:
-        a, b, c, d, dz, which = window_gradients(case, x_ptr, dy_ptr, 0, channel, images, hi, lo, scale, weight, bias)
-        dweight = tl.sum(dz * chosen(which, a, b, c, d), 0)
+        a, b, c, d, dz, winner = window_gradients(case, x_ptr, dy_ptr, 0, channel, images, hi, lo, scale, weight, bias)
+        dweight = tl.sum(dz * chosen(winner, a, b, c, d), 0)
     else:
         x_hat, dz, offset, inside = pixel_gradients(
             case, x_ptr, dy_ptr, 0, channel, images, hi, lo, scale, weight, bias
@@ -149,7 +149,7 @@ def backward_resident(
                 c,
                 d,
                 dz,
-                which,
+                winner,
                 mean_dz,
                 mean_product,
                 weight * scale,

@@ -48,19 +48,19 @@ def window_gradients(case: tl.constexpr, x_ptr, dy_ptr, tile, channel, images, h
     b = standardized(b, hi, lo, scale)
     c = standardized(c, hi, lo, scale)
     d = standardized(d, hi, lo, scale)
-    best, which = largest(
+    best, winner = largest(
         affine(a, weight, bias), affine(b, weight, bias), affine(c, weight, bias), affine(d, weight, bias)
     )
     offset, inside = outputs(case, tile, channel, images)
     dy = tl.load(dy_ptr + offset, mask=inside, other=0.0).to(case.real)
     dz = tl.where(inside, before_activation(case, dy, best), 0.0)
-    return a, b, c, d, dz, which
+    return a, b, c, d, dz, winner
 
 
 @triton.jit
-def chosen(which, a, b, c, d):
+def chosen(winner, a, b, c, d):
     """Of the four pixels of a window the one that has the gradient."""
-    return tl.where(which == 0, a, tl.where(which == 1, b, tl.where(which == 2, c, d)))
+    return tl.where(winner == 0, a, tl.where(winner == 1, b, tl.where(winner == 2, c, d)))
 
 
 @triton.jit
@@ -73,13 +73,13 @@ def dx(case: tl.constexpr, dz, x_hat, mean_dz, mean_product, factor):
 
 @triton.jit
 def store_window_dx(
-    case: tl.constexpr, dx_ptr, a, b, c, d, dz, which, mean_dz, mean_product, factor, tile, channel, images
+    case: tl.constexpr, dx_ptr, a, b, c, d, dz, winner, mean_dz, mean_product, factor, tile, channel, images
 ):
     """Dx of the four pixels of a tile of windows."""
-    a = dx(case, tl.where(which == 0, dz, 0.0), a, mean_dz, mean_product, factor)
-    b = dx(case, tl.where(which == 1, dz, 0.0), b, mean_dz, mean_product, factor)
-    c = dx(case, tl.where(which == 2, dz, 0.0), c, mean_dz, mean_product, factor)
-    d = dx(case, tl.where(which == 3, dz, 0.0), d, mean_dz, mean_product, factor)
+    a = dx(case, tl.where(winner == 0, dz, 0.0), a, mean_dz, mean_product, factor)
+    b = dx(case, tl.where(winner == 1, dz, 0.0), b, mean_dz, mean_product, factor)
+    c = dx(case, tl.where(winner == 2, dz, 0.0), c, mean_dz, mean_product, factor)
+    d = dx(case, tl.where(winner == 3, dz, 0.0), d, mean_dz, mean_product, factor)
     store_windows(case, dx_ptr, a, b, c, d, tile, channel, images)
 
 
