@@ -17,11 +17,20 @@ def _block(line: Line) -> str:
     return f"{text}, {line.verdict}" if line.verdict not in (NONE, "baseline") else text
 
 
+def _device_block(line: Line) -> str:
+    text = _with(line.device_block, line.device_ratio)
+    return f"{text}, {line.device_verdict}" if line.device_verdict not in (NONE, "baseline") else text
+
+
 FIGURES: dict[str, Callable[[Line], str]] = {
     "LeNet's first block, forward + backward: µs (time / `builtin`'s on the same machine), verdict": _block,
+    "The same block on the device, without the host's launches: µs (time / `builtin`'s by the same clock), verdict": (
+        _device_block
+    ),
     "Training: examples/sec (time of a step / `builtin`'s on the same machine)": (
         lambda line: _with(line.examples, line.step_ratio)
     ),
+    "A step on the device: time / `builtin`'s by the same clock": lambda line: line.device_step_ratio,
     "Test accuracy, mean of the last epochs over seeds": lambda line: line.accuracy,
 }
 
