@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.record.clocks import SECOND, measured, on_the_device
+from bench.record.clocks import SECOND, measured, on_gpu, on_the_device
 from bench.record.labels import BASELINE, row_order
 from bench.record.operations import BOTH
 from bench.record.records import OK, Record
@@ -68,7 +68,7 @@ def sections(records: list[Record]) -> list[Section]:
             "pass": r["key"]["pass"],
             "implementation": r["implementation"],
             **charts.figures(Verdicts(records), r),
-            **{f"{by.clock.word} {name}": cell for by in second for name, cell in charts.figures(by, r).items()},
+            **charts.second_figures(second, r),
             "share of copy": round(r["copy_ns"] / time_ns(r), 3),
             "error": float(f"{largest_error(r):.1e}"),
         }
@@ -79,7 +79,8 @@ def sections(records: list[Record]) -> list[Section]:
         for r in good
         if (r["key"]["operation"], r["key"]["pass"]) == ("block", BOTH) and r["implementation"] != BASELINE
     ]
-    models = [charts.ratios("ratios", "Blocks, time / builtin's", Verdicts(records), blocks)] if blocks else []
+    wall = "wall time" if on_gpu(records) else "time"
+    models = [charts.ratios("ratios", f"Blocks, {wall} / builtin's", Verdicts(records), blocks)] if blocks else []
     if on_device := measured(blocks, by := on_the_device(blocks)):
         title = f"The same on the device, clock: {by.word}"
         models.append(charts.ratios("ratios-device", title, Verdicts(records, by), on_device))

@@ -29,7 +29,7 @@ row's own rounds.
 **verdict** is *faster* or *slower* if the whole interval lies beyond the noise floor ({floor}), *same* if it lies
 within {same:.0%} of 1, else *unclear*. In A/A rows, `builtin` is timed against itself. The floor is what the A/A rows
 of this run differ by beyond their intervals, and at least {least:.1%}. `python -m bench.calibrate` measures how often
-verdicts are wrong.
+{verdicts} are wrong.
 """
 COLUMNS_NOTE = """\
 **share of copy** is the time of a memory copy of the fewest bytes that the pass can move, over the measured time. A
@@ -70,10 +70,13 @@ def page(records: list[Record], answer: str = "", beside: str = "") -> str:
     """
     verdicts = Verdicts(records)
     device = records[-1]["conditions"]["device_name"]
+    judged = "verdicts by wall time" if measured(records, *SECOND) else "verdicts"
     parts = [
         f"# Latency: {device}",
         answer,
-        INTRODUCTION.format(floor=floors(records), least=LEAST_DIFFERENCE, same=SAME_WITHIN, narrow=NARROW),
+        INTRODUCTION.format(
+            floor=floors(records), least=LEAST_DIFFERENCE, same=SAME_WITHIN, narrow=NARROW, verdicts=judged
+        ),
         *((ON_GPU, COLUMNS_ON_GPU_NOTE) if on_gpu(records) else (COLUMNS_NOTE,)),
     ]
     for timing in timings(records):

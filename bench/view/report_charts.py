@@ -38,19 +38,34 @@ LEGEND_CHARACTERS, TITLE_CHARACTERS = 36, 44
 RATIOS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 
 
-def figures(verdicts: Verdicts, record: Record) -> dict[str, Any]:
-    """Of a table: time, ratio with its ends and verdict by the clock of the verdicts; empty texts where it has none."""
+def figures(
+    verdicts: Verdicts, record: Record, time: str = "time, µs", nanoseconds: float = 1e3, digits: int = 2
+) -> dict[str, Any]:
+    """Of a table: time, ratio with its ends and verdict by the clock of the verdicts; empty texts where it has none.
+
+    Args:
+        verdicts: By that clock.
+        record: Of a latency or a step.
+        time: Header of the time, with the unit.
+        nanoseconds: In that unit.
+        digits: Of the time, behind the point.
+    """
     clock = verdicts.clock
-    ratio, nanoseconds = clock.ratio(record), clock.time_ns(record)
-    if ratio is None or nanoseconds is None:
-        return dict.fromkeys(("time, µs", "ratio", "low", "high", "verdict"), "")
+    ratio, took = clock.ratio(record), clock.time_ns(record)
+    if ratio is None or took is None:
+        return dict.fromkeys((time, "ratio", "low", "high", "verdict"), "")
     return {
-        "time, µs": round(nanoseconds / 1e3, 2),
+        time: round(took / nanoseconds, digits),
         "ratio": round(ratio.value, 3),
         "low": round(ratio.low, 3),
         "high": round(ratio.high, 3),
         "verdict": verdicts.of(record),
     }
+
+
+def second_figures(all_verdicts: Sequence[Verdicts], record: Record, *unit: Any) -> dict[str, Any]:
+    """The same of other clocks, whose words begin the headers."""
+    return {f"{by.clock.word} {name}": cell for by in all_verdicts for name, cell in figures(by, record, *unit).items()}
 
 
 def ratios(name: str, title: str, verdicts: Verdicts, records: list[Record]) -> Any:

@@ -174,12 +174,13 @@ def short(records: list[Record]) -> str:
 
 def sections(records: list[Record]) -> list[Section]:
     """The answer and a table that sorts."""
+    unit = ("step, ms", 1e6, 3)
     second = [Verdicts(records, clock) for clock in ON_THE_DEVICE if measured(records, clock)]
     rows = [
         {
             "implementation": name,
-            **charts.figures(Verdicts(records), r),
-            **{f"{by.clock.word} {cell}": value for by in second for cell, value in charts.figures(by, r).items()},
+            **charts.figures(Verdicts(records), r, *unit),
+            **charts.second_figures(second, r, *unit),
             "ran as": r["backend"],
         }
         for name, r in by_implementation(records).items()

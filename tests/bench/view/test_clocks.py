@@ -7,7 +7,7 @@ import re
 import pytest
 
 from bench.record.labels import AA, BASELINE
-from bench.view import headline, latency_page, latency_plots, latency_tables, roofline_tables
+from bench.view import headline, latency_page, latency_plots, latency_tables, roofline_tables, side_by_side
 from bench.view.latency_tables import csv_page
 from bench.view.timings import DEVICE
 from tests.bench.samples import IDLE, Session, row_of, table
@@ -138,6 +138,23 @@ def test_the_index_has_both_clocks(gpu):
     assert "`triton_fused` (0.10 [0.09, 0.11]) is fastest at LeNet's first block" in device
     assert "ratio on the device" in headline.table(gpu.records)
     assert "cold caches" not in headline.table(gpu.records)
+
+
+def test_machines_side_by_side_have_the_device_in_a_table_of_its_own(gpu, tmp_path):
+    cpu = Session(tmp_path / "cpu")
+    cpu.cell(BASELINE, **BLOCK)
+    cpu.cell("cpu_fused", (0.5, 0.49, 0.51), **BLOCK)
+    text = side_by_side.tables([("cuda-a", gpu.records), ("cpu-b", cpu.records)])
+    title = next(line for line in text.splitlines() if line.startswith("**The same block on the device"))
+    rows = table(text, title)
+    assert row_of(rows, "`triton_fused`") == {
+        "implementation": "`triton_fused`",
+        "cuda-a": "2 (**0.10 [0.09, 0.11]**), faster",
+        "cpu-b": "–",
+    }
+    assert "`cpu_fused`" not in {row[0] for row in rows}
+    assert "On a GPU, times and ratios are wall time" in text
+    assert "wall time" not in side_by_side.tables([("cpu-a", cpu.records), ("cpu-b", cpu.records)])
 
 
 def test_a_share_of_the_copy_is_of_wall_time_and_bandwidth_on_the_device_has_no_share(gpu):

@@ -8,7 +8,7 @@ import pytest
 from bench import report
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import ERROR, UNAVAILABLE, WRONG
-from bench.view import headline
+from bench.view import headline, step_tables
 from bench.view.step_tables import csv_page, page
 from tests.bench.samples import Session, row_of, table
 
@@ -189,6 +189,15 @@ def test_a_replayed_graph_is_held_to_the_aa_row_of_its_own_clock(folder):
     assert (row["device_graph_verdict"], row["device_cold_verdict"], row["verdict"]) == ("unclear", "faster", "slower")
     assert float(row["device_graph_noise_floor"]) > float(row["noise_floor"])
     assert "no training step" in page(records).split("On the device")[1]
+
+
+def test_report_html_has_milliseconds_by_each_clock(folder):
+    pytest.importorskip("bokeh")
+    (section,) = step_tables.sections(gpu_steps(folder).records)
+    columns = section.models[-1].source.data
+    place = columns["implementation"].index("triton_fused")
+    assert (columns["step, ms"][place], columns["ratio"][place]) == (12, 1.2)
+    assert (columns["graph step, ms"][place], columns["graph ratio"][place]) == (0.008, 0.25)
 
 
 def test_a_gpu_page_does_not_speak_of_page_faults(folder):
