@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from bench.record.clocks import on_gpu
 from bench.record.records import Record
 from bench.record.runs import newest
 from bench.view import headline, side_by_side
@@ -59,7 +60,8 @@ def newest_machine(machine: Machine, where: str) -> str:
     """The part of README.md."""
     conditions = newest(machine.records)["conditions"]
     link = f"[all tables]({where}/{machine.name}/)"
-    return f"On {conditions['device_name']}, {conditions['cores']} cores ({link}): {findings(machine, where)}"
+    host = f"host: {conditions['cpu']}, " if on_gpu(machine.records) else ""
+    return f"On {conditions['device_name']}, {host}{conditions['cores']} cores ({link}): {findings(machine, where)}"
 
 
 def findings(machine: Machine, where: str) -> str:

@@ -60,6 +60,7 @@ def sections(records: list[Record]) -> list[Section]:
     good = [r for _, _, _, group in grouped(sorted(_good(records), key=row_order)) for r in group]
     if not good:
         return []
+    verdicts = Verdicts(records)
     second = [Verdicts(records, clock) for clock in SECOND if measured(records, clock)]
     rows = [
         {
@@ -67,7 +68,7 @@ def sections(records: list[Record]) -> list[Section]:
             "operation": r["key"]["operation"],
             "pass": r["key"]["pass"],
             "implementation": r["implementation"],
-            **charts.figures(Verdicts(records), r),
+            **charts.figures(verdicts, r),
             **charts.second_figures(second, r),
             "share of copy": round(r["copy_ns"] / time_ns(r), 3),
             "error": float(f"{largest_error(r):.1e}"),
@@ -80,7 +81,7 @@ def sections(records: list[Record]) -> list[Section]:
         if (r["key"]["operation"], r["key"]["pass"]) == ("block", BOTH) and r["implementation"] != BASELINE
     ]
     wall = "wall time" if on_gpu(records) else "time"
-    models = [charts.ratios("ratios", f"Blocks, {wall} / builtin's", Verdicts(records), blocks)] if blocks else []
+    models = [charts.ratios("ratios", f"Blocks, {wall} / builtin's", verdicts, blocks)] if blocks else []
     if on_device := measured(blocks, by := on_the_device(blocks)):
         title = f"The same on the device, clock: {by.word}"
         models.append(charts.ratios("ratios-device", title, Verdicts(records, by), on_device))

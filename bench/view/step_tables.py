@@ -174,12 +174,12 @@ def short(records: list[Record]) -> str:
 
 def sections(records: list[Record]) -> list[Section]:
     """The answer and a table that sorts."""
-    unit = ("step, ms", 1e6, 3)
+    unit, verdicts = ("step, ms", 1e6, 3), Verdicts(records)
     second = [Verdicts(records, clock) for clock in ON_THE_DEVICE if measured(records, clock)]
     rows = [
         {
             "implementation": name,
-            **charts.figures(Verdicts(records), r, *unit),
+            **charts.figures(verdicts, r, *unit),
             **charts.second_figures(second, r, *unit),
             "ran as": r["backend"],
         }

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from bench.record.labels import AA, BASELINE
-from bench.view import headline, latency_page, latency_plots, latency_tables, roofline_tables, side_by_side
+from bench.view import headline, index, latency_page, latency_plots, latency_tables, roofline_tables, side_by_side
 from bench.view.latency_tables import csv_page
 from bench.view.timings import DEVICE
 from tests.bench.samples import IDLE, Session, row_of, table
@@ -137,6 +137,8 @@ def test_the_index_has_both_clocks(gpu):
     assert "`builtin` is fastest at LeNet's first block" in wall
     assert "`triton_fused` (0.10 [0.09, 0.11]) is fastest at LeNet's first block" in device
     assert "ratio on the device" in headline.table(gpu.records)
+    readme = index.newest_machine(index.Machine("cuda-a", gpu.records, [], {}), "results")
+    assert readme.startswith("On Test GPU, host: Test CPU, 2 cores ([all tables](results/cuda-a/)): By wall time")
     assert "cold caches" not in headline.table(gpu.records)
 
 
