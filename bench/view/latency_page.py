@@ -11,7 +11,7 @@ from bench.view import block_in_step, latency_plots, latency_tables, tables
 from bench.view import report_charts as charts
 from bench.view.latency_tables import grouped, largest_error, time_ns
 from bench.view.page import Page, Section
-from bench.view.timings import timings
+from bench.view.timings import COLD_CACHES, timings
 
 TITLE = "Latency"
 LEGEND = ": time of builtin; the others' ratio to it (below 1 is faster) and verdict; *: fastest of a row"
@@ -45,11 +45,12 @@ def device_plot(records: list[Record]) -> str:
 
 
 def short(records: list[Record]) -> str:
-    """Ratios at a glance, and who has none."""
+    """Ratios at a glance, and who has none; those of cold caches, as many rows again, are on the page only."""
     cells = latencies(records)
     parts = [
         f"{TITLE}{timing.title}{LEGEND}\n\n{latency_tables.summary(cells, timing, terminal=True)}"
         for timing in timings(cells)
+        if timing != COLD_CACHES
     ]
     return "\n\n".join(filter(None, [*parts, tables.not_measured(cells)]))
 

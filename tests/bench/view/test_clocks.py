@@ -241,6 +241,18 @@ def test_cold_caches_have_an_answer_a_table_and_verdicts(session):
     assert "With cold caches, `compiled` (0.50 [0.49, 0.51]) is fastest" in headline.sentence(session.records)
 
 
+def test_a_terminal_has_both_clocks_of_a_gpu_and_warm_caches_only(gpu, tmp_path):
+    device = latency_page.short(gpu.records).split("Latency, on the device: ")[1]
+    assert "graph" in device
+    assert "0.10 faster *" in device
+    cpu = Session(tmp_path / "cpu")
+    cpu.cell("naive", (0.8, 0.79, 0.81), **BLOCK, **swept(1.5))
+    text = latency_page.short(cpu.records)
+    assert text.startswith("Latency, warm caches: ")
+    assert "0.80 faster" in text
+    assert "1.50" not in text
+
+
 def test_the_floor_of_cold_caches_is_that_of_cold_aa_rows(session):
     session.cell(AA, (1.0, 0.999, 1.001), **BLOCK, **swept(1.4))
     session.cell("naive", (0.8, 0.79, 0.81), **BLOCK, **swept(0.8))
