@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 
+from bench.record.clocks import WALL, Clock
 from bench.record.labels import AA, BASELINE
-from bench.record.records import OK, Record, identity
+from bench.record.records import Record, identity
 from bench.stats.ratios import LEAST_DIFFERENCE, Ratio, fastest, noise_floor, verdict
 
 BASELINE_VERDICT = "baseline"
 """In place of a verdict on the baseline."""
+
+NO_VERDICT = "–"
+"""On a row that the clock did not time."""
 
 
 class Noise:
@@ -35,17 +39,19 @@ class Noise:
 
 
 class Verdicts:
-    """The verdicts on latencies or steps, each held to the A/A rows of its own run.
+    """The verdicts on latencies or steps by one clock, each held to the A/A rows of its own run by the same clock.
 
     Args:
         records: All rows of a table; A/A rows among them are the noise.
+        clock: What they were timed by.
     """
 
-    def __init__(self, records: Iterable[Record]) -> None:
+    def __init__(self, records: Iterable[Record], clock: Clock = WALL) -> None:
+        self.clock = clock
         identical: dict[tuple[str, str], dict[Hashable, Ratio]] = {}
         for record in records:
-            if record["implementation"] == AA and record["status"] == OK:
-                identical.setdefault(_run(record), {})[identity(record)] = Ratio(*record["ratio"])
+            if record["implementation"] == AA and (ratio := clock.ratio(record)):
+                identical.setdefault(_run(record), {})[identity(record)] = ratio
         self._noise = {run: Noise(ratios) for run, ratios in identical.items()}
 
     def floor(self, record: Record) -> float:
@@ -57,10 +63,11 @@ class Verdicts:
         return max((noise.floor() for noise in self._noise.values()), default=LEAST_DIFFERENCE)
 
     def of(self, record: Record) -> str:
-        """The verdict on a row: `BASELINE_VERDICT` for the baseline."""
-        if record["implementation"] == BASELINE:
-            return BASELINE_VERDICT
-        return verdict(Ratio(*record["ratio"]), self.floor(record))
+        """The verdict on a row: `BASELINE_VERDICT` for the baseline, `NO_VERDICT` where the clock did not run."""
+        ratio = self.clock.ratio(record)
+        if ratio is None:
+            return NO_VERDICT
+        return BASELINE_VERDICT if record["implementation"] == BASELINE else verdict(ratio, self.floor(record))
 
     def fastest(self, cells: Mapping[str, Record]) -> set[str]:
         """The fastest implementation of a cell, and those statistically tied with it.
@@ -68,9 +75,9 @@ class Verdicts:
         Args:
             cells: By implementation; A/A and rows without a figure take no part.
         """
-        good = {name: r for name, r in cells.items() if name != AA and r["status"] == OK}
-        floor = max((self.floor(r) for r in good.values()), default=0.0)
-        return fastest({name: Ratio(*r["ratio"]) for name, r in good.items()}, floor, BASELINE)
+        ratios = {name: ratio for name, r in cells.items() if name != AA and (ratio := self.clock.ratio(r))}
+        floor = max((self.floor(cells[name]) for name in ratios), default=0.0)
+        return fastest(ratios, floor, BASELINE)
 
 
 def _run(record: Record) -> tuple[str, str]:

@@ -160,14 +160,19 @@ def fastest(ratios: Mapping[str, Ratio | None], floor: float, baseline: str) -> 
     """Who is fastest or statistically tied with it: an interval, less the noise, that begins before the least's ends.
 
     Args:
-        ratios: To the baseline, by implementation; the baseline's own is 1, whatever is given. None: has no figure.
+        ratios: To the baseline, by implementation; the baseline's own is 1, whatever is given. None has no figure, and
+            neither has an interval without an end: of too few rounds to be tied with anything.
         floor: From `noise_floor`, for those ratios.
         baseline: Who it is.
 
     Returns:
         Nobody where there is nobody but the baseline.
     """
-    known = {name: ratio for name, ratio in ratios.items() if ratio is not None and name != baseline}
+    known = {
+        name: ratio
+        for name, ratio in ratios.items()
+        if ratio is not None and ratio.high < math.inf and name != baseline
+    }
     if not known:
         return set()
     known[baseline] = Ratio(1.0, 1.0, 1.0)

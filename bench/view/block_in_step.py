@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+from bench.record.clocks import COLD, GRAPH, WALL, Clock, on_gpu
 from bench.record.labels import AA, BASELINE, PLAIN, row_order
 from bench.record.operations import BOTH, LENET_SHAPES, Operation
 from bench.record.parts import PARTS
 from bench.record.records import OK, Record
 from bench.stats.ratios import Ratio
-from bench.view import cold_tables, latency_tables
 from bench.view.columns import Column, markdown
 from bench.view.profile_tables import SLOT, milliseconds
 from bench.view.tables import ratio_text
@@ -21,15 +21,39 @@ step the blocks take {share:.0%} ([profile](profile.md)). So a step would take 1
 `builtin`'s if nothing else changed: that is *expected*, for the ratio of either clock. *Measured* are whole steps in
 pairs ([steps](step.md)).
 """
+GPU_NOTE = """\
+LeNet's four blocks, forward + backward: their times added up, over `builtin`'s in the same rounds by the same clock. Of
+`builtin`'s own step the blocks take {share:.0%} by wall time, and {device:.0%} of the time of its kernels
+([profile](profile.md)). With such a share, a step would take 1 - share × (1 - ratio) of `builtin`'s if nothing else
+changed: that is *expected*. *Measured* are whole steps in pairs ([steps](step.md)): in eager mode by wall time, and on
+the device replayed as CUDA graphs, as the blocks are.
+"""
+
+
+class Way(NamedTuple):
+    """A clock of blocks.
+
+    Attributes:
+        word: Its name in the table.
+        clock: Of the blocks.
+        share: Of the baseline's step, what its blocks take.
+        step: The clock of the steps that are held against it.
+        measured: Header of those.
+    """
+
+    word: str
+    clock: Clock
+    share: float
+    step: Clock = WALL
+    measured: str = "step, measured"
 
 
 class Line(NamedTuple):
-    """An implementation: its blocks and its step over the baseline's."""
+    """An implementation: its blocks over the baseline's, and its step."""
 
     name: str
-    warm: float
-    cold: float | None
-    step: Ratio
+    blocks: dict[Clock, float]
+    step: Record
 
 
 def table(records: list[Record]) -> str:
@@ -38,31 +62,52 @@ def table(records: list[Record]) -> str:
     Args:
         records: Of these kinds.
     """
-    share = _share(records)
+    ways, gpu = _ways(records), on_gpu(records)
     steps = {r["implementation"]: r for r in records if r["kind"] == "step" and r["status"] == OK}
-    if share is None:
-        return ""
     lines = []
     for name in dict.fromkeys(r["implementation"] for r in sorted(records, key=row_order)):
         blocks = _blocks(records, name)
         if name in steps and name not in (BASELINE, AA, PLAIN) and len(blocks) == len(LENET_SHAPES):
-            cold = _ratio(blocks, cold_tables.time_ns) if all(block.get("cold") for block in blocks) else None
-            lines.append(Line(name, _ratio(blocks, latency_tables.time_ns), cold, Ratio(*steps[name]["ratio"])))
-    if not lines:
+            ratios = {way.clock: ratio for way in ways if (ratio := _ratio(blocks, way.clock)) is not None}
+            lines.append(Line(name, ratios, steps[name]))
+    if not lines or not ways:
         return ""
-
-    def expected(ratio: float | None) -> str:
-        return "–" if ratio is None else f"{1 - share * (1 - ratio):.2f}"
-
     columns: list[Column[Line]] = [
         Column("implementation", lambda line: line.name),
-        Column("blocks, warm", lambda line: f"{line.warm:.2f}"),
-        Column("blocks, cold", lambda line: "–" if line.cold is None else f"{line.cold:.2f}"),
-        Column("step, expected from warm", lambda line: expected(line.warm)),
-        Column("step, expected from cold", lambda line: expected(line.cold)),
-        Column("step, measured", lambda line: ratio_text(line.step)),
+        *(Column(f"blocks, {way.word}", partial(_of_blocks, way)) for way in ways),
+        *(Column(f"step, expected from {way.word}", partial(_expected, way)) for way in ways),
+        *(Column(header, partial(_measured, clock)) for header, clock in {w.measured: w.step for w in ways}.items()),
     ]
-    return f"## From blocks to a step\n\n{markdown(columns, lines)}\n\n{NOTE.format(share=share)}"
+    note = (GPU_NOTE if gpu else NOTE).format(share=ways[0].share, device=ways[-1].share)
+    return f"## From blocks to a step\n\n{markdown(columns, lines)}\n\n{note}"
+
+
+def _ways(records: list[Record]) -> list[Way]:
+    """Of a CPU both states of its caches, of a GPU both clocks; none where the baseline has no profile."""
+    for r in records:
+        if (r["kind"], r["implementation"], r["status"]) == ("profile", BASELINE, OK) and r["key"]["of"] == "step":
+            wall, kernels = (milliseconds(r, SLOT, of=of) / milliseconds(r, PARTS, of=of) for of in FIGURES)
+            if on_gpu([r]):
+                on_device = Way("device", GRAPH, kernels, GRAPH, "step, measured on the device")
+                return [Way("wall time", WALL, wall, measured="step, measured by wall time"), on_device]
+            return [Way("warm", WALL, wall), Way("cold", COLD, wall)]
+    return []
+
+
+FIGURES = ("ms", "operators_ms")
+
+
+def _of_blocks(way: Way, line: Line) -> str:
+    return f"{line.blocks[way.clock]:.2f}" if way.clock in line.blocks else "–"
+
+
+def _expected(way: Way, line: Line) -> str:
+    return f"{1 - way.share * (1 - line.blocks[way.clock]):.2f}" if way.clock in line.blocks else "–"
+
+
+def _measured(clock: Clock, line: Line) -> str:
+    ratio: Ratio | None = clock.ratio(line.step)
+    return ratio_text(ratio) if ratio else "–"
 
 
 def _blocks(records: list[Record], name: str) -> list[Record]:
@@ -76,13 +121,8 @@ def _blocks(records: list[Record], name: str) -> list[Record]:
     ]
 
 
-def _ratio(blocks: list[Record], time_ns: Callable[[Record, str], float]) -> float:
-    return sum(time_ns(block, "candidate") for block in blocks) / sum(time_ns(block, "baseline") for block in blocks)
-
-
-def _share(records: list[Record]) -> float | None:
-    """Of the baseline's step, what its blocks take; None where it has no profile."""
-    for r in records:
-        if (r["kind"], r["implementation"], r["status"]) == ("profile", BASELINE, OK) and r["key"]["of"] == "step":
-            return milliseconds(r, SLOT, of="ms") / milliseconds(r, PARTS, of="ms")
-    return None
+def _ratio(blocks: list[Record], clock: Clock) -> float | None:
+    """All blocks' time over the baseline's; None where the clock did not time each."""
+    times = [(clock.time_ns(block), clock.time_ns(block, "baseline")) for block in blocks]
+    known = [(ours, theirs) for ours, theirs in times if ours and theirs]
+    return sum(ours for ours, _ in known) / sum(theirs for _, theirs in known) if len(known) == len(times) else None

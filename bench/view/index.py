@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from bench.record.clocks import on_gpu
 from bench.record.records import Record
 from bench.record.runs import newest
 from bench.view import headline, side_by_side
@@ -72,7 +73,8 @@ def readme(machines: Sequence[Machine], where: str) -> str:
     parts = []
     for device, machine in sorted(by_device.items(), key=lambda item: item[0] != "cpu"):
         conditions = newest(machine.records)["conditions"]
-        place = f"On {conditions['device_name']}, {conditions['cores']} cores"
+        host = f"host: {conditions['cpu']}, " if on_gpu(machine.records) else ""
+        place = f"On {conditions['device_name']}, {host}{conditions['cores']} cores"
         parts.append(f"{place} ([all tables]({where}/{machine.name}/)): {headline.sentence(machine.records)}")
         if device == "cpu" or "cpu" not in by_device:
             parts.append(headline.table(machine.records))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from bench.record.clocks import SECOND, measured, on_gpu, on_the_device
 from bench.record.labels import BASELINE, row_order
 from bench.record.operations import BOTH
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
-from bench.view import block_in_step, latency_plots, latency_tables
+from bench.view import block_in_step, latency_plots, latency_tables, tables
 from bench.view import report_charts as charts
 from bench.view.latency_tables import grouped, largest_error, time_ns
 from bench.view.page import Page, Section
+from bench.view.timings import COLD_CACHES, timings
 
-TITLE = "Latency: time of builtin; the others' ratio to it (below 1 is faster) and verdict; *: fastest of a row"
+TITLE = "Latency"
+LEGEND = ": time of builtin; the others' ratio to it (below 1 is faster) and verdict; *: fastest of a row"
 
 
 def latencies(records: list[Record]) -> list[Record]:
@@ -22,9 +25,7 @@ def latencies(records: list[Record]) -> list[Record]:
 def page(records: list[Record]) -> str:
     """`latency.md`: the answer and the plot on top, what it means for a step below."""
     cells = latencies(records)
-    drawn = latency_plots.plotted(cells)
-    plot = f"![Ratios of LeNet's blocks with intervals]({latency_plots.PLOT})" if drawn else ""
-    answer = f"{latency_plots.sentence(cells)}\n\n{plot}".strip()
+    answer = f"{latency_plots.sentence(cells)}\n\n{latency_plots.links(cells)}".strip()
     return latency_tables.page(cells, answer, block_in_step.table(records))
 
 
@@ -38,45 +39,68 @@ def plot(records: list[Record]) -> str:
     return latency_plots.plot(latencies(records))
 
 
+def device_plot(records: list[Record]) -> str:
+    """`latency-device.svg`."""
+    return latency_plots.device_plot(latencies(records))
+
+
 def short(records: list[Record]) -> str:
-    """Ratios at a glance."""
-    return f"{TITLE}\n\n{latency_tables.summary(latencies(records), terminal=True)}"
+    """Ratios at a glance, and who has none; those of cold caches, as many rows again, are on the page only."""
+    cells = latencies(records)
+    parts = [
+        f"{TITLE}{timing.title}{LEGEND}\n\n{latency_tables.summary(cells, timing, terminal=True)}"
+        for timing in timings(cells)
+        if timing != COLD_CACHES
+    ]
+    return "\n\n".join(filter(None, [*parts, tables.not_measured(cells)]))
 
 
 def sections(records: list[Record]) -> list[Section]:
-    """All cells in one table, and the ratios of the blocks."""
+    """All cells in one table, and the ratios of the blocks, on a GPU by wall time and on the device."""
     records = latencies(records)
-    good = sorted((r for r in records if r["status"] == OK), key=row_order)
+    good = [r for _, _, _, group in grouped(sorted(_good(records), key=row_order)) for r in group]
     if not good:
         return []
     verdicts = Verdicts(records)
+    second = [Verdicts(records, clock) for clock in SECOND if measured(records, clock)]
     rows = [
         {
             "shape": r["key"]["shape"],
             "operation": r["key"]["operation"],
             "pass": r["key"]["pass"],
             "implementation": r["implementation"],
-            "time, µs": round(time_ns(r) / 1e3, 2),
-            "ratio": round(r["ratio"][0], 3),
-            "low": round(r["ratio"][1], 3),
-            "high": round(r["ratio"][2], 3),
-            "verdict": verdicts.of(r),
+            **charts.figures(verdicts, r),
+            **charts.second_figures(second, r),
             "share of copy": round(r["copy_ns"] / time_ns(r), 3),
             "error": float(f"{largest_error(r):.1e}"),
         }
-        for _, _, _, group in grouped(good)
-        for r in group
+        for r in good
     ]
-    models = [*charts.table("latency", rows)]
-    wanted = ("block", BOTH)
-    if ratios := [r for r in rows if (r["operation"], r["pass"]) == wanted and r["implementation"] != BASELINE]:
-        models.insert(0, charts.ratios(ratios))
-    return [Section("Latency", latency_plots.sentence(records), models)]
+    blocks = [
+        r
+        for r in good
+        if (r["key"]["operation"], r["key"]["pass"]) == ("block", BOTH) and r["implementation"] != BASELINE
+    ]
+    wall = "wall time" if on_gpu(records) else "time"
+    models = [charts.ratios("ratios", f"Blocks, {wall} / builtin's", verdicts, blocks)] if blocks else []
+    if on_device := measured(blocks, by := on_the_device(blocks)):
+        title = f"The same on the device, clock: {by.word}"
+        models.append(charts.ratios("ratios-device", title, Verdicts(records, by), on_device))
+    return [Section("Latency", latency_plots.sentence(records), [*models, *charts.table("latency", rows)])]
+
+
+def _good(records: list[Record]) -> list[Record]:
+    return [r for r in records if r["status"] == OK]
 
 
 PAGE = Page(
     "latency",
-    {"latency.md": page, "latency.csv": csv_page, latency_plots.PLOT: plot},
+    {
+        "latency.md": page,
+        "latency.csv": csv_page,
+        latency_plots.PLOT: plot,
+        latency_plots.DEVICE_PLOT: device_plot,
+    },
     short,
     sections,
     beside=("step", "profile"),

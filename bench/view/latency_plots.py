@@ -4,85 +4,140 @@ from __future__ import annotations
 
 from collections import Counter
 
+from bench.record.clocks import GRAPH, ON_THE_DEVICE, WALL, Clock, measured, on_gpu, on_the_device
 from bench.record.labels import AA, BASELINE, row_order
 from bench.record.operations import BOTH, LENET_SHAPES
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR, Ratio
 from bench.view import latency_tables, tables
-from bench.view.latency_tables import grouped
+from bench.view.latency_tables import Line, grouped
+from bench.view.timings import timings
 
-PLOT = "latency.svg"
-
-
-def contenders(records: list[Record]) -> dict[str, list[Record]]:
-    """What each implementation but the baseline has to show, in the tables' order."""
-    cells: dict[str, list[Record]] = {}
-    for record in sorted(records, key=row_order):
-        if record["status"] == OK and record["implementation"] not in (BASELINE, AA):
-            cells.setdefault(record["implementation"], []).append(record)
-    return cells
+PLOT, DEVICE_PLOT = "latency.svg", "latency-device.svg"
+CAPTIONS = {
+    PLOT: "Ratios of LeNet's blocks with intervals",
+    DEVICE_PLOT: "Ratios of LeNet's blocks on the device, with intervals",
+}
 
 
 def sentence(records: list[Record]) -> str:
-    """The answer: who is fastest in how many cells, by how much at LeNet's blocks, and against the baseline."""
-    verdicts, clauses = Verdicts(records), []
-    for name, cells in contenders(records).items():
-        counts = Counter(verdicts.of(record) for record in cells)
-        parts = [f"faster in {counts[FASTER]} of {len(cells)} cells", f"slower in {counts[SLOWER]}"]
+    """The answer by each clock: who is fastest in how many cells, by how much, and who is faster than the baseline."""
+    ways = timings(records)
+    rows = {way: latency_tables.lines(records, way) for way in ways}
+    against = [f"Against `{BASELINE}`{way.against}: {text}." for way in ways if (text := _against(rows[way]))]
+    if not against:
+        return f"Nothing was compared with `{BASELINE}`."
+    winners = [way.lead + text for way in ways if (text := _winners(rows[way], ranges=len(ways) > 1))]
+    return "\n\n".join(filter(None, [" ".join(winners), *against]))
+
+
+def _against(rows: list[Line]) -> str:
+    verdicts: dict[str, Counter[str]] = {}
+    for name in _contenders(rows):
+        verdicts[name] = Counter(row.verdicts.of(row.cells[name]) for row in rows if _ratio(row, name))
+    clauses = []
+    for name, counts in verdicts.items():
+        parts = [f"faster in {counts[FASTER]} of {counts.total()} cells", f"slower in {counts[SLOWER]}"]
         parts += [f"{verdict} in {counts[verdict]}" for verdict in (SAME, UNCLEAR) if counts[verdict]]
         clauses.append(f"`{name}` is {', '.join(parts)}")
-    if not clauses:
-        return f"Nothing was compared with `{BASELINE}`."
-    return "\n\n".join(filter(None, [_winners(records, verdicts), f"Against `{BASELINE}`: {'; '.join(clauses)}."]))
+    return "; ".join(clauses)
 
 
-def _winners(records: list[Record], verdicts: Verdicts) -> str:
-    cells: dict[str, dict[str, Record]] = {}
-    for record in records:
-        cells.setdefault(latency_tables.cell_of(record), {})[record["implementation"]] = record
-    wins = Counter(name for group in cells.values() for name in verdicts.fastest(group))
-    ranked = sorted((n for n in (BASELINE, *contenders(records)) if wins[n]), key=lambda n: -wins[n])
+def _contenders(rows: list[Line]) -> list[str]:
+    """Who but the baseline has something to show, in the tables' order."""
+    known = {name: r for row in rows for name, r in row.cells.items() if _ratio(row, name)}
+    return [name for name in sorted(known, key=lambda name: row_order(known[name])) if name not in (BASELINE, AA)]
+
+
+def _ratio(row: Line, name: str) -> Ratio | None:
+    return row.verdicts.clock.ratio(row.cells[name]) if name in row.cells else None
+
+
+def _winners(rows: list[Line], ranges: bool) -> str:
+    """Who is fastest in how many cells.
+
+    Args:
+        rows: Of one way of timing.
+        ranges: Whether each has the range of its ratios over all cells.
+    """
+    wins = Counter(name for row in rows for name in row.fastest)
+    ranked = sorted((n for n in (BASELINE, *_contenders(rows)) if wins[n]), key=lambda n: -wins[n])
     if not ranked:
         return ""
+
+    def reach(name: str) -> str:
+        ratios = [ratio.value for row in rows if (ratio := _ratio(row, name))]
+        return f" ({_range(ratios)} times `{BASELINE}`'s time)" if ranges and ratios and name != BASELINE else ""
+
     first, *others = ranked
-    text = f"**`{first}` is fastest or tied in {wins[first]} of {len(cells)} cells**"
-    text += f", {tables.listed([f'`{name}` in {wins[name]}' for name in others])}." if others else "."
-    ratios = [r["ratio"][0] for r in plotted(records) if r["implementation"] == first]
-    if ratios:
-        least, most = (tables.significant(value, 2) for value in (min(ratios), max(ratios)))
-        times = f"{least} to {most}" if len(ratios) > 1 else least
+    text = f"**`{first}` is fastest or tied in {wins[first]} of {len(rows)} cells**{reach(first)}"
+    text += f", {tables.listed([f'`{name}` in {wins[name]}{reach(name)}' for name in others])}." if others else "."
+    drawn = [ratio.value for row in rows if _is_drawn(row.cells.get(first)) and (ratio := _ratio(row, first))]
+    if drawn and first != BASELINE:
+        times = _range(drawn)
         text += f" LeNet's blocks, forward + backward, take {times} times as long with `{first}` as with `{BASELINE}`."
     return text
 
 
+def _range(values: list[float]) -> str:
+    least, most = (tables.significant(value, 2) for value in (min(values), max(values)))
+    return f"{least} to {most}" if len(values) > 1 else least
+
+
 def plotted(records: list[Record]) -> list[Record]:
     """LeNet's blocks, forward + backward: what the plot shows."""
+    return [record for record in records if _is_drawn(record) and record["implementation"] != BASELINE]
+
+
+def _is_drawn(record: Record | None) -> bool:
     lenet = {"x".join(map(str, shape)) for shape in LENET_SHAPES}
-    return [
-        record
-        for record in records
-        if record["status"] == OK
-        and record["implementation"] != BASELINE
+    return (
+        record is not None
+        and record["status"] == OK
         and (record["key"]["operation"], record["key"]["pass"], record["key"]["dtype"]) == ("block", BOTH, "float32")
         and record["key"]["shape"] in lenet
-    ]
+    )
+
+
+def links(records: list[Record]) -> str:
+    """The plots that there are, for the page."""
+    names = [PLOT] if plotted(records) else []
+    names += [DEVICE_PLOT] if measured(plotted(records), *ON_THE_DEVICE) else []
+    return "\n\n".join(f"![{CAPTIONS[name]}]({name})" for name in names)
 
 
 def plot(records: list[Record]) -> str:
-    """`latency.svg`: ratios with intervals around the baseline; empty without blocks of LeNet."""
+    """`latency.svg`: ratios of wall time with intervals around the baseline; empty without blocks of LeNet."""
+    time = "Wall time" if on_gpu(records) else "Time"
+    return _forest(
+        plotted(records), records, WALL, f"{time} of LeNet's blocks over that of builtin, forward + backward"
+    )
+
+
+def device_plot(records: list[Record]) -> str:
+    """`latency-device.svg`: the same on the device; empty without a GPU."""
+    shown = plotted(records)
+    clock = on_the_device(shown)
+    what = "replayed as a CUDA graph" if clock == GRAPH else "with a cold L2 cache"
+    title = f"Time on the device of LeNet's blocks over that of builtin, {what}"
+    return _forest(measured(shown, clock), records, clock, title)
+
+
+def _forest(shown: list[Record], records: list[Record], clock: Clock, title: str) -> str:
     from bench.view import plots
 
-    shown, verdicts = plotted(records), Verdicts(records)
+    verdicts = Verdicts(records, clock)
     rows = [
-        (f"{operation.shape_text}, {r['implementation']}", Ratio(*r["ratio"]), verdicts.of(r))
+        (f"{operation.shape_text}, {r['implementation']}", ratio, verdicts.of(r))
         for _, operation, _, group in grouped(shown)
         for r in sorted(group, key=row_order)
+        if (ratio := clock.ratio(r))
     ]
     if not rows:
         return ""
     return plots.forest(
-        "Time of LeNet's blocks over that of builtin, forward + backward",
+        title,
         rows,
         "time / builtin's time, with 95% intervals",
         f"{sentence(records)} A row per block and implementation; left of 1 is faster.",

@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from statistics import median
 from typing import NamedTuple
 
+from bench.record.clocks import COLD, ON_THE_DEVICE, SECOND, WALL, call_ns, measured, on_gpu
 from bench.record.labels import BASELINE, row_order
 from bench.record.operations import KINDS, LARGER_SHAPES, LENET_SHAPES, PASSES, Operation
-from bench.record.records import OK, UNAVAILABLE, Record
+from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio
-from bench.view import cold_tables, device_tables, tables
+from bench.view import clock_columns, cold_tables, device_tables, tables
 from bench.view.columns import Column, comma_separated, markdown, plain_text
 from bench.view.tables import significant
+from bench.view.timings import ALONE, Timing, floors, timings
 
 INTRODUCTION = """\
 Every round times the implementation and `builtin` next to each other, in both orders equally often. Each sample follows
@@ -28,19 +29,35 @@ row's own rounds.
 **verdict** is *faster* or *slower* if the whole interval lies beyond the noise floor ({floor}), *same* if it lies
 within {same:.0%} of 1, else *unclear*. In A/A rows, `builtin` is timed against itself. The floor is what the A/A rows
 of this run differ by beyond their intervals, and at least {least:.1%}. `python -m bench.calibrate` measures how often
-verdicts are wrong.
-
+{verdicts} are wrong.
+"""
+COLUMNS_NOTE = """\
 **share of copy** is the time of a memory copy of the fewest bytes that the pass can move, over the measured time. A
 copy that fits in the cache is fast, so small shapes have small shares. **error** is the largest deviation from the
 float64 reference over output, gradients and running statistics, relative to the quantity's scale. **first call**
 includes compilation by torch.compile, which its disk cache may shorten; no other figure includes it. Times are medians
 of wall-clock time.
 """
+COLUMNS_ON_GPU_NOTE = """\
+**share of copy** is the time of a memory copy of the fewest bytes that the pass can move, over the measured time. Both
+are wall time: at small shapes they are what the host takes to launch, and their share says nothing of the device's
+memory; [roofline.md](roofline.md) has the bandwidth on the device. **error** is the largest deviation from the float64
+reference over output, gradients and running statistics, relative to the quantity's scale. **first call** includes
+compilation by torch.compile and Triton, which their disk caches may shorten; no other figure includes it.
+"""
+ON_GPU = """\
+Both are wall time: at small shapes the host's launches fill both, and the share says nothing of the device's memory;
+[roofline.md](roofline.md) has the bandwidth on the device."""
+ON_GPU = """\
+**Wall time on a GPU** is the longer of two: what the host takes to launch a call's kernels, and what the device takes
+to run them. At small shapes it is the host's, so a kernel that runs faster does not show in it, unless a CUDA graph
+replaces the launches.
+"""
 
 
 def time_ns(record: Record, side: str = "candidate") -> float:
     """The median time of a call, of the candidate or of the baseline in the same rounds."""
-    return float(median(record[f"{side}_ns"])) / int(record["iterations"])
+    return call_ns(record, side)
 
 
 def page(records: list[Record], answer: str = "", beside: str = "") -> str:
@@ -53,31 +70,36 @@ def page(records: list[Record], answer: str = "", beside: str = "") -> str:
     """
     verdicts = Verdicts(records)
     device = records[-1]["conditions"]["device_name"]
+    judged = "verdicts by wall time" if measured(records, *SECOND) else "verdicts"
     parts = [
         f"# Latency: {device}",
         answer,
         INTRODUCTION.format(
-            floor=f"{verdicts.largest_floor():.1%} here",
-            least=LEAST_DIFFERENCE,
-            same=SAME_WITHIN,
-            narrow=NARROW,
+            floor=floors(records), least=LEAST_DIFFERENCE, same=SAME_WITHIN, narrow=NARROW, verdicts=judged
         ),
-        "## Ratios at a glance",
-        "Time / `builtin`'s time and the verdict; **bold**: fastest of a row, or statistically tied with it.",
-        summary(records),
+        *((ON_GPU, COLUMNS_ON_GPU_NOTE) if on_gpu(records) else (COLUMNS_NOTE,)),
+    ]
+    for timing in timings(records):
+        parts += [f"## Ratios at a glance{timing.title}", timing.caption, summary(records, timing)]
+    parts += [
+        tables.not_measured(records),
         cold_tables.note(records),
         beside,
         "## Every cell",
     ]
-    for _, operation, dtype, group in grouped(records):
+    for _, operation, dtype, group in grouped(tables.measured_here(records)):
         shape = "(" + ", ".join(map(str, operation.shape)) + ")"
         parts.append(f"### {shape} {operation.description}, {dtype}")
         rows = in_order(group)
         parts += [
             markdown([CELL, *_columns(verdicts, records)], rows, missing=tables.in_place_of_figures),
-            device_tables.table(rows, CELL, device_tables.NOTE),
+            device_tables.table(rows, records, CELL, ""),
         ]
-    parts += [tables.footnotes(records), tables.conditions(records)]
+    parts += [
+        device_tables.NOTE if measured(records, *ON_THE_DEVICE) else "",
+        tables.footnotes(records),
+        tables.conditions(records),
+    ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
@@ -102,54 +124,71 @@ def grouped(records: list[Record]) -> list[tuple[int, Operation, str, list[Recor
 
 
 class Line(NamedTuple):
-    """An operation and pass at a glance: its name, its cells by implementation, and the fastest of them."""
+    """An operation and pass at a glance: its name, its cells by implementation, and the verdicts by its clock."""
 
     name: str
     cells: dict[str, Record]
-    fastest: set[str]
+    verdicts: Verdicts
+
+    @property
+    def fastest(self) -> set[str]:
+        """The fastest of the cells, and those statistically tied with it."""
+        return self.verdicts.fastest(self.cells)
 
 
-def lines(records: list[Record]) -> list[Line]:
-    """One per operation, dtype and pass, in the order of the cases."""
-    verdicts, rows = Verdicts(records), []
-    for _, operation, dtype, group in grouped(records):
+def lines(records: list[Record], timing: Timing = ALONE) -> list[Line]:
+    """One per operation, dtype and pass, in the order of the cases.
+
+    Args:
+        records: Of one page.
+        timing: How they are compared; what nobody was timed by in that way has no line, unless it is wall time.
+    """
+    verdicts = {clock: Verdicts(records, clock) for clock in (WALL, *SECOND)}
+    rows = []
+    for _, operation, dtype, group in grouped(tables.measured_here(records)):
         for pass_name in PASSES:
             cells = {r["implementation"]: r for r in group if r["key"]["pass"] == pass_name}
-            if cells:
+            clock = timing.choose(cells.values())
+            if cells and (clock == WALL or measured(cells.values(), clock)):
                 name = f"{operation.shape_text} {operation.kind}, {pass_name}"
-                rows.append(Line(name if dtype == "float32" else f"{name}, {dtype}", cells, verdicts.fastest(cells)))
+                rows.append(Line(name if dtype == "float32" else f"{name}, {dtype}", cells, verdicts[clock]))
     return rows
 
 
-def summary(records: list[Record], *, terminal: bool = False) -> str:
+def summary(records: list[Record], timing: Timing = ALONE, *, terminal: bool = False) -> str:
     """One row per operation and pass, one column per implementation; the fastest are bold, on a terminal starred."""
-    able = {r["implementation"] for r in records if r["status"] != UNAVAILABLE} - {BASELINE}
-    names = dict.fromkeys(r["implementation"] for r in sorted(records, key=row_order))
-    verdicts, mark = Verdicts(records), tables.starred if terminal else tables.bold
+    shown = tables.measured_here(records)
+    names = dict.fromkeys(r["implementation"] for r in sorted(shown, key=row_order))
+    mark = tables.starred if terminal else tables.bold
 
-    def column(header: str, name: str, text: Callable[[Record], str]) -> Column[Line]:
+    def column(header: str, name: str, text: Callable[[Record, Verdicts], str]) -> Column[Line]:
         def cell(line: Line) -> str:
-            return mark(text(line.cells[name]), name in line.fastest) if name in line.cells else "–"
+            return mark(text(line.cells[name], line.verdicts), name in line.fastest) if name in line.cells else "–"
 
         return Column(header, cell)
 
     columns = [
         Column("operation", lambda line: line.name),
+        *([Column[Line]("clock", lambda line: line.verdicts.clock.word)] if timing.several else []),
         column("builtin, µs", BASELINE, _time),
-        *(column(name, name, lambda record: _ratio(record, verdicts)) for name in names if name in able),
+        *(column(name, name, _ratio) for name in names if name != BASELINE),
     ]
-    return plain_text(columns, lines(records)) if terminal else markdown(columns, lines(records))
+    rows = lines(records, timing)
+    return plain_text(columns, rows) if terminal else markdown(columns, rows, left=1 + timing.several)
 
 
-def _time(record: Record) -> str:
-    return significant(time_ns(record) / 1e3) if record["status"] == OK else "–"
+def _time(record: Record, verdicts: Verdicts) -> str:
+    nanoseconds = verdicts.clock.time_ns(record)
+    return "–" if nanoseconds is None else significant(nanoseconds / 1e3)
 
 
 def _ratio(record: Record, verdicts: Verdicts) -> str:
     if record["status"] != OK:
-        return str(record["status"])
-    value = record["ratio"][0]
-    return f"{value:.{2 if value < 9.95 else 1}f} {verdicts.of(record)}"
+        return tables.status(record)
+    ratio = verdicts.clock.ratio(record)
+    if ratio is None:
+        return "not captured" if verdicts.clock.why_none(record) else "–"
+    return f"{ratio.value:.{2 if ratio.value < 9.95 else 1}f} {verdicts.of(record)}"
 
 
 def in_order(group: list[Record]) -> list[Record]:
@@ -184,8 +223,9 @@ def largest_error(record: Record) -> float:
     return float(max(record["errors"].values(), default=math.nan))
 
 
-def csv_columns(verdicts: Verdicts) -> list[Column[Record]]:
-    """Of `latency.csv`."""
+def csv_columns(records: list[Record]) -> list[Column[Record]]:
+    """Of `latency.csv`; what was added later stands at the end."""
+    verdicts = Verdicts(records)
     return [
         *tables.of_key("shape", "operation", "pass", "dtype", "implementation"),
         *tables.STATUS,
@@ -202,16 +242,12 @@ def csv_columns(verdicts: Verdicts) -> list[Column[Record]]:
         *device_tables.CSV_COLUMNS,
         *cold_tables.CSV_COLUMNS,
         *tables.ORIGIN,
+        *device_tables.csv_verdicts(records),
+        *clock_columns.verdicts_of_csv(Verdicts(records, COLD)),
     ]
 
 
 def csv_page(records: list[Record]) -> str:
     """`latency.csv`."""
     rows = [record for _, _, _, group in grouped(records) for record in in_order(group)]
-    return comma_separated(csv_columns(Verdicts(records)), rows, missing=tables.empty_in_csv)
-
-
-def cell_of(record: Record) -> str:
-    """Which operation, pass and dtype it is of."""
-    key = record["key"]
-    return f"{key['shape']} {key['operation']} {key['pass']} {key['dtype']}"
+    return comma_separated(csv_columns(records), rows, missing=tables.empty_in_csv)

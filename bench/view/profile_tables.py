@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
+from bench.record.clocks import on_gpu
 from bench.record.labels import BASELINE, row_order
 from bench.record.parts import ACTIVATION, BACKWARD, BATCH_NORM, BLOCK, FORWARD, PARTS, POOLING
 from bench.record.records import OK, Record
-from bench.view import memory_tables, scaling_tables, tables
+from bench.view import memory_tables, operator_tables, scaling_tables, tables
 from bench.view import report_charts as charts
 from bench.view.columns import Column, comma_separated, markdown, one_each, plain_text
 from bench.view.page import Page, Section
@@ -18,10 +19,7 @@ from bench.view.tables import listed, significant
 SLOT = (BATCH_NORM, BLOCK, ACTIVATION, POOLING)
 """What an implementation of batch norm answers for, fused or not."""
 
-BETWEEN = "between operators"
-LEAST_SHARE = 0.005
-"""Of a step: an operator that takes less is in the CSV only."""
-
+BETWEEN, NO_KERNEL = "between operators", "no kernel running"
 STEP_PLOT = "profile-step.svg"
 NOTE = """\
 A step is the training loop's own, on the full batches of its first epoch. The clock is read where a part begins: in the
@@ -32,10 +30,15 @@ sum of the parts. *step* is the same step without clock readings, in turns with 
 same under `torch.profiler`; only the share of each part in which operators run comes from it, and the profiler's cost
 falls on operators and on the time between them. A **fused block** is batch norm, activation and pooling in one.
 """
-OPERATORS_NOTE = """\
-Operators of each part, per step, that take at least {least:.1%} of it; `profile.csv` has all. **self** is an operator's
-time without the operators that it calls, as `torch.profiler` saw it, profiling cost included. **keeps** is the memory
-that it and they allocate and don't free.
+GPU_NOTE = """\
+A step is the training loop's own in eager mode, on the full batches of its first epoch. An event is recorded in the
+stream where a part begins: in the forward when a module is entered, in the backward when the gradient of a module's
+output is complete. Attribution doesn't rely on operator names. A part has the time of its kernels. **{between}** is the
+rest: the device waits for the host, whose Python, autograd and launches take longer than the kernels of a step this
+small; `step.md` has the step as a CUDA graph, without those gaps. Figures are means over the middle half of the steps
+by duration, so each column adds up. *watched step* is the sum of the parts. *step* is the wall time of the same step
+without events, in turns with the watched ones. *recorded step* is the same under `torch.profiler`; only the kernels'
+times come from it. A **fused block** is batch norm, activation and pooling in one.
 """
 TRACES_NOTE = """\
 ## Traces
@@ -44,9 +47,6 @@ The recorded steps of each implementation are Chrome traces in `traces/`, next t
 version control; `pytest bench/ --benchmark-only -k profile` makes them. Open one, still gzipped, in
 [Perfetto](https://ui.perfetto.dev) or in `chrome://tracing`. Its row *parts of the step* shows the parts of the table.
 """
-
-Operator = dict[str, Any]
-"""What ran in a part: calls, time and bytes of a step, and its kernels on a GPU."""
 
 
 def profiles(records: list[Record], of: str) -> dict[str, Record]:
@@ -66,6 +66,11 @@ def milliseconds(record: Record, parts: Iterable[str], direction: str | None = N
     )
 
 
+def between(record: Record) -> str:
+    """What the rest of a step is called, while no operator runs; on a GPU, no kernel."""
+    return NO_KERNEL if on_gpu([record]) else BETWEEN
+
+
 def between_ms(record: Record) -> float:
     """How long no operator runs."""
     return milliseconds(record, PARTS, of="ms") - milliseconds(record, PARTS)
@@ -76,7 +81,7 @@ def bars(steps: dict[str, Record]) -> dict[str, dict[str, float]]:
     return {
         name: {
             **{part: ms for part in PARTS if (ms := milliseconds(record, [part]))},
-            BETWEEN: between_ms(record),
+            between(record): between_ms(record),
         }
         for name, record in steps.items()
     }
@@ -119,15 +124,22 @@ def sentence(steps: dict[str, Record]) -> str:
         shares = bars({BASELINE: base})[BASELINE]
         parts = sorted(shares.items(), key=lambda item: -item[1])[:5]
         named = listed([f"{part} {ms / whole:.0%}" for part, ms in parts])
-        sentences.append(f"`builtin`'s training step takes {significant(base['step_ms'])} ms: {named}.")
+        gpu = on_gpu([base])
+        took = f"`builtin`'s training step takes {significant(base['step_ms'])} ms"
+        sentences.append(f"{took}{' of wall time in eager mode' if gpu else ''}: {named}.")
         slots = {
-            name: milliseconds(r, SLOT, of="ms") for name, r in steps.items() if milliseconds(r, (BATCH_NORM, BLOCK))
+            name: milliseconds(r, SLOT, of="operators_ms" if gpu else "ms")
+            for name, r in steps.items()
+            if milliseconds(r, (BATCH_NORM, BLOCK))
         }
         best = min(slots, key=lambda name: slots[name])
         if best != BASELINE:
+            subject = "The kernels of batch norm, activation and pooling"
+            if not gpu:
+                subject = "Batch norm, activation and pooling, Python included,"
             sentences.append(
-                f"Batch norm, activation and pooling, Python included, take {significant(slots[BASELINE])} ms of it;"
-                f" with `{best}` they take {significant(slots[best])} ms."
+                f"{subject} take {significant(slots[BASELINE])} ms of it; with `{best}` they take"
+                f" {significant(slots[best])} ms."
             )
     return " ".join(sentences) or "No implementation's step could be profiled beside `builtin`'s."
 
@@ -148,7 +160,7 @@ def parts_table(steps: dict[str, Record], render: Callable[..., str] = markdown)
             if any(map(ms, steps.values())):
                 rows.append(Line(f"{part}, {direction}" if direction else part, ms))
     rows += [
-        Line(f"**{BETWEEN}**", between_ms),
+        *(Line(f"**{name}**", between_ms) for name in dict.fromkeys(map(between, steps.values()))),
         Line("*watched step*", partial(milliseconds, parts=PARTS, of="ms")),
         Line("*step*", lambda record: record["step_ms"]),
         Line("*recorded step*", lambda record: record["profiled_ms"]),
@@ -164,50 +176,10 @@ def _cell(ms: float, record: Record) -> str:
     return f"{ms:.2f} ({ms / milliseconds(record, PARTS, of='ms'):.0%})" if ms else "–"
 
 
-def who_ran(record: Record) -> str:
-    """One sentence: what ran as the batch norm, and whether torch's own did."""
-    operators = record["batch_norm_operators"]
-    own = [f"`{name}`" for name in operators["own"] if name not in operators["torch"]][:6]
-    if not record["summary"]:
-        return "No batch norm" + (f", and yet {listed(operators['torch'])} ran." if operators["torch"] else " ran.")
-    ran = f"Only its batch norm ran {listed(own)}. " if own else ""
-    torchs = [f"`{name}`" for name in operators["torch"]]
-    return ran + (f"Torch's own batch norm ran: {listed(torchs)}." if torchs else "Torch's own batch norm did not run.")
-
-
-def _device_us(row: Operator) -> float:
-    return float(sum(kernel["device_us"] for kernel in row["kernels"]))
-
-
-OPERATORS: tuple[Column[Operator], ...] = (
-    Column("part", lambda row: f"{row['part']}, {row['pass']}".rstrip(", ")),
-    Column("operator", lambda row: f"`{row['operator']}`"),
-    Column("calls", lambda row: significant(row["calls"], 2)),
-    Column("self, µs", lambda row: f"{row['self_us']:,.0f}"),
-    Column("keeps, KiB", lambda row: f"{row['bytes'] / 1024:,.0f}"),
-)
-KERNELS: tuple[Column[Operator], ...] = (
-    Column("kernels", lambda row: listed([f"`{kernel['name'][:60]}`" for kernel in row["kernels"]]) or "–"),
-    Column("launches", lambda row: significant(sum(kernel["launches"] for kernel in row["kernels"]), 2)),
-    Column("device, µs", lambda row: f"{_device_us(row):,.1f}"),
-)
-"""Of a GPU."""
-
-
-def operators_table(record: Record) -> str:
-    """The larger operators of a step, part by part."""
-    least = LEAST_SHARE * record["profiled_ms"] * 1e3
-    place = {part: number for number, part in enumerate(PARTS)}
-    rows = [row for row in record["operators"] if max(row["self_us"], _device_us(row)) >= least]
-    rows.sort(key=lambda row: (place[row["part"]], row["pass"] == BACKWARD, -row["self_us"]))
-    gpu = any(row["kernels"] for row in record["operators"])
-    return markdown([*OPERATORS, *(KERNELS if gpu else ())], rows, left=2)
-
-
 def page(records: list[Record]) -> str:
     """`profile.md`."""
     every, device = profiles(records, "step"), records[-1]["conditions"]["device_name"]
-    steps = done(every)
+    steps, gpu = done(every), on_gpu(records)
     parts = [f"# Where the time goes: {device}", sentence(steps)]
     if steps:
         parts += [
@@ -215,14 +187,12 @@ def page(records: list[Record]) -> str:
             "## The parts of a step",
             "LeNet on {data}, batches of {key[batch_size]}.".format(**next(iter(steps.values()))),
             parts_table(steps),
-            NOTE.format(between=BETWEEN),
+            GPU_NOTE.format(between=NO_KERNEL) if gpu else NOTE.format(between=BETWEEN),
         ]
     parts.append(failures(every))
     parts += [memory_tables.section(profiles(records, "memory")), scaling_tables.section(profiles(records, "scaling"))]
     if steps:
-        parts += ["## What runs in each part", OPERATORS_NOTE.format(least=LEAST_SHARE)]
-        for name, record in steps.items():
-            parts += [f"### `{name}`", who_ran(record), operators_table(record)]
+        parts.append(operator_tables.section(steps))
         parts.append(TRACES_NOTE)
     parts.append(tables.conditions(records))
     return "\n\n".join(part.strip() for part in parts if part) + "\n"

@@ -7,8 +7,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from bench.record.clocks import on_gpu
 from bench.record.labels import row_order
 from bench.record.records import Record
+from bench.record.verdicts import Verdicts
 from bench.view.charts import Chart
 from bench.view.colors import OTHER_VERDICT, VERDICTS, fills, looks
 from bench.view.latency_tables import time_ns
@@ -36,16 +38,55 @@ LEGEND_CHARACTERS, TITLE_CHARACTERS = 36, 44
 RATIOS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 
 
-def ratios(rows: list[dict[str, Any]]) -> Any:
-    """Ratios with whiskers around the baseline."""
+def figures(
+    verdicts: Verdicts, record: Record, time: str = "time, µs", nanoseconds: float = 1e3, digits: int = 2
+) -> dict[str, Any]:
+    """Of a table: time, ratio with its ends and verdict by the clock of the verdicts; empty texts where it has none.
+
+    Args:
+        verdicts: By that clock.
+        record: Of a latency or a step.
+        time: Header of the time, with the unit.
+        nanoseconds: In that unit.
+        digits: Of the time, behind the point.
+    """
+    clock = verdicts.clock
+    ratio, took = clock.ratio(record), clock.time_ns(record)
+    if ratio is None or took is None:
+        return dict.fromkeys((time, "ratio", "low", "high", "verdict"), "")
+    return {
+        time: round(took / nanoseconds, digits),
+        "ratio": round(ratio.value, 3),
+        "low": round(ratio.low, 3),
+        "high": round(ratio.high, 3),
+        "verdict": verdicts.of(record),
+    }
+
+
+def second_figures(all_verdicts: Sequence[Verdicts], record: Record, *unit: Any) -> dict[str, Any]:
+    """The same of other clocks, whose words begin the headers."""
+    return {f"{by.clock.word} {name}": cell for by in all_verdicts for name, cell in figures(by, record, *unit).items()}
+
+
+def ratios(name: str, title: str, verdicts: Verdicts, records: list[Record]) -> Any:
+    """Ratios of forward + backward with whiskers around the baseline.
+
+    Args:
+        name: Of the chart.
+        title: Above it.
+        verdicts: By the clock whose ratios are shown.
+        records: A row each.
+    """
     from bokeh.models import ColumnDataSource, Span, Whisker
     from bokeh.plotting import figure
 
+    keys = ({"shape": r["key"]["shape"], "implementation": r["implementation"]} for r in records)
+    rows = [key | figures(verdicts, record) for key, record in zip(keys, records, strict=True)]
     labels = [f"{row['shape']} {row['implementation']}" for row in rows]
-    source = ColumnDataSource({name: [row[name] for row in rows] for name in rows[0]} | {"row": labels})
+    source = ColumnDataSource({column: [row[column] for row in rows] for column in rows[0]} | {"row": labels})
     chart = figure(
-        name="ratios",
-        title="Blocks, time / builtin's\nforward + backward; left: faster",
+        name=name,
+        title=f"{title}\nforward + backward; left: faster",
         y_range=labels[::-1],
         x_range=(min(row["low"] for row in rows) / 1.1, max(row["high"] for row in rows) * 1.1),
         x_axis_type="log",
@@ -143,7 +184,7 @@ def roofline(records: list[Record]) -> Any:
         x_axis_type="log",
         y_axis_type="log",
         x_axis_label="fewest bytes that can move, MB",
-        y_axis_label="GB/s",
+        y_axis_label="GB/s by wall time" if on_gpu(records) else "GB/s",
         height=HEIGHT,
         sizing_mode="stretch_width",
         tools="hover,save",

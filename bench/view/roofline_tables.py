@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import median
 
+from bench.record.clocks import DEVICE_COLD, ON_THE_DEVICE, Clock, measured, on_gpu
 from bench.record.labels import AA, row_order
 from bench.record.operations import BOTH
 from bench.record.records import OK, Record
@@ -24,14 +26,31 @@ statistics and again to normalize moves more. Where both are known, a small shar
 time goes elsewhere: launches, Python, arithmetic. A copy that fits in a cache is fast, so small shapes have small
 shares.
 """
+GPU_NOTE = """\
+Batch norm does little arithmetic per element, so memory bandwidth bounds it. The first figure of a cell is **the share
+of a copy's speed**: the wall time of a plain copy, measured next to the cell, over the cell's wall time, for the fewest
+bytes that the pass can move (each tensor of the batch's size read or written once). The second is **how many times
+those bytes the algorithm moves**, counted and not measured: a pass that reads its input for the statistics and again to
+normalize moves more. Both wall times contain the host's launches. At small shapes they are little else, and a small
+share means more launches than the copy's single one, or slower ones: it says nothing of the device's memory.
+"""
+DEVICE_NOTE = """\
+**On the device**, the fewest bytes that the pass can move, over the time between events around a call with a cold L2
+cache: the launches are not in it. Compare a row's figures with each other and with the bandwidth that the GPU's maker
+states. The copy was timed by wall time, so no share of it is given here. Small tensors reach little of that bandwidth
+whatever the kernel: starting one takes microseconds, and the writes may stay in the L2 cache.
+"""
 
 
 def page(records: list[Record]) -> str:
     """`roofline.md`."""
     device = records[-1]["conditions"]["device_name"]
     parts = [f"# Roofline: {device}", sentence(records)]
-    parts += [f"![Bandwidth over bytes per implementation]({PLOT})" if plotted(records) else "", NOTE]
-    parts += [table(records), explanations(records)]
+    parts += [f"![Bandwidth over bytes per implementation]({PLOT})" if plotted(records) else ""]
+    parts += [GPU_NOTE if on_gpu(records) else NOTE, table(records)]
+    if measured(shown(records), DEVICE_COLD):
+        parts += ["## Bandwidth on the device", device_table(records), DEVICE_NOTE, "## How bytes were counted"]
+    parts.append(explanations(records))
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
@@ -57,7 +76,18 @@ def sentence(records: list[Record]) -> str:
     text = (
         f"{first.format('reaches ')} of the speed of a memory copy at ({shape}), batch norm alone, forward + backward"
     )
-    return f"{text}; {tables.listed([other.format('') for other in others])}." if others else f"{text}."
+    text += f"; {tables.listed([other.format('') for other in others])}." if others else "."
+    if on_gpu(records):
+        text = f"By wall time, the host's launches included, {text}"
+    if on_device := sorted(measured(there, DEVICE_COLD), key=lambda r: -bandwidth(r, DEVICE_COLD)):
+        speeds = [f"`{r['implementation']}` {significant(bandwidth(r, DEVICE_COLD))} GB/s" for r in on_device]
+        text += f" On the device, with a cold L2 cache, the fewest bytes move at: {tables.listed(speeds)}."
+    return text
+
+
+def bandwidth(record: Record, clock: Clock) -> float:
+    """GB/s of the fewest bytes that can move, by a clock that timed the record."""
+    return float(record["bytes_minimum"] / (clock.time_ns(record) or float("nan")))
 
 
 def table(records: list[Record]) -> str:
@@ -67,6 +97,19 @@ def table(records: list[Record]) -> str:
     columns = [Column[Line]("share of copy (moves)", lambda line: line.name)]
     columns += one_each(names, lambda name, line: _cell(line.cells.get(name)), "`{}`")
     return markdown(columns, rows)
+
+
+def device_table(records: list[Record]) -> str:
+    """GB/s on the device with a cold L2 cache: a row per operation and pass, a column per implementation."""
+    timed = measured(shown(records), DEVICE_COLD)
+    names = dict.fromkeys(r["implementation"] for r in sorted(timed, key=row_order))
+
+    def cell(name: str, line: Line) -> str:
+        record = line.cells.get(name)
+        return significant(bandwidth(record, DEVICE_COLD)) if record else "–"
+
+    columns = [Column[Line]("GB/s, cold", lambda line: line.name), *one_each(names, cell, "`{}`")]
+    return markdown(columns, lines(timed))
 
 
 def _cell(record: Record | None) -> str:
@@ -104,7 +147,7 @@ def plot(records: list[Record]) -> str:
         points,
         [(moved / 1e6, median(speeds)) for moved, speeds in sorted(copies.items())],
         "fewest bytes that can move, MB",
-        "those bytes / time, GB/s",
+        f"those bytes / {'wall time' if on_gpu(both) else 'time'}, GB/s",
         "Bandwidth over bytes per implementation, below the bandwidth of a plain copy of as many bytes.",
     )
 
@@ -112,6 +155,10 @@ def plot(records: list[Record]) -> str:
 def plotted(records: list[Record]) -> list[Record]:
     """What the plot shows: forward + backward in float32."""
     return [r for r in shown(records) if (r["key"]["pass"], r["key"]["dtype"]) == (BOTH, "float32")]
+
+
+def _gb_per_s(clock: Clock, record: Record) -> float | str:
+    return bandwidth(record, clock) if clock.times(record) else ""
 
 
 CSV_COLUMNS: tuple[Column[Record], ...] = (
@@ -122,6 +169,7 @@ CSV_COLUMNS: tuple[Column[Record], ...] = (
     Column("copy_gb_per_s", lambda r: r["bytes_minimum"] / r["copy_ns"]),
     Column("share_of_copy", share),
     *tables.facts("run"),
+    *(Column(f"{clock.name}_gb_per_s", partial(_gb_per_s, clock)) for clock in ON_THE_DEVICE),
 )
 
 

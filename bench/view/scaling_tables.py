@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.record.clocks import on_gpu
 from bench.record.labels import BASELINE
 from bench.record.records import OK, Record
 from bench.view import tables
@@ -12,12 +13,22 @@ from bench.view.columns import Column, comma_separated, markdown
 from bench.view.tables import significant
 
 PLOT = "profile-scaling.svg"
+THREADS = "threads"
+"""The column that says nothing on a GPU: the host launches with one."""
+
 NOTE = """\
 Batch norm alone, forward + backward, on batches (N, 16, 8, 8), timed in pairs with `builtin`. **per call** and **per
 element** are a straight line through the times of all sizes, fitted by least squares of the relative error. **line off
 by** is its largest relative error: times leave the line where a batch no longer fits in a cache, or where a kernel
 begins to use its threads. **largest** is the time at {elements:,} elements, and **ratio** is that time / `builtin`'s in
 the same rounds.
+"""
+GPU_NOTE = """\
+Batch norm alone, forward + backward, on batches (N, 16, 8, 8), by wall time in pairs with `builtin`. **per call** and
+**per element** are a straight line through the times of all sizes, fitted by least squares of the relative error: the
+first is what the host takes to launch the kernels. **line off by** is its largest relative error: while the host takes
+longer than the kernels, the size of the batch doesn't show, and where it no longer fits in the L2 cache, elements cost
+more. **largest** is the time at {elements:,} elements, and **ratio** is that time / `builtin`'s in the same rounds.
 """
 
 
@@ -28,11 +39,12 @@ def section(records: dict[str, Record]) -> str:
         return ""
     largest = max(point["elements"] for record in done.values() for point in record["points"])
     parts = ["## Scaling", sentence(done), f"![Time of a call over the number of elements]({PLOT})", table(done)]
-    return "\n\n".join(part.strip() for part in [*parts, NOTE.format(elements=largest)])
+    note = GPU_NOTE if on_gpu(done.values()) else NOTE
+    return "\n\n".join(part.strip() for part in [*parts, note.format(elements=largest)])
 
 
 def sentence(done: dict[str, Record]) -> str:
-    """Who pays least per call, and who per element, with all threads."""
+    """Who pays least per call, and who per element, with all threads of a CPU."""
     fits = {name: record["fits"][-1] for name, record in done.items()}
     if BASELINE not in fits or len(fits) < 2:
         return ""
@@ -53,7 +65,7 @@ def _largest(row: dict[str, Any]) -> dict[str, Any]:
 
 COLUMNS: tuple[Column[dict[str, Any]], ...] = (
     Column("implementation", lambda row: f"`{row['implementation']}`"),
-    Column("threads", lambda row: str(row["threads"])),
+    Column(THREADS, lambda row: str(row["threads"])),
     Column("per call, µs", lambda row: significant(row["overhead_us"])),
     Column("per element, ns", lambda row: significant(row["ns_per_element"])),
     Column("line off by", lambda row: f"{row['largest_error']:.0%}"),
@@ -64,7 +76,8 @@ COLUMNS: tuple[Column[dict[str, Any]], ...] = (
 
 def table(done: dict[str, Record]) -> str:
     """A row per implementation and number of threads."""
-    return markdown(COLUMNS, [{**record, **fit} for record in done.values() for fit in record["fits"]])
+    columns = [column for column in COLUMNS if column.name != THREADS or not on_gpu(done.values())]
+    return markdown(columns, [{**record, **fit} for record in done.values() for fit in record["fits"]])
 
 
 def plot(done: dict[str, Record]) -> str:
@@ -80,7 +93,8 @@ def plot(done: dict[str, Record]) -> str:
         series,
         "elements",
         "µs",
-        "Time of a call over the number of elements, a line per implementation; with one thread dashed.",
+        "Time of a call over the number of elements, a line per implementation"
+        + (" by wall time." if on_gpu(done.values()) else "; with one thread dashed."),
         log_x=True,
         log_y=True,
         dashed=[label for label in series if label.endswith(" thread")],

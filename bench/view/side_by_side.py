@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from bench.record.clocks import on_gpu
 from bench.record.labels import row_order
 from bench.record.records import Record
 from bench.record.runs import main_run, newest
@@ -17,11 +18,21 @@ def _block(line: Line) -> str:
     return f"{text}, {line.verdict}" if line.verdict not in (NONE, "baseline") else text
 
 
+def _device_block(line: Line) -> str:
+    text = _with(line.device_block, line.device_ratio)
+    return f"{text}, {line.device_verdict}" if line.device_verdict not in (NONE, "baseline") else text
+
+
+GPU_NOTE = " On a GPU, times and ratios are wall time, the host's launches included, unless named on the device."
 FIGURES: dict[str, Callable[[Line], str]] = {
     "LeNet's first block, forward + backward: µs (time / `builtin`'s on the same machine), verdict": _block,
+    "The same block on the device, without the host's launches: µs (time / `builtin`'s by the same clock), verdict": (
+        _device_block
+    ),
     "Training: examples/sec (time of a step / `builtin`'s on the same machine)": (
         lambda line: _with(line.examples, line.step_ratio)
     ),
+    "A step on the device: time / `builtin`'s by the same clock": lambda line: line.device_step_ratio,
     "Test accuracy, mean of the last epochs over seeds": lambda line: line.accuracy,
 }
 
@@ -46,7 +57,8 @@ def tables(machines: Sequence[tuple[str, list[Record]]]) -> str:
             parts += [f"**{title}**", markdown(columns, rows)]
     parts.append(
         "Ratios are to `builtin` on the same machine, in paired measurements; times depend on the machine as much as on"
-        f" the code. {_conditions(machines)} `python -m bench.compare` compares two machines row by row."
+        f" the code.{GPU_NOTE if on_gpu(r for _, records in machines for r in records) else ''}"
+        f" {_conditions(machines)} `python -m bench.compare` compares two machines row by row."
     )
     return "\n\n".join(parts)
 

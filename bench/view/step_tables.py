@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bench.record.clocks import GRAPH, ON_THE_DEVICE, WALL, Clock, measured, on_gpu, on_the_device
 from bench.record.labels import AA, BASELINE, PLAIN, row_order
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
@@ -23,14 +24,19 @@ images and activations are real. **ratio** is the median over rounds of time / `
 below 1 is faster. **verdict**: the noise floor is what the A/A row differs by beyond its interval, and at least
 {least:.0%}, because one row says little about noise. **examples/sec** is batch size / median step time; `builtin`'s row
 shows its side of the A/A rounds. **loss** is the mean over the first {first} steps, before the timed ones: all rows but
-`plain` agree up to rounding if they really learn. **page faults** are minor faults, counted in the second half of these
-steps.
+`plain` agree up to rounding if they really learn.{end}
 """
+PAGE_FAULTS_NOTE = """ **page faults** are minor faults, counted in the second half of these
+steps."""
+WALL_NOTE = """ All of this is wall
+time in eager mode: where the host takes longer to launch a step's kernels than the device to run them, it is the host
+that is timed."""
 DEVICE_NOTE = """\
 **On the device**: time between events around a whole step, without launch time on the host. **cold**: the L2 cache is
 overwritten before each step, outside the timed span. **graph**: the whole step is captured once as a CUDA graph and
 replayed; a new batch is copied in before each sample, off the clock. Medians; ratios are paired with `builtin` on the
-same clock, with 95% intervals. They have no verdict, because the noise floor is that of wall time.
+same clock, with 95% intervals. Each verdict is held to what the A/A row differs by on that clock, and at least
+{least:.0%}.
 """
 
 
@@ -44,37 +50,48 @@ def sentence(records: list[Record]) -> str:
     rivals = [r for name, r in by_implementation(records).items() if name not in (BASELINE, AA, PLAIN)]
     if not rivals:
         return "No implementation's step was compared with `builtin`'s."
-    best, verdicts = min(rivals, key=lambda r: r["ratio"][0]), Verdicts(records)
-    if verdicts.of(best) == FASTER:
-        text = (
-            f"`{best['implementation']}` has the fastest training step: {_milliseconds(best)} ms, against"
-            f" {_milliseconds(best, 'baseline')} ms with `builtin` ({_speedup(best['ratio'])} times as fast)."
-        )
-    else:
-        text = f"No training step is faster than `builtin`'s by more than the noise floor ({verdicts.floor(best):.1%})."
-    captured = [r for r in rivals if "ratio" in ((r.get("device_time") or {}).get("graph") or {})]
-    if captured:
-        best = min(captured, key=lambda r: r["device_time"]["graph"]["ratio"][0])
-        text += (
-            f" As a replayed CUDA graph, `{best['implementation']}` is fastest:"
-            f" {_speedup(best['device_time']['graph']['ratio'])} times as fast as `builtin`."
-        )
+    wall = "By wall time (what a caller waits in eager mode, the host's launches included), "
+    text = _fastest(rivals, records, WALL, wall if on_gpu(records) else "")
+    if device := measured(rivals, *ON_THE_DEVICE):
+        clock = on_the_device(device)
+        way = "as a replayed CUDA graph" if clock == GRAPH else "with a cold L2 cache"
+        text += " " + _fastest(measured(device, clock), records, clock, f"On the device, {way}, ")
     return text
 
 
-def _speedup(ratio: list[float]) -> str:
-    value, low, high = ratio
-    return ratio_text(Ratio(1 / value, 1 / high, 1 / low if low else float("inf")))
+def _fastest(rivals: list[Record], records: list[Record], clock: Clock, lead: str) -> str:
+    """The answer by one clock, which begins with `lead`."""
+    verdicts = Verdicts(records, clock)
+    best = min(rivals, key=lambda r: _ratio(r, clock).value)
+    if verdicts.of(best) != FASTER:
+        text = f"no training step is faster than `builtin`'s by more than the noise floor ({verdicts.floor(best):.1%})."
+        return f"{lead}{text}" if lead else f"N{text[1:]}"
+    ours, builtins = (_milliseconds(best, side, clock) for side in ("candidate", "baseline"))
+    return (
+        f"{lead}`{best['implementation']}` has the fastest training step: {ours} ms, against {builtins} ms with"
+        f" `builtin` ({_speedup(_ratio(best, clock))} times as fast)."
+    )
 
 
-def _milliseconds(record: Record, side: str = "candidate") -> str:
-    return significant(time_ns(record, side) / 1e6)
+def _ratio(record: Record, clock: Clock) -> Ratio:
+    ratio = clock.ratio(record)
+    assert ratio is not None, "only those that the clock has timed are compared by it"
+    return ratio
+
+
+def _speedup(ratio: Ratio) -> str:
+    return ratio_text(Ratio(1 / ratio.value, 1 / ratio.high, 1 / ratio.low if ratio.low else float("inf")))
+
+
+def _milliseconds(record: Record, side: str = "candidate", clock: Clock = WALL) -> str:
+    return significant((clock.time_ns(record, side) or 0) / 1e6)
 
 
 NAME: Column[Record] = Column("implementation", lambda r: r["implementation"], always=True)
 
 
-def _columns(verdicts: Verdicts) -> list[Column[Record]]:
+def _columns(records: list[Record]) -> list[Column[Record]]:
+    verdicts = Verdicts(records)
     return [
         NAME,
         Column("step, ms", _milliseconds),
@@ -82,7 +99,8 @@ def _columns(verdicts: Verdicts) -> list[Column[Record]]:
         Column("ratio to builtin", lambda r: tables.ratio_to_baseline(r["implementation"], Ratio(*r["ratio"]))),
         Column("verdict", verdicts.of),
         Column("loss", lambda r: f"{r['first_steps_loss']:.4f}"),
-        Column("page faults per step", _page_faults),
+        # A host that launches kernels touches none of the batch's memory.
+        *([] if on_gpu(records) else [Column("page faults per step", _page_faults)]),
         Column("rounds × iterations", lambda r: f"{r['rounds']} × {r['iterations']}"),
         Column("ran as", lambda r: r["backend"]),
     ]
@@ -94,9 +112,10 @@ def _page_faults(record: Record) -> str:
 
 
 def table(records: list[Record], render: Callable[..., str] = markdown) -> str:
-    """One row per contestant."""
-    rows = sorted(records, key=row_order)
-    return render(_columns(Verdicts(records)), rows, missing=tables.in_place_of_figures)
+    """One row per contestant that could run here, and a line about the others."""
+    rows = tables.measured_here(sorted(records, key=row_order))
+    text = render(_columns(records), rows, missing=tables.in_place_of_figures)
+    return "\n\n".join(filter(None, [text, tables.not_measured(records)]))
 
 
 def examples_per_second(record: Record) -> float:
@@ -107,6 +126,7 @@ def examples_per_second(record: Record) -> float:
 def page(records: list[Record]) -> str:
     """`step.md`."""
     key, data = records[-1]["key"], records[-1]["data"]
+    rows = list(by_implementation(records).values())
     first = next((r["first_steps"] for r in records if r["status"] == OK), None)
     parts = [
         f"# One training step of LeNet, in pairs: {records[-1]['conditions']['device_name']}",
@@ -117,8 +137,10 @@ def page(records: list[Record]) -> str:
             f" the full batches of epoch {key['epoch']} in order."
         ),
         table(records),
-        NOTE.format(least=UNKNOWN_FLOOR, first=first) if first else "",
-        device_tables.table(list(by_implementation(records).values()), NAME, DEVICE_NOTE),
+        NOTE.format(least=UNKNOWN_FLOOR, first=first, end=WALL_NOTE if on_gpu(records) else PAGE_FAULTS_NOTE)
+        if first
+        else "",
+        device_tables.table(rows, records, NAME, DEVICE_NOTE.format(least=UNKNOWN_FLOOR)),
         tables.footnotes(records),
         tables.conditions(records),
     ]
@@ -140,6 +162,7 @@ def csv_page(records: list[Record]) -> str:
         *tables.facts("first_steps_loss", "page_faults_per_step", "rounds", "iterations"),
         *device_tables.CSV_COLUMNS,
         *tables.ORIGIN,
+        *device_tables.csv_verdicts(records),
     ]
     return comma_separated(columns, sorted(records, key=row_order), missing=tables.empty_in_csv)
 
@@ -151,15 +174,13 @@ def short(records: list[Record]) -> str:
 
 def sections(records: list[Record]) -> list[Section]:
     """The answer and a table that sorts."""
-    verdicts = Verdicts(records)
+    unit, verdicts = ("step, ms", 1e6, 3), Verdicts(records)
+    second = [Verdicts(records, clock) for clock in ON_THE_DEVICE if measured(records, clock)]
     rows = [
         {
             "implementation": name,
-            "step, ms": round(time_ns(r) / 1e6, 3),
-            "ratio": round(r["ratio"][0], 3),
-            "low": round(r["ratio"][1], 3),
-            "high": round(r["ratio"][2], 3),
-            "verdict": verdicts.of(r),
+            **charts.figures(verdicts, r, *unit),
+            **charts.second_figures(second, r, *unit),
             "ran as": r["backend"],
         }
         for name, r in by_implementation(records).items()

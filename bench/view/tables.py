@@ -7,6 +7,7 @@ from functools import partial
 from statistics import mean, median
 from typing import Any
 
+from bench.record.clocks import on_gpu
 from bench.record.labels import AA, BASELINE, row_order
 from bench.record.load import busy_others
 from bench.record.records import OK, UNAVAILABLE, Record
@@ -80,11 +81,47 @@ def reason(record: Record) -> str:
     return f"{record.get('reason', record['status'])}"
 
 
+NOT_IMPLEMENTED = "not implemented"
+"""Begins the reason of who has no code for a case, where others lack a device or a compiler."""
+
+
+def status(record: Record) -> str:
+    """Why a record has no figure, in two words."""
+    missing = record["status"] == UNAVAILABLE and reason(record).startswith(NOT_IMPLEMENTED)
+    return NOT_IMPLEMENTED if missing else str(record["status"])
+
+
 def in_place_of_figures(record: Record) -> str | None:
     """The same for a row of a table, None if it has figures. What a device lacks is long: it stands under the table."""
     if record["status"] == OK:
         return None
-    return UNAVAILABLE if record["status"] == UNAVAILABLE else reason(record)
+    return status(record) if record["status"] == UNAVAILABLE else reason(record)
+
+
+def nowhere(records: Iterable[Record]) -> dict[str, list[str]]:
+    """Who is unavailable in every record, with the reasons: a line says that, and no rows of dashes do."""
+    by_name: dict[str, list[Record]] = {}
+    for record in sorted(records, key=row_order):
+        by_name.setdefault(record["implementation"], []).append(record)
+    return {
+        name: list(dict.fromkeys(map(reason, group)))
+        for name, group in by_name.items()
+        if all(record["status"] == UNAVAILABLE for record in group)
+    }
+
+
+def measured_here(records: list[Record]) -> list[Record]:
+    """Those of everybody else; `records` are of a whole page."""
+    absent = nowhere(records)
+    return [record for record in records if record["implementation"] not in absent]
+
+
+def not_measured(records: Iterable[Record]) -> str:
+    """The line about those who are `nowhere`: `cpu_fused` is not measured here: it is for the CPU."""
+    return "\n".join(
+        f"`{name}` is not measured here: {'; '.join(reasons).removesuffix('.')}."
+        for name, reasons in nowhere(records).items()
+    )
 
 
 def empty_in_csv(record: Record) -> str | None:
@@ -161,10 +198,8 @@ def conditions(records: list[Record]) -> str:
         lines += [
             f"Run `{run}`, commit `{c['commit']}`{dirty}{', --quick: a smoke run, no result' if c['quick'] else ''}:",
             "",
-            (
-                f"- {c['device_name']} ({c['device']}), {c['cores']} cores, {c['threads']} threads,"
-                f" {c['cpu_capability']}, {c['memory_gib']:g} GiB, {c['system']}, governor {c['governor'] or 'unknown'}"
-            ),
+            f"- {_machine(c)}",
+            *_gpu_states([state for pair in states for state in pair]),
             "- " + ", ".join(f"{package} {version}" for package, version in c["versions"].items()),
             f"- allocator: {c['allocator']}" + "".join(f", {n} {v}" for n, v in c.get("container_limits", {}).items()),
             f"- {len(measured)} measurements of {', '.join(names)}",
@@ -182,3 +217,41 @@ def conditions(records: list[Record]) -> str:
             lines.append("- **other programs were running: don't quote these times**")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _machine(c: Record) -> str:
+    """The device, and the processors and memory of the host."""
+    host = (
+        f"{c['cores']} cores, {c['threads']} threads, {c['cpu_capability']}, {c['memory_gib']:g} GiB, {c['system']},"
+        f" governor {c['governor'] or 'unknown'}"
+    )
+    device = f"{c['device_name']} ({c['device']})"
+    return f"{device}; host: {c['cpu']}, {host}" if on_gpu([{"conditions": c}]) else f"{device}, {host}"
+
+
+THROTTLED = {
+    0x4: "power limit",
+    0x8: "hardware slowdown",
+    0x20: "software, by temperature",
+    0x40: "hardware, by temperature",
+    0x80: "power brake",
+}
+"""What NVML's bits mean (nvmlClocksEventReasons); those for an idle GPU and for set clocks are no throttling."""
+
+
+def _gpu_states(states: Sequence[Record]) -> list[str]:
+    """How fast and how warm a GPU was; none where no driver says it."""
+    known = [state for state in states if state.get("gpu_mhz") is not None]
+    if not known:
+        return []
+    clocks = _span([state["gpu_mhz"] for state in known], "MHz")
+    text = f"- GPU clock {clocks}"
+    if celsius := [state["gpu_celsius"] for state in known if state.get("gpu_celsius") is not None]:
+        text += f", {_span(celsius, '°C')}"
+    bits = {bit for state in known for bit in THROTTLED if (state.get("gpu_throttle_reasons") or 0) & bit}
+    return [f"{text}; {'**throttled**: ' + listed([THROTTLED[b] for b in sorted(bits)]) if bits else 'not throttled'}"]
+
+
+def _span(values: Sequence[float], unit: str) -> str:
+    least, most = min(values), max(values)
+    return f"{least:g} {unit}" if least == most else f"{least:g} to {most:g} {unit}"

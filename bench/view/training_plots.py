@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from statistics import mean
 
+from bench.record.clocks import on_gpu
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import Record
-from bench.stats.ratios import fastest
+from bench.stats.ratios import LEAST_ROUNDS, fastest
 from bench.view.charts import Band, Chart, banded
 from bench.view.tables import counted, ratios_listed
 from bench.view.trainings import (
@@ -54,10 +55,13 @@ def sentence(records: list[Record]) -> str:
         text += f"; LeNet without batch norm reaches {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
     ratios = {name: speed_ratio(groups, name) for name in groups if name not in (BASELINE, PLAIN)}
     text += "."
+    wall = " by wall time, the host's launches included" if on_gpu(records) else ""
     if best := fastest(ratios, speed_noise(groups).floor(), BASELINE):
         names = ratios_listed([name for name in groups if name in best], ratios)
         verb = "trains fastest" if len(best) == 1 else "train fastest (statistically tied)"
-        text += f" {names} {verb}; ratios are time of the steps / `{BASELINE}`'s."
+        text += f" {names} {verb}{wall}; ratios are time of the steps / `{BASELINE}`'s."
+    elif any(ratios.values()):
+        text += f" Who trains fastest can't be said: that takes at least {LEAST_ROUNDS} epochs over all seeds."
     return text
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 from typing import NamedTuple
 
+from bench.record.clocks import on_gpu
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import Record
 from bench.stats.ratios import UNKNOWN_FLOOR
@@ -38,6 +39,10 @@ see the same machine. `A/A` is a second training of `builtin`. The noise floor o
 beyond its interval, and at least {least:.0%}, because one training says little about noise. **steps** counts training
 steps only; **wall** adds shuffling and evaluation. Warm-up, which includes compilation by torch.compile, is in neither.
 **to {goal}** is the wall time until test accuracy first reaches {goal}.
+"""
+GPU_NOTE = """\
+All of these are wall time in eager mode. Where the host takes longer to launch a step's kernels than the device to run
+them, it is the host that is timed; `step.md` has steps on the device, replayed as CUDA graphs.
 """
 
 
@@ -97,8 +102,18 @@ ACCURACY: tuple[Column[Row], ...] = (
 
 def accuracy_table(groups: dict[str, list[Training]], render: Callable[..., str] = markdown) -> str:
     """Loss and accuracies, over seeds."""
-    rows = [Row(*group) for group in groups.items()]
-    return render(ACCURACY, rows, missing=lambda row: None if row.complete else _why_unfinished(row))
+    text = render(ACCURACY, _rows(groups), missing=lambda row: None if row.complete else _why_unfinished(row))
+    return "\n\n".join(filter(None, [text, tables.not_measured(_records(groups))]))
+
+
+def _records(groups: dict[str, list[Training]]) -> list[Record]:
+    return [record for ts in groups.values() for t in ts for record in t.records]
+
+
+def _rows(groups: dict[str, list[Training]]) -> list[Row]:
+    """Of all who could run here."""
+    absent = tables.nowhere(_records(groups))
+    return [Row(name, ts) for name, ts in groups.items() if name not in absent]
 
 
 def _why_unfinished(row: Row) -> str:
@@ -119,10 +134,9 @@ def speed_table(groups: dict[str, list[Training]], render: Callable[..., str] = 
         Column("verdict", lambda row: speed_verdict(groups, row.name, ratios[row.name])),
         Column(f"to {GOAL:.2f}, s", _to_goal),
         Column("warm-up, s", _warm_up),
-        Column("page faults per step", _page_faults),
+        *([] if on_gpu(_records(groups)) else [Column("page faults per step", _page_faults)]),
     ]
-    rows = [Row(*group) for group in groups.items()]
-    return render(columns, rows, missing=lambda row: None if row.epochs else _why_unfinished(row))
+    return render(columns, _rows(groups), missing=lambda row: None if row.epochs else _why_unfinished(row))
 
 
 def _to_goal(row: Row) -> str:
@@ -189,6 +203,7 @@ def page(records: list[Record], answer: str = "") -> str:
         "### Speed",
         speed_table(groups),
         SPEED_NOTE.format(least=UNKNOWN_FLOOR, goal=f"{GOAL:.2f}"),
+        GPU_NOTE if on_gpu(records) else "",
         tables.footnotes(records),
         tables.conditions(records),
     ]

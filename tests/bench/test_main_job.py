@@ -276,7 +276,7 @@ def test_a_run_leaves_records_and_tables_and_says_where(outcome):
     assert {path.name for path in run.machine.iterdir()} - {LOCK} == names
     assert [path.name for path in run.results.iterdir()] == [run.machine.name]
     assert f"{run.machine.name}: 5 pages, 4 CSV files and 1 plot from {FILE}" in run.output
-    assert "Latency: time of builtin" in run.output
+    assert "Latency, warm caches: time of builtin" in run.output
     assert "seed 0, epoch 1 of 1:" in run.output  # progress, although tests' output is captured
 
 

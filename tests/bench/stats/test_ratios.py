@@ -222,6 +222,9 @@ def test_a_difference_within_the_floor_is_never_faster_or_slower(value, floor):
         ({"a": (0.98, 0.97, 0.994)}, 0.005, {"a"}),
         ({"builtin": (1.0, 0.9, 1.1)}, 0.0, set()),
         ({"builtin": (1.0, 1.0, 1.0), "a": None}, 0.0, set()),
+        # Of too few rounds to say anything.
+        ({"a": (2.0, 0.0, math.inf)}, 0.0, set()),
+        ({"a": (2.0, 0.0, math.inf), "b": (0.5, 0.45, 0.55)}, 0.0, {"b"}),
     ],
 )
 def test_the_fastest_are_those_that_the_least_can_not_be_told_from(ratios, floor, best):

@@ -83,6 +83,14 @@ def test_the_answer_says_what_batch_norm_buys_and_who_is_fastest(trained):
     )
 
 
+def test_too_few_epochs_name_no_winner(session):
+    for name, second in ((BASELINE, 2.0), ("naive", 3.0), ("compiled", 1.0)):
+        session.training(name, [second] * 2)
+    text = training_plots.sentence(session.records)
+    assert "train fastest" not in text
+    assert text.endswith("Who trains fastest can't be said: that takes at least 6 epochs over all seeds.")
+
+
 def test_a_band_reaches_from_the_least_to_the_greatest_seed(trained):
     groups = training_plots.shown(trained.records)
     assert AA not in groups

@@ -87,10 +87,12 @@ def test_time_is_the_median_of_a_call():
     [
         (WRONG, "wrong: output off by 3e-02 (may be 2e-06)", "wrong: output off by 3e-02 (may be 2e-06)"),
         (ERROR, "RuntimeError: CUDA | out of memory", "RuntimeError: CUDA | out of memory"),
-        (UNAVAILABLE, "needs an NVIDIA GPU", "unavailable"),
+        (UNAVAILABLE, "needs a compiler", "unavailable"),
+        (UNAVAILABLE, "not implemented: training", "not implemented"),
     ],
 )
 def test_a_row_that_failed_says_why_in_place_of_a_time(measured, status, reason, shown):
+    measured.cell("my_bn.py", pass_name="inference")  # it can run here
     measured.failed_cell("my_bn.py", status, reason)
     text = page(measured.records)
     rows = table(text, CELL)
@@ -98,7 +100,8 @@ def test_a_row_that_failed_says_why_in_place_of_a_time(measured, status, reason,
     assert row["time, µs"] == shown
     assert {row[header] for header in rows[0][2:]} == {"–"}
     assert f"**{reason}**" in text
-    in_csv = next(r for r in csv_rows(measured.records) if r["implementation"] == "my_bn.py")
+    assert "not measured here" not in text
+    in_csv = next(r for r in csv_rows(measured.records) if (r["implementation"], r["pass"]) == ("my_bn.py", "training"))
     assert (in_csv["status"], in_csv["reason"], in_csv["time_us"]) == (status, reason, "")
     assert in_csv["run"] == measured.run.id
     assert in_csv["commit"] == "0123456789ab"
@@ -109,6 +112,18 @@ def test_a_row_that_failed_costs_no_other(measured):
     measured.failed_cell("my_bn.py", WRONG, "wrong: all")
     after = table(page(measured.records), CELL)
     assert [row for row in after if "my_bn.py" not in row[0]] == before
+
+
+def test_who_is_unavailable_everywhere_has_a_line_and_no_rows(measured):
+    before = page(measured.records)
+    measured.failed_cell("triton_fused", UNAVAILABLE, "needs a GPU")
+    measured.failed_cell("triton_fused", UNAVAILABLE, "needs a GPU", pass_name="inference")
+    text = page(measured.records)
+    assert "`triton_fused` is not measured here: needs a GPU." in text
+    for title in (CELL, "## Ratios at a glance"):
+        assert table(text, title) == table(before, title)
+    assert len([r for r in csv_rows(measured.records) if r["implementation"] == "triton_fused"]) == 2
+    assert "triton_fused" not in latency_tables.summary(measured.records, terminal=True)
 
 
 def test_only_failures_still_make_a_page(session):
@@ -230,6 +245,7 @@ def test_cold_calls_have_columns_of_their_own(measured):
     assert "cold" not in page(measured.records)
     measured.cell("naive", (0.2, 0.19, 0.21), pass_name="inference", cold={**COLD, "swept_bytes": 40 << 20})
     row = row_of(table(page(measured.records), CELL), "inference, naive")
-    assert (row["cold, µs"], row["cold, ratio"]) == ("50", "0.50 [0.45, 0.55]")
+    assert (row["cold, µs"], row["cold, ratio"], row["cold, verdict"]) == ("50", "0.50 [0.45, 0.55]", "faster")
+    assert row_of(table(page(measured.records), CELL), "training, naive")["cold, verdict"] == "–"
     assert row["ratio to builtin"] == "0.20 [0.19, 0.21]"
     assert "a write of 40 MiB" in page(measured.records)

@@ -9,8 +9,9 @@ from bench import report
 from bench.record.parts import BACKWARD, BATCH_NORM, BLOCK, CONVOLUTION, FORWARD, LOSS, OPTIMIZER, POOLING
 from bench.record.records import ERROR
 from bench.record.runs import of_one_run
-from bench.view.profile_tables import bars, between_ms, csv_page, done, page, profiles, sentence, short, who_ran
-from tests.bench.samples import IDLE, candidate, row_of, table
+from bench.view.operator_tables import who_ran
+from bench.view.profile_tables import bars, between_ms, csv_page, done, page, profiles, sentence, short
+from tests.bench.samples import IDLE, Session, candidate, row_of, table
 
 PARTS = "## The parts of a step"
 
@@ -127,6 +128,25 @@ def test_kernels_of_a_gpu_are_named(session):
     row = next(row for row in table(page(session.records), "Torch's own batch norm did not run.") if "conv2d" in row[1])
     assert row[-3:] == ["`implicit_gemm`", "3", "70.0"]
     assert "implicit_gemm,3.0,70.0" in csv_page(profiles(session.records, "step"))
+
+
+def test_a_gpu_page_is_of_kernels_and_of_the_host_that_launches_them(folder):
+    session = Session(folder, device="cuda", device_name="Test GPU")
+    kernels = [{"name": "implicit_gemm", "launches": 3.0, "device_us": 70.0}]
+    profile(session, "builtin", SEPARATE, kernels=kernels)
+    profile(session, "triton_fused", FUSED, kernels=kernels)
+    scale(session, "builtin", 10.0, 1.0)
+    text = page(session.records)
+    answer = text.split("\n\n")[1]
+    assert "9.5 ms of wall time in eager mode" in answer
+    assert "no kernel running 15%" in answer
+    assert answer.endswith(
+        "The kernels of batch norm, activation and pooling take 4 ms of it; with `triton_fused` they take 0.75 ms."
+    )
+    assert row_of(table(text, PARTS), "**no kernel running**")["builtin"] == "1.50 (15%)"
+    assert "threads" not in table(text, "![Time of a call over the number of elements](profile-scaling.svg)")[0]
+    for word in ("between operators", "use its threads", "Python included"):
+        assert word not in text
 
 
 def test_only_the_newest_settings_are_shown(profiled):

@@ -8,7 +8,7 @@ import pytest
 from bench import report
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import ERROR, UNAVAILABLE, WRONG
-from bench.view import headline
+from bench.view import headline, step_tables
 from bench.view.step_tables import csv_page, page
 from tests.bench.samples import Session, row_of, table
 
@@ -112,7 +112,6 @@ def test_the_noise_of_another_run_does_not_count(folder, session):
     [
         (WRONG, "wrong: output off by 3e-02 (may be 2e-06)", "wrong: output off by 3e-02 (may be 2e-06)"),
         (ERROR, "RuntimeError: a | b", "RuntimeError: a | b"),
-        (UNAVAILABLE, "needs an NVIDIA GPU", "unavailable"),
     ],
 )
 def test_a_step_that_was_not_timed_says_why(stepped, status, reason, shown):
@@ -124,6 +123,15 @@ def test_a_step_that_was_not_timed_says_why(stepped, status, reason, shown):
     in_csv = csv_rows(stepped.records)["my_bn.py"]
     assert (in_csv["status"], in_csv["reason"], in_csv["step_ms"]) == (status, reason, "")
     assert in_csv["run"] == stepped.run.id
+
+
+def test_who_can_not_run_here_has_a_line_and_no_row(stepped):
+    rows = table(page(stepped.records), TITLE)
+    stepped.failed_step("triton_fused", UNAVAILABLE, "needs a GPU")
+    text = page(stepped.records)
+    assert table(text, TITLE) == rows
+    assert text.index("`triton_fused` is not measured here: needs a GPU.") < text.index("A step is")
+    assert csv_rows(stepped.records)["triton_fused"]["status"] == UNAVAILABLE
 
 
 def test_a_page_of_failures_alone_explains_no_figures(session):
@@ -144,13 +152,68 @@ def test_both_clocks_of_a_gpu_are_in_page_and_csv(session):
     text = page(session.records)
     _, _, below = text.partition("**page faults**")
     rows = table("## GPU\n" + below, "## GPU")
-    assert list(row_of(rows, "triton_fused").values())[1:] == ["8", "0.50 [0.40, 0.60]", "8", "0.25 [0.20, 0.31]"]
-    assert list(row_of(rows, "naive").values())[1:] == ["8", "0.50 [0.40, 0.60]", BROKEN["reason"], "–"]
-    assert row_of(rows, BASELINE)["graph, ratio"] == "1"
-    graph = "As a replayed CUDA graph, `triton_fused` is fastest: 4.00 [3.20, 5.00] times as fast"
-    assert graph in text.split("| implementation")[0]
+    cold, graph = ["8", "0.50 [0.40, 0.60]", "faster"], ["8", "0.25 [0.20, 0.31]", "faster"]
+    assert list(row_of(rows, "triton_fused").values())[1:] == cold + graph
+    assert list(row_of(rows, "naive").values())[1:] == [*cold, BROKEN["reason"], "–", "–"]
+    assert (row_of(rows, BASELINE)["graph, ratio"], row_of(rows, BASELINE)["graph, verdict"]) == ("1", "baseline")
     assert float(csv_rows(session.records)["triton_fused"]["device_graph_us"]) == 8.0
+    assert csv_rows(session.records)["triton_fused"]["device_graph_verdict"] == "faster"
     assert csv_rows(session.records)["naive"]["device_graph_us"] == ""
+    assert csv_rows(session.records)["naive"]["device_graph_verdict"] == ""
+
+
+def gpu_steps(folder, **aa):
+    """`triton_fused` slower by wall time, and a replayed graph of it four times as fast."""
+    session = Session(folder, device="cuda", device_name="Test GPU")
+    both = {"cold": COLD, "graph": GRAPH}
+    session.step(BASELINE, (1.0, 1.0, 1.0), device_time=both)
+    session.step("triton_fused", (1.2, 1.19, 1.21), device_time=both)
+    quiet = {**COLD, "ratio": [1.0, 0.999, 1.001]}
+    session.step(AA, device_time={"cold": quiet, "graph": quiet, **aa})
+    return session
+
+
+def test_the_answer_names_both_clocks_where_they_disagree(folder):
+    answer = page(gpu_steps(folder).records).split("| implementation")[0]
+    wall, device = answer.split("On the device, as a replayed CUDA graph, ")
+    assert "no training step is faster than `builtin`'s by more than the noise floor (3.0%)" in wall
+    assert "`triton_fused` has the fastest training step" in device
+    assert "(4.00 [3.20, 5.00] times as fast)" in device
+
+
+def test_a_replayed_graph_is_held_to_the_aa_row_of_its_own_clock(folder):
+    assert csv_rows(gpu_steps(folder).records)["triton_fused"]["device_graph_verdict"] == "faster"
+    noisy = {**GRAPH, "ratio": [2.0, 1.99, 2.01]}
+    records = gpu_steps(folder / "noisy", graph=noisy).records
+    row = csv_rows(records)["triton_fused"]
+    assert (row["device_graph_verdict"], row["device_cold_verdict"], row["verdict"]) == ("unclear", "faster", "slower")
+    assert float(row["device_graph_noise_floor"]) > float(row["noise_floor"])
+    assert "no training step" in page(records).split("On the device")[1]
+
+
+def test_report_html_has_milliseconds_by_each_clock(folder):
+    pytest.importorskip("bokeh")
+    (section,) = step_tables.sections(gpu_steps(folder).records)
+    columns = section.models[-1].source.data
+    place = columns["implementation"].index("triton_fused")
+    assert (columns["step, ms"][place], columns["ratio"][place]) == (12, 1.2)
+    assert (columns["graph step, ms"][place], columns["graph ratio"][place]) == (0.008, 0.25)
+
+
+def test_a_gpu_page_does_not_speak_of_page_faults(folder):
+    text = page(gpu_steps(folder).records)
+    assert "page faults" not in text
+    assert "All of this is wall\ntime in eager mode" in text
+    assert csv_rows(gpu_steps(folder / "csv").records)["triton_fused"]["page_faults_per_step"] == "0.25"
+
+
+def test_the_index_has_steps_on_the_device(folder):
+    records = gpu_steps(folder).records
+    fused = headline_row(records, "triton_fused")
+    assert (fused.step_ratio, fused.device_step_ratio) == ("1.20 [1.19, 1.21]", "**0.25 [0.20, 0.31]**")
+    wall, device = headline.sentence(records).split("On the device, as a replayed CUDA graph, ")
+    assert "`builtin` is fastest at a whole training step" in wall
+    assert "`triton_fused` (0.25 [0.20, 0.31]) is fastest at a whole training step" in device
 
 
 def test_without_a_gpu_the_page_does_not_speak_of_it(stepped):

@@ -8,7 +8,7 @@ import pytest
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import ERROR, UNAVAILABLE, WRONG
 from bench.view.training_tables import csv_page, page, spread
-from tests.bench.samples import row_of, table
+from tests.bench.samples import Session, row_of, table
 
 ACCURACY, SPEED = "### Loss and accuracy", "### Speed"
 RISING = [0.5, 0.6, 0.7, 0.82, 0.81, 0.80, 0.79]
@@ -101,7 +101,6 @@ def test_an_unfinished_seed_is_not_mixed_with_finished_ones(session):
     [
         (WRONG, "wrong: output off by 3e-02 (may be 2e-06)", "wrong: output off by 3e-02 (may be 2e-06)"),
         (ERROR, "RuntimeError: a | b", "RuntimeError: a | b"),
-        (UNAVAILABLE, "needs an NVIDIA GPU", "unavailable"),
     ],
 )
 def test_a_training_that_failed_says_why(trained, status, reason, shown):
@@ -114,6 +113,26 @@ def test_a_training_that_failed_says_why(trained, status, reason, shown):
     (in_csv,) = (r for r in csv_rows(trained.records) if r["implementation"] == "my_bn.py")
     assert (in_csv["status"], in_csv["reason"], in_csv["train_loss"]) == (status, reason, "")
     assert in_csv["run"] == trained.run.id
+
+
+def test_who_can_not_train_here_has_a_line_and_no_row(trained):
+    before = page(trained.records)
+    trained.failed_epoch("triton_fused", 1, 7, UNAVAILABLE, "needs a GPU")
+    text = page(trained.records)
+    assert text.count("`triton_fused` is not measured here: needs a GPU.") == 1
+    for title in (ACCURACY, SPEED):
+        assert table(text, title) == table(before, title)
+    (in_csv,) = (r for r in csv_rows(trained.records) if r["implementation"] == "triton_fused")
+    assert (in_csv["status"], in_csv["reason"]) == (UNAVAILABLE, "needs a GPU")
+
+
+def test_a_gpu_page_says_that_training_is_timed_by_the_hosts_clock(folder, trained):
+    assert "page faults per step" in speed(trained, BASELINE)
+    assert "eager mode" not in page(trained.records)
+    gpu = Session(folder / "gpu", device="cuda")
+    gpu.training(BASELINE, [1.0] * 7)
+    assert "page faults per step" not in speed(gpu, BASELINE)
+    assert "wall time in eager mode" in page(gpu.records)
 
 
 def test_a_training_that_failed_halfway_says_why_and_keeps_its_epochs_in_the_csv(trained):
