@@ -135,7 +135,7 @@ def backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature f
 
 IMPLEMENTATION = Implementation(
     name="compiled",
-    summary="torch.compile of the naive block, full graph",
+    summary="torch.compile of the naive block",
     batch_norm=batch_norm,
     batch_norm_block=batch_norm_block,
     why_unavailable=why_unavailable,

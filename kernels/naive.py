@@ -93,7 +93,7 @@ def update_running_statistics(
 
 IMPLEMENTATION = Implementation(
     name="naive",
-    summary="eager operations, backward by autograd",
+    summary="eager operations and autograd",
     batch_norm=batch_norm,
     order=20,
 )

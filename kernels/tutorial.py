@@ -123,7 +123,7 @@ def adapted(
 
 IMPLEMENTATION = Implementation(
     name="tutorial",
-    summary="the lesson's code: eager operations, mode from torch.is_grad_enabled()",
+    summary="the lesson's code in eager operations",
     batch_norm=adapted,
     differences={
         "mode": "trains when gradients are on and predicts when they are off, whatever `training` says",

@@ -17,7 +17,6 @@ from bench.view import step_tables, training_tables, trainings
 from bench.view.columns import Column, markdown
 from bench.view.tables import bold, ratio_to_baseline, ratios_listed
 
-STEP_NOTE = " Steps are timed in pairs, too."
 HEADLINE = {"shape": "256x6x24x24", "operation": "block", "pass": BOTH, "dtype": "float32"}
 NONE = "–"
 CLOCKS = (WALL, GRAPH, DEVICE_COLD, COLD)
@@ -229,6 +228,5 @@ def table(records: list[Record]) -> str:
         + "\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward"
         f"{caches}{trained}."
         " Ratios with 95% intervals; below 1 is faster; **bold**: fastest batch norm, or statistically tied with it."
-        + (STEP_NOTE if "step" in run else "")
         + (GPU_NOTE if on_gpu(r for kind in run.values() for r in kind) else "")
     )

@@ -137,7 +137,7 @@ def test_the_index_has_both_clocks(gpu):
     assert "`builtin` is fastest at LeNet's first block" in wall
     assert "`triton_fused` (0.10 [0.09, 0.11]) is fastest at LeNet's first block" in device
     assert "ratio on the device" in headline.table(gpu.records)
-    readme = index.newest_machine(index.Machine("cuda-a", gpu.records, [], {}), "results")
+    readme = index.readme([index.Machine("cuda-a", gpu.records, [], {})], "results")
     assert readme.startswith("On Test GPU, host: Test CPU, 2 cores ([all tables](results/cuda-a/)): By wall time")
     assert "cold caches" not in headline.table(gpu.records)
 
