@@ -42,12 +42,14 @@ class Latency:
         dtype: Of the batch.
         effort: How long per cell.
         baseline: Who is timed in the same rounds.
+        inspect: As `Context` has it.
     """
 
     device: torch.device
     dtype: torch.dtype
     effort: Effort
     baseline: Implementation
+    inspect: Callable[[], None] = timing.nothing
     _operation: Operation | None = None
     _exams: dict[tuple[bool, int], Exam] = field(default_factory=dict)
     _operands: dict[bool, Operands] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class Latency:
             raise WrongError(f"wrong: {bad}", errors=_plain(deviations))
         if isinstance(first_call_seconds, Exception):
             raise first_call_seconds
-        warm, cold = timing.Witness(workload.seal), timing.Witness(workload.seal)
+        warm, cold = (timing.Witness(workload.seal, self.inspect) for _ in range(2))
         times = in_pairs(
             workload.subject(pass_name),
             against.subject(pass_name),
@@ -123,6 +125,11 @@ class Latency:
             "seed": SEED,
             "input": "normal(0.5, 2), images and weights of both signs",
         }
+
+    def workload(self, operation: Operation, implementation: Implementation, pass_name: str) -> Workload:
+        """What `measure` times of an implementation, to be called by another clock."""
+        self._turn_to(operation)
+        return self._workload(operation, implementation, implementation.name, PASS[pass_name].training)[0]
 
     def baseline_ns(self, operation: Operation, pass_name: str) -> list[float]:
         """Nanoseconds of calls of the baseline alone, a sample each: what it takes in a process that ran nothing else.

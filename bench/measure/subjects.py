@@ -183,6 +183,10 @@ class Workload:
 
         return run
 
+    def change(self) -> None:
+        """Another content for every call to come, also of others on the same operands; off the clock."""
+        self._operands.change()
+
     def seal(self, sample: object) -> None:
         """Note what the operands hold, and where the statistics are, right after a sample that is to be judged."""
         assert isinstance(sample, Sample)

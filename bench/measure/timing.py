@@ -76,11 +76,12 @@ class Witness:
 
     Args:
         seal: Called right after a sample that is kept, with the sample.
+        inspect: Called behind it.
     """
 
-    def __init__(self, seal: Callable[[object], None]) -> None:
+    def __init__(self, seal: Callable[[object], None], inspect: Callable[[], None] | None = None) -> None:
         self.kept: object = None
-        self._seal = seal
+        self._seal, self._inspect = seal, inspect or nothing
         self._seen = 0
         self._random = random.SystemRandom()
 
@@ -89,6 +90,7 @@ class Witness:
         self._seen += 1
         if self._random.randrange(self._seen) == 0:
             self._seal(sample)
+            self._inspect()
             self.kept = sample
 
 

@@ -35,10 +35,14 @@ class ChildError(PlainError):
 class Child(Protocol):
     """The process that measures a candidate; see `bench.session.isolation.Child`."""
 
-    verdicts: dict[Any, dict[str, Any]]
+    verdicts: dict[Any, Any]
 
     def ask(self, name: str, *arguments: Any, most_bytes: int = 0) -> dict[str, Any]:
         """The answer to a request."""
+        ...
+
+    def processor_seconds(self) -> float:
+        """What the process and all that it has started have used of the processors."""
         ...
 
     def close(self) -> None:

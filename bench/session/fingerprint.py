@@ -77,9 +77,9 @@ class _Parts:
     def restored(self) -> bool:
         """Whether it had to be put back."""
         f, (code, defaults, keywords) = self.function, self._own
-        if f.__code__ is code and f.__defaults__ is defaults and f.__kwdefaults__ is keywords:
-            if not self._cells or all(_content(cell) is content for cell, content in self._cells):
-                return False
+        same = f.__code__ is code and f.__defaults__ is defaults and f.__kwdefaults__ is keywords
+        if same and all(_content(cell) is content for cell, content in self._cells):
+            return False
         f.__code__, f.__defaults__, f.__kwdefaults__ = self._own
         for cell, content in self._cells:
             cell.cell_contents = content

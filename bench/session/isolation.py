@@ -124,7 +124,7 @@ class Child:
     setup: Any
     timeout_seconds: float
     sources: Sources | None = None
-    verdicts: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    verdicts: dict[Any, Any] = field(default_factory=dict)
     _deaths: list[str] = field(default_factory=list)
     _process: Any = None
     _line: Line | None = None
@@ -217,6 +217,10 @@ class Child:
             self._process.join(LAST_SECONDS)
             raise _DeathError(_how_it_ended(self._process.exitcode)) from error
         return {**told, "found": content} if most_bytes else dict(told)
+
+    def processor_seconds(self) -> float:
+        """What the process and all that it has started have used of the processors."""
+        return processes.seconds(self._process.pid) if self._process else 0.0
 
     def close(self) -> None:
         """End the process and whatever it has started; the next request starts a new one."""

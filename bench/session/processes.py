@@ -57,6 +57,13 @@ def end(pid: int, but: Iterable[int] = ()) -> list[int]:
     return []
 
 
+def seconds(pid: int) -> float:
+    """What a process and its descendants have used of the processors, and those of them that have ended."""
+    with contextlib.suppress(psutil.Error):
+        return _seconds([psutil.Process(pid), *descendants(pid)])
+    return 0.0
+
+
 def cores_in_use_at_rest(pid: int) -> float | None:
     """Whether a process and its descendants work although nobody has asked them for anything.
 
