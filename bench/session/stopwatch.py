@@ -17,7 +17,8 @@ from bench.measure.context import Context
 from bench.measure.figures import PlainError, WrongError
 from bench.measure.floor import BUSY
 from bench.measure.step import Steps
-from bench.measure.timing import MOST_ITERATIONS, timed
+from bench.measure.subjects import Workload
+from bench.measure.timing import MOST_ITERATIONS, Subject, nothing, timed
 from bench.record.records import OK, WRONG
 from bench.session.candidate import Child, ChildError
 from kernels import Implementation
@@ -116,13 +117,14 @@ class Again:
         if kind == "latency":
             operation, pass_name, _ = arguments
             workload = context.latency.workload(operation, implementation, pass_name)
-            self._subject, self._between = workload.subject(pass_name), workload.change
-            self._seal, self._why_wrong = workload.seal, workload.why_wrong
+            self._subject: Subject = workload.subject(pass_name)
+            self._between: Callable[[], None] = workload.change
+            self._of: Workload | Steps = workload
         else:
             steps = Steps(implementation, context.data)
             steps.first_steps()
-            self._subject, self._between = steps.subject, lambda: None
-            self._seal, self._why_wrong = steps.seal, steps.why_wrong
+            self._subject, self._between = steps.subject, nothing
+            self._of = steps
 
     def prepare(self, iterations: int) -> None:
         """So many calls, which take another content than any before."""
@@ -134,8 +136,8 @@ class Again:
         """Run them."""
         assert self._run is not None
         _, self._sample = timed(self._run, self._device)
-        self._seal(self._sample)
+        self._of.seal(self._sample)
 
     def why_wrong(self) -> str | None:
         """None, or what was wrong with them."""
-        return self._why_wrong(self._sample)
+        return self._of.why_wrong(self._sample)

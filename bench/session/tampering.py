@@ -60,17 +60,20 @@ def remember() -> None:
     _operators.update(_kernels())
 
 
-def undo() -> str | None:
+def undo(but: str | None = None) -> str | None:
     """Put back what was replaced and what was set since `remember`.
 
     Another kernel behind an operator can't be put back: it is named from then on.
+
+    Args:
+        but: A setting that is left as it is.
 
     Returns:
         None, or in one line what it was.
     """
     replaced = _names.restore()
     replaced += [name for name, kernels in _kernels().items() if kernels != _operators[name]]
-    changed = [name for name, value in _settings.items() if SETTINGS[name][0]() != value]
+    changed = [name for name, value in _settings.items() if name != but and SETTINGS[name][0]() != value]
     for name in changed:
         SETTINGS[name][1](_settings[name])
     if replaced:
