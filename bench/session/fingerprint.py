@@ -108,7 +108,9 @@ class Fingerprint:
         """Take everything as it is now for right."""
         for label, owner, name, value in _names():
             if label not in LAZY:
-                self._values[id(owner), name] = (label, owner, name, vars(owner), value)
+                there = owner if isinstance(owner, dict) else vars(owner)
+                first = self._values.get((id(owner), name))  # others import it under names of their own
+                self._values[id(owner), name] = (first[0] if first else label, owner, name, there, value)
                 if isinstance(value, types.FunctionType):
                     self._parts[id(value)] = (f"{value.__module__}.{value.__name__}", _Parts(value))
 
@@ -136,6 +138,9 @@ def _names() -> Iterator[tuple[str, Any, str, Any]]:
                 yield f"{module_name}.{name}", module, name, value
             if isinstance(value, type) and value.__module__ in (module_name, "torch", "torch._C"):
                 yield from _attributes(f"{value.__module__}.{value.__qualname__}", value)
+            if ours and isinstance(value, dict) and not name.startswith("_"):  # those are caches
+                for key, content in value.items():
+                    yield f"{module_name}.{name}[{key!r}]", value, key, content
             if isinstance(value, Implementation):
                 known = value.name if value.name.isidentifier() else name
                 yield from _attributes(f"kernels.{known}.IMPLEMENTATION", value)
@@ -154,5 +159,7 @@ def _is_code(value: Any) -> bool:
 def _put(owner: Any, name: str, value: Any) -> None:
     if isinstance(owner, type):
         setattr(owner, name, value)
+    elif isinstance(owner, dict):
+        owner[name] = value
     else:
         vars(owner)[name] = value  # an `Implementation` is frozen

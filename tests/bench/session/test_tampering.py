@@ -66,6 +66,10 @@ def test_nothing_is_replaced_in_this_process():
         ),
         ("from bench.measure import latency; latency.LEAST_OF_A_COPY = 0.0", "bench.measure.latency.LEAST_OF_A_COPY"),
         (
+            "from kernels import contract; contract.ACTIVATIONS['sigmoid'] = lambda x: x",
+            "kernels.contract.ACTIVATIONS['sigmoid']",
+        ),
+        (
             "from kernels import builtin; builtin.IMPLEMENTATION.__dict__['batch_norm'] = lambda x, *_, **__: x",
             "kernels.builtin.IMPLEMENTATION.batch_norm",
         ),
