@@ -15,7 +15,7 @@ import torch
 from bench.measure import cold as cold_caches
 from bench.measure import device_timing, floor, timing, traffic
 from bench.measure.cases import problem_of
-from bench.measure.delegation import delegates_to
+from bench.measure.delegation import delegates_to, same_bits
 from bench.measure.figures import Figures, WrongError
 from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
@@ -56,6 +56,7 @@ class Latency:
     _workloads: dict[tuple[str, bool], tuple[Workload, float | Exception]] = field(default_factory=dict)
     _passed: dict[tuple[str, bool], list[Deviation]] = field(default_factory=dict)
     _copies: dict[int, float] = field(default_factory=dict)
+    _same_bits: dict[str, bool] = field(default_factory=dict)
 
     def measure(
         self, operation: Operation, implementation: Implementation, pass_name: str, *, identical: bool = False
@@ -104,7 +105,7 @@ class Latency:
         if bad := worst(again):
             raise WrongError(f"wrong after timing: {bad}", errors=_plain(again))
         saved = workload.saved_bytes() if training else None
-        delegates = delegates_to(workload) if implementation.foreign else []
+        delegates = self._delegates(implementation, workload, against, training) if implementation.foreign else []
         moved = operation.bytes_moved(direction, self.dtype.itemsize)
         copy_ns, call_ns = self._copy_ns(moved), median(times["candidate_ns"]) / times["iterations"]
         if call_ns < LEAST_OF_A_COPY * copy_ns:
@@ -145,7 +146,7 @@ class Latency:
     def _turn_to(self, operation: Operation) -> None:
         if operation != self._operation:
             self._operation = operation
-            for shared in (self._exams, self._operands, self._workloads, self._passed):
+            for shared in (self._exams, self._operands, self._workloads, self._passed, self._same_bits):
                 shared.clear()
             gc.collect()  # here and not before every cell, where it would take half as long as the timing
 
@@ -188,6 +189,14 @@ class Latency:
                 first = error
             self._workloads[key] = (workload, first)
         return self._workloads[key]
+
+    def _delegates(
+        self, implementation: Implementation, workload: Workload, builtin: Workload, training: bool
+    ) -> list[str]:
+        name = implementation.name
+        if training and self._same_bits.get(name) is None:
+            self._same_bits[name] = same_bits(workload, builtin)
+        return delegates_to(workload) or (["aten::batch_norm"] if self._same_bits.get(name) else [])
 
     def _copy_ns(self, moved: int) -> float:
         if moved not in self._copies:

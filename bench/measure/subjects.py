@@ -241,6 +241,12 @@ class Workload:
         _, leaves, dy = self._windows[0]
         torch.autograd.grad(y, leaves, dy)
 
+    def answers(self) -> tuple[Tensor, ...]:
+        """What a training call outside of any sample gives: the output and all gradients."""
+        y = self.forward()
+        _, leaves, dy = self._windows[0]
+        return (y.detach(), *torch.autograd.grad(y, leaves, dy))
+
     def saved_bytes(self) -> int:
         """Bytes that a training forward keeps for its backward, each storage counted once, the batch included."""
         ledger = Ledger()

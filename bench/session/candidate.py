@@ -45,6 +45,10 @@ class Child(Protocol):
         """What the process and all that it has started have used of the processors."""
         ...
 
+    def cores_of_helpers(self, seconds: float) -> float | None:
+        """The processors that whatever it has started gets in the next moment; None where all of it rests."""
+        ...
+
     def close(self) -> None:
         """End the process."""
         ...

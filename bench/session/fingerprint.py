@@ -51,7 +51,24 @@ TORCHS = (
     "torch.utils._contextlib",
     "torch.utils._python_dispatch",
 )
-PYTHONS = ("builtins", "contextlib", "functools", "gc", "itertools", "math", "random", "statistics", "time")
+PYTHONS = (
+    "builtins",
+    "contextlib",
+    "functools",
+    "gc",
+    "io",
+    "itertools",
+    "json",
+    "json.encoder",
+    "math",
+    "os",
+    "pickle",
+    "random",
+    "socket",
+    "statistics",
+    "struct",
+    "time",
+)
 """Modules whose functions, classes and modules nobody may replace."""
 
 LAZY = frozenset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterable
 
@@ -62,6 +63,22 @@ def seconds(pid: int) -> float:
     with contextlib.suppress(psutil.Error):
         return _seconds([psutil.Process(pid), *descendants(pid)])
     return 0.0
+
+
+def helpers(pid: int) -> list[psutil.Process]:
+    """What the process that serves, or whoever is left of its descendants, has started; see `lifeline.py`."""
+    with contextlib.suppress(psutil.Error):
+        if sys.platform != "linux":
+            return descendants(pid)
+        serves = min(psutil.Process(pid).children(), key=psutil.Process.create_time, default=None)
+        return [process for process in descendants(pid) if process != serves]
+    return []
+
+
+def cores_of_helpers(pid: int, seconds: float) -> float | None:
+    """The processors that a process's helpers get in the next moment; None where all of them rest."""
+    family = helpers(pid)
+    return _cores(family, seconds) if family else None
 
 
 def cores_in_use_at_rest(pid: int) -> float | None:

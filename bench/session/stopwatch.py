@@ -32,6 +32,10 @@ RUN_NS = 3_000_000
 LEAST_PART = 0.7
 """Of what passes here, the least that a child may report: the caches are colder after a message, and tries are few."""
 
+REST_SECONDS = 0.02
+"""Right after an answer another implementation could be timed: until then nothing of this one may go on.
+In most looks: a busy moment passes for rest or for work."""
+
 TRIES = 20
 """Before anybody is accused. The first one is enough for almost all."""
 
@@ -55,14 +59,21 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
         call_ns = min(call_ns, median(outcome["cold"]["candidate_ns"]))
     iterations = max(1, min(MOST_ITERATIONS, int(RUN_NS / call_ns)))
     watch, least = _OthersWatch(child), float("inf")
+    looks: list[float | None] = []
+    at_rest = False
     for _ in range(TRIES):
         _demand(child.ask("ready", kind, arguments, iterations))
         message_ns = min(1e9 * _demand(child.ask("hear"))["child_seconds"] for _ in range(3))
         passed_ns = 1e9 * _demand(child.ask("go"))["child_seconds"]
+        looks.append(child.cores_of_helpers(REST_SECONDS))
+        at_rest = 2 * looks.count(None) > len(looks)
         _demand(child.ask("judged"))
         least = min(least, (passed_ns - message_ns) / iterations)
-        if call_ns >= LEAST_PART * least:
+        if call_ns >= LEAST_PART * least and at_rest:
             return
+    if not at_rest:
+        cores = median(look for look in looks if look is not None)
+        raise WrongError(f"wrong: what it has started goes on when it has answered, on {cores:.1f} cores")
     texts = f"its process reports {call_ns / 1e3:.3g} us a call, where {least / 1e3:.3g} pass on our clock"
     processors = watch.processors()
     if processors > BUSY:

@@ -40,6 +40,7 @@ def test_nothing_is_replaced_in_this_process():
     [
         ("import time; time.perf_counter = lambda: 0.0", "time.perf_counter"),
         ("import time; time.perf_counter_ns = lambda: 0", "time.perf_counter_ns"),
+        ("import json; json.dumps = lambda *_, **__: '{{}}'", "json.dumps"),
         ("import torch; torch.cuda.synchronize = lambda *_: None", "torch.cuda.synchronize"),
         ("import torch; torch.cuda.Event.elapsed_time = lambda *_: 0.001", "torch.cuda.streams.Event.elapsed_time"),
         ("import torch.nn.functional as f; f.batch_norm = lambda x, *_, **__: x", "torch.nn.functional.batch_norm"),
