@@ -73,7 +73,7 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
             return
     if not at_rest:
         cores = median(look for look in looks if look is not None)
-        raise WrongError(f"wrong: what it has started goes on when it has answered, on {cores:.1f} cores")
+        raise WrongError(f"wrong: processes that it started go on working when it has answered, on {cores:.1f} cores")
     texts = f"its process reports {call_ns / 1e3:.3g} us a call, where {least / 1e3:.3g} pass on our clock"
     processors = watch.processors()
     if processors > BUSY:

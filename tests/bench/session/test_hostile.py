@@ -216,7 +216,7 @@ os.SHARED[:8] = struct.pack("d", time.monotonic())
 def test_helpers_that_work_while_others_are_timed_are_told(told):
     found = told(BURNER)
     assert found["status"] == WRONG
-    assert found["reason"].startswith("wrong: what it has started goes on when it has answered, on ")
+    assert found["reason"].startswith("wrong: processes that it started go on working when it has answered, on ")
 
 
 BUSY = """
