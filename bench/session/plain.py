@@ -16,7 +16,7 @@ _TERMINAL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|\
 _ANGLES = str.maketrans("<>", "‹›")
 """No page takes what is between them for an element, however it is made."""
 
-_MARKUP = re.compile(r"[<>|*_`\[\]{}\\#~$]+")
+_MARKUP = re.compile(r"[<>‹›|*_`\[\]{}\\#~$]+")
 
 
 class NotPlainError(Exception):

@@ -154,6 +154,10 @@ def test_another_kernel_behind_one_of_torchs_operators_is_named():
     assert run.stdout.strip() == "wrong: replaces aten::native_batch_norm"
 
 
-def test_what_torchs_compiler_adds_when_it_is_first_used_is_nobodys_doing():
-    torch.compile(lambda x: F.batch_norm(torch.sigmoid(x), None, None, training=True))(torch.randn(4, 3))
+def test_what_torchs_compiler_and_profiler_add_when_they_are_first_used_is_nobodys_doing():
+    x = torch.randn(4, 3, requires_grad=True)
+    with torch.profiler.profile():
+        torch.compile(lambda x: F.batch_norm(torch.sigmoid(x), None, None, training=True))(x).sum().backward()
+    torch.set_default_dtype(torch.get_default_dtype())
+    torch.export.export(torch.nn.ReLU(), (x,))
     assert tampering.undo() is None
