@@ -107,7 +107,7 @@ class Special:
                 eps, momentum = self._random.uniform(0.01, 1), self._random.random()
                 problem = self._problem(self._shape(), training, dtype=dtype, backward=training)
                 duty = single(str(dtype).removeprefix("torch."), replace(problem, eps=eps, momentum=momentum))
-                yield replace(duty, rough=dtype != torch.float64)
+                yield replace(duty, rough=True)
 
     def disturbing(self) -> Iterator[Duty]:
         """All that may disturb other calls, or be disturbed by them."""

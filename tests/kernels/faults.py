@@ -189,20 +189,6 @@ def adds_up_in_float16(input, **a):
     return right(input=input.half().to(input.dtype), **a)
 
 
-@fault
-def calculates_doubles_in_single(input, running_mean, running_var, weight, bias, **a):
-    given = (running_mean, running_var, weight, bias)
-    if input.dtype != torch.float64:
-        return naive.batch_norm(input, *given, **a)
-    single = [None if t is None else t.float() for t in given]
-    y = naive.batch_norm(input.float(), *single, **a)
-    with torch.no_grad():
-        for theirs, ours in zip(given[:2], single[:2], strict=True):
-            if theirs is not None:
-                theirs.copy_(ours)
-    return y.double()
-
-
 # What is handed in, what is handed out, what is kept
 
 
