@@ -53,6 +53,7 @@ def measure(
     device, order = torch.device("cpu"), random.Random(seed)
     swept = torch.zeros(cache_bytes() * 5 // 4, dtype=torch.uint8)
     samples: tuple[list[int], list[int]] = ([], [])
+    total = 0
     sides = [(candidate, samples[0]), (baseline, samples[1])]
     start = perf_counter_ns()
 
@@ -70,9 +71,11 @@ def measure(
                     swept.add_(1)
                     nanoseconds, sample = timing.timed(run, device)
                     taken.append(nanoseconds)
+                    total += nanoseconds
                     if witness and taken is samples[0]:
                         witness.sees(sample)
                     del sample
+    timing.check_total(total, *samples)
     ratio = paired_ratio(*samples)
     return {
         "rounds": len(samples[0]),

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from bench.measure.latency import Latency
-from bench.measure.timing import EFFORT, Effort
+from bench.measure.timing import EFFORT, Effort, nothing
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
 
@@ -24,6 +24,8 @@ class Context:
         load: Loads Fashion-MNIST; called when the first measurement needs it.
         dtype: Of the batch in latency.
         effort: How long per cell of the latency tables.
+        inspect: Called right after timed samples of the candidate that are chosen at random; it raises where the
+            process isn't any more as it was.
     """
 
     device: torch.device
@@ -31,11 +33,12 @@ class Context:
     load: Callable[[], FashionMNIST]
     dtype: torch.dtype = torch.float32
     effort: Effort = EFFORT
+    inspect: Callable[[], None] = nothing
 
     @cached_property
     def latency(self) -> Latency:
         """What measures cells, and keeps what those of one operation share."""
-        return Latency(self.device, self.dtype, self.effort, self.baseline)
+        return Latency(self.device, self.dtype, self.effort, self.baseline, self.inspect)
 
     @cached_property
     def data(self) -> FashionMNIST:

@@ -15,7 +15,7 @@ import torch
 from bench.measure import cold as cold_caches
 from bench.measure import device_timing, floor, timing, traffic
 from bench.measure.cases import problem_of
-from bench.measure.delegation import delegates_to
+from bench.measure.delegation import delegates_to, same_bits
 from bench.measure.figures import Figures, WrongError
 from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
@@ -42,18 +42,21 @@ class Latency:
         dtype: Of the batch.
         effort: How long per cell.
         baseline: Who is timed in the same rounds.
+        inspect: As `Context` has it.
     """
 
     device: torch.device
     dtype: torch.dtype
     effort: Effort
     baseline: Implementation
+    inspect: Callable[[], None] = timing.nothing
     _operation: Operation | None = None
     _exams: dict[tuple[bool, int], Exam] = field(default_factory=dict)
     _operands: dict[bool, Operands] = field(default_factory=dict)
     _workloads: dict[tuple[str, bool], tuple[Workload, float | Exception]] = field(default_factory=dict)
     _passed: dict[tuple[str, bool], list[Deviation]] = field(default_factory=dict)
     _copies: dict[int, float] = field(default_factory=dict)
+    _same_bits: dict[str, bool] = field(default_factory=dict)
 
     def measure(
         self, operation: Operation, implementation: Implementation, pass_name: str, *, identical: bool = False
@@ -84,7 +87,7 @@ class Latency:
             raise WrongError(f"wrong: {bad}", errors=_plain(deviations))
         if isinstance(first_call_seconds, Exception):
             raise first_call_seconds
-        warm, cold = timing.Witness(workload.seal), timing.Witness(workload.seal)
+        warm, cold = (timing.Witness(workload.seal, self.inspect) for _ in range(2))
         times = in_pairs(
             workload.subject(pass_name),
             against.subject(pass_name),
@@ -105,7 +108,7 @@ class Latency:
         if bad := worst(again):
             raise WrongError(f"wrong after timing: {bad}", errors=_plain(again))
         saved = workload.saved_bytes() if training else None
-        delegates = delegates_to(workload) if implementation.foreign else []
+        delegates = self._delegates(implementation, workload, against, training) if implementation.foreign else []
         moved = operation.bytes_moved(direction, self.dtype.itemsize)
         copy_ns, call_ns = self._copy_ns(moved), median(times["candidate_ns"]) / times["iterations"]
         if call_ns < LEAST_OF_A_COPY * copy_ns:
@@ -127,6 +130,11 @@ class Latency:
             "input": "normal(0.5, 2), images and weights of both signs",
         }
 
+    def workload(self, operation: Operation, implementation: Implementation, pass_name: str) -> Workload:
+        """What `measure` times of an implementation, to be called by another clock."""
+        self._turn_to(operation)
+        return self._workload(operation, implementation, implementation.name, PASS[pass_name].training)[0]
+
     def baseline_ns(self, operation: Operation, pass_name: str) -> list[float]:
         """Nanoseconds of calls of the baseline alone, a sample each: what it takes in a process that ran nothing else.
 
@@ -141,7 +149,7 @@ class Latency:
     def _turn_to(self, operation: Operation) -> None:
         if operation != self._operation:
             self._operation = operation
-            for shared in (self._exams, self._operands, self._workloads, self._passed):
+            for shared in (self._exams, self._operands, self._workloads, self._passed, self._same_bits):
                 shared.clear()
             gc.collect()  # here and not before every cell, where it would take half as long as the timing
 
@@ -184,6 +192,14 @@ class Latency:
                 first = error
             self._workloads[key] = (workload, first)
         return self._workloads[key]
+
+    def _delegates(
+        self, implementation: Implementation, workload: Workload, builtin: Workload, training: bool
+    ) -> list[str]:
+        name = implementation.name
+        if training and self._same_bits.get(name) is None:
+            self._same_bits[name] = same_bits(workload, builtin)
+        return delegates_to(workload) or (["aten::batch_norm"] if self._same_bits.get(name) else [])
 
     def _copy_ns(self, moved: int) -> float:
         if moved not in self._copies:

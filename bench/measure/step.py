@@ -150,7 +150,7 @@ def measure(implementation: Implementation | None, context: Context, effort: Eff
     own, against = Steps(implementation, context.data), Steps(context.baseline, context.data)
     first = own.first_steps()
     against.first_steps()
-    witness = Witness(own.seal)
+    witness = Witness(own.seal, context.inspect)
     times = in_pairs(own.subject, against.subject, context.device, effort, witness=witness)
     if reason := own.why_wrong(witness.kept):
         raise WrongError(f"wrong in a step that was timed: {reason}")

@@ -183,6 +183,10 @@ class Workload:
 
         return run
 
+    def change(self) -> None:
+        """Another content for every call to come, also of others on the same operands; off the clock."""
+        self._operands.change()
+
     def seal(self, sample: object) -> None:
         """Note what the operands hold, and where the statistics are, right after a sample that is to be judged."""
         assert isinstance(sample, Sample)
@@ -236,6 +240,12 @@ class Workload:
         """The backward of such a call."""
         _, leaves, dy = self._windows[0]
         torch.autograd.grad(y, leaves, dy)
+
+    def answers(self) -> tuple[Tensor, ...]:
+        """What a training call outside of any sample gives: the output and all gradients."""
+        y = self.forward()
+        _, leaves, dy = self._windows[0]
+        return (y.detach(), *torch.autograd.grad(y, leaves, dy))
 
     def saved_bytes(self) -> int:
         """Bytes that a training forward keeps for its backward, each storage counted once, the batch included."""

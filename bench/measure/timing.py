@@ -14,6 +14,7 @@ from time import perf_counter_ns  # bound here, before any implementation's file
 
 import torch
 
+from bench.measure.figures import WrongError
 from bench.stats.ratios import narrow_enough, paired_ratio
 from models.device import synchronize
 
@@ -76,11 +77,12 @@ class Witness:
 
     Args:
         seal: Called right after a sample that is kept, with the sample.
+        inspect: Called behind it.
     """
 
-    def __init__(self, seal: Callable[[object], None]) -> None:
+    def __init__(self, seal: Callable[[object], None], inspect: Callable[[], None] | None = None) -> None:
         self.kept: object = None
-        self._seal = seal
+        self._seal, self._inspect = seal, inspect or nothing
         self._seen = 0
         self._random = random.SystemRandom()
 
@@ -89,6 +91,7 @@ class Witness:
         self._seen += 1
         if self._random.randrange(self._seen) == 0:
             self._seal(sample)
+            self._inspect()
             self.kept = sample
 
 
@@ -181,6 +184,7 @@ def paired_rounds(
 
     Raises:
         RecompiledError: See there.
+        WrongError: Somebody has changed samples.
     """
     order = random.Random(seed)
     with without_collection():
@@ -193,6 +197,7 @@ def paired_rounds(
         candidate_ns: list[int] = []
         baseline_ns: list[int] = []
         sides = [(candidate, candidate_ns), (baseline, baseline_ns)]
+        total = 0  # out of reach for whoever finds the lists
         least = min(effort.most_rounds, max(effort.least_rounds, int(effort.seconds * 1e9 / max(round_ns, 1))))
         start = perf_counter_ns()
         while True:
@@ -204,6 +209,7 @@ def paired_rounds(
                         between()
                         nanoseconds, sample = timed(subject(iterations), device)
                         samples.append(nanoseconds)
+                        total += nanoseconds
                         if witness and samples is candidate_ns:
                             witness.sees(sample)
                         del sample  # its memory is the next one's
@@ -214,9 +220,20 @@ def paired_rounds(
             if left < 2:
                 break
             least = min(effort.most_rounds, least + left, math.ceil(GROWTH * least))
+        check_total(total, candidate_ns, baseline_ns)
         if compilations() != before:
             raise RecompiledError("recompiled while timing")
     return Rounds(iterations, candidate_ns, baseline_ns)
+
+
+def check_total(total: int, *sides: list[int]) -> None:
+    """Refuse samples that don't add up to what was measured.
+
+    Raises:
+        WrongError: They don't.
+    """
+    if sum(map(sum, sides)) != total:
+        raise WrongError("wrong: changes samples that have been taken")
 
 
 def compilations() -> int:

@@ -35,10 +35,18 @@ class ChildError(PlainError):
 class Child(Protocol):
     """The process that measures a candidate; see `bench.session.isolation.Child`."""
 
-    verdicts: dict[Any, dict[str, Any]]
+    verdicts: dict[Any, Any]
 
     def ask(self, name: str, *arguments: Any, most_bytes: int = 0) -> dict[str, Any]:
         """The answer to a request."""
+        ...
+
+    def processor_seconds(self) -> float:
+        """What the process and all that it has started have used of the processors."""
+        ...
+
+    def cores_of_helpers(self, seconds: float) -> float | None:
+        """The processors that whatever it has started gets in the next moment; None where all of it rests."""
         ...
 
     def close(self) -> None:

@@ -18,13 +18,15 @@ import torch
 
 from bench.measure import epochs
 from bench.measure.context import Context
+from bench.measure.figures import WrongError
 from bench.record.labels import BASELINE
 from bench.record.records import ERROR, OK, WRONG
-from bench.session import tampering, turns
+from bench.session import stopwatch, tampering, turns
 from bench.session.candidate import local_candidate
 from bench.session.gate import Gate
 from bench.session.messages import UNHEARD, Setup, next_request, reply
 from bench.session.outcomes import Measurement, asked_already, failure, measured_here
+from bench.session.settings import COLLECTION
 from kernels import Implementation
 from kernels.agreement import DutyError, attempt
 from kernels.duties.calls import forget_compiled, perform
@@ -56,6 +58,8 @@ def serve(requests: socket.socket, output: Connection, setup: Setup) -> None:
         try:
             worker = worker or Worker(setup)
             answer = getattr(worker, name)(*arguments)
+        except WrongError as error:
+            answer = {"status": WRONG, "reason": str(error)}
         except BaseException as error:  # whatever the implementation throws, the parent wants an answer
             answer = _failure(error, device)
         try:
@@ -88,7 +92,9 @@ class Worker:
             lambda: fashion_mnist.load(setup.data_dir, device=self.device, limit=setup.limit),
             setup.dtype,
             setup.effort,
+            self._inspect,
         )
+        self._again: tuple[object, stopwatch.Again] | None = None
         self._turn: epochs.Turn | None = None
         self._compiled_for_duties = False
 
@@ -120,6 +126,36 @@ class Worker:
         """Any measurement, as the parent would make it in its own process; it has asked its gate."""
         self._forget_duties()
         return measured_here(self._candidate, self._context, self._gate, measurement, arguments, asked_already)
+
+    def ready(self, kind: str, arguments: tuple[Any, ...], iterations: int) -> dict[str, Any]:
+        """Prepare calls that the parent times; see `stopwatch.py`."""
+        if self._again is None or self._again[0] != (kind, arguments):
+            again = stopwatch.Again(kind, self._candidate.implementation, self._context, arguments)
+            self._again = (kind, arguments), again
+        self._again[1].prepare(iterations)
+        return {"status": OK}
+
+    def hear(self) -> dict[str, Any]:
+        """How long a message takes."""
+        return {"status": OK}
+
+    def go(self) -> dict[str, Any]:
+        """Run what is ready."""
+        assert self._again is not None
+        self._again[1].go()
+        return {"status": OK}
+
+    def judged(self) -> dict[str, Any]:
+        """What becomes of what was run."""
+        assert self._again is not None
+        self._inspect()
+        if reason := self._again[1].why_wrong():
+            return {"status": WRONG, "reason": f"wrong in calls that were timed from outside: {reason}"}
+        return {"status": OK}
+
+    def _inspect(self) -> None:
+        if self._candidate.foreign and (replaced := tampering.undo(but=COLLECTION)):
+            raise WrongError(replaced)
 
     def solve(self, problem: bytes) -> dict[str, Any]:
         """What it makes of the parent's own tensors."""

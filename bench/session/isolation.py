@@ -52,6 +52,9 @@ CLOSE_SECONDS = 1.0
 WORK = ("measure", "epoch")
 """Requests after which whatever the implementation has started must rest."""
 
+LIGHT = ("ready", "hear", "go", "judged")
+"""Requests that follow on such a one at once: to look through all sources would take longer than they do."""
+
 OF_THE_PARENT = ("child_seconds", "stderr", "found")
 """Of an answer, what this process adds to it."""
 
@@ -124,7 +127,7 @@ class Child:
     setup: Any
     timeout_seconds: float
     sources: Sources | None = None
-    verdicts: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    verdicts: dict[Any, Any] = field(default_factory=dict)
     _deaths: list[str] = field(default_factory=list)
     _process: Any = None
     _line: Line | None = None
@@ -141,7 +144,7 @@ class Child:
         """
         if len(self._deaths) >= MOST_DEATHS:
             return {"status": ERROR, "reason": f"{self._deaths[-1]}; not tried again"}
-        if changed := self._changed():
+        if name not in LIGHT and (changed := self._changed()):
             return changed
         start = time.perf_counter()
         try:
@@ -162,7 +165,9 @@ class Child:
         if answer.get("fatal"):  # it answers, but can't measure any more
             self.close()
             self._deaths.append(str(answer.get("reason")))
-        return {**(self._changed() or self._restless(name) or answer), "child_seconds": seconds}
+        if name not in LIGHT:
+            answer = self._changed() or self._restless(name) or answer
+        return {**answer, "child_seconds": seconds}
 
     def _changed(self) -> Answer | None:
         """None, or that the code isn't that of this run any more, which a new process would load."""
@@ -217,6 +222,14 @@ class Child:
             self._process.join(LAST_SECONDS)
             raise _DeathError(_how_it_ended(self._process.exitcode)) from error
         return {**told, "found": content} if most_bytes else dict(told)
+
+    def processor_seconds(self) -> float:
+        """What the process and all that it has started have used of the processors."""
+        return processes.seconds(self._process.pid) if self._process else 0.0
+
+    def cores_of_helpers(self, seconds: float) -> float | None:
+        """The processors that whatever it has started gets in the next moment; None where all of it rests."""
+        return processes.cores_of_helpers(self._process.pid, seconds) if self._process else None
 
     def close(self) -> None:
         """End the process and whatever it has started; the next request starts a new one."""

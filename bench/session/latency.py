@@ -20,7 +20,7 @@ from bench.session.candidate import Candidate
 from bench.session.clean import beside
 from bench.session.elsewhere import sat_elsewhere
 from bench.session.gate import Gate
-from bench.session.outcomes import failure, outcome_of
+from bench.session.outcomes import failure, judged, outcome_of
 from kernels import Implementation
 from kernels.agreement import DutyError, Exam, worst
 
@@ -65,7 +65,7 @@ def outcome_of_cell(
     verdict: dict[str, Any] = verdicts[asked]
     if verdict["status"] != OK:
         return verdict
-    found = _found_here(outcome, context, operation, candidate, pass_name)
+    found = judged(candidate, _found_here(outcome, context, operation, candidate, pass_name))
     return found if "reason" in found else {**outcome, **found, "errors": verdict["errors"]}
 
 

@@ -83,6 +83,8 @@ def _keep(child: int) -> NoReturn:
             break
         if process == child:
             break
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == getattr(signal, "SIGSYS", None):
+            break  # what the child has left behind has run into the fence: it ends as if it had itself
     _end_descendants()
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)

@@ -15,7 +15,7 @@ from bench.measure import environment
 from bench.measure.context import Context
 from bench.measure.figures import Figures, WrongError, one_line
 from bench.record.records import ERROR, OK, UNAVAILABLE, WRONG
-from bench.session import replies, tampering
+from bench.session import replies, stopwatch, tampering
 from bench.session.candidate import Candidate, ChildError
 from bench.session.gate import Gate
 from kernels.agreement import DutyError
@@ -23,6 +23,9 @@ from models import device as devices
 
 Measurement = Callable[..., Figures]
 """A function of a module, `(implementation, context, *arguments) -> figures`, so that a child can be sent its name."""
+
+CONDEMNED = "condemned"
+"""Among the verdicts on a child: what it has been found to do in an earlier cell."""
 
 Question = Callable[[Gate, Candidate], str | None]
 """What the gate is asked before anything is timed."""
@@ -55,8 +58,48 @@ def outcome_of(
             return {"status": WRONG, "reason": wrong}
     except Exception as error:
         return failure(error, context.device)
+    if reason := condemned(candidate):
+        return {"status": WRONG, "reason": reason}
     answer = candidate.child.ask("measure", measurement, arguments)
-    return replies.taken(replies.form_of(measurement), answer, arguments, foreign=candidate.foreign)
+    form = replies.form_of(measurement)
+    outcome = replies.taken(form, answer, arguments, foreign=candidate.foreign)
+    if candidate.foreign and outcome["status"] == OK and form.kind in stopwatch.KINDS:
+        outcome = held_to_our_clock(candidate, outcome, form.kind, outcome, arguments, context.device)
+    return judged(candidate, outcome)
+
+
+def held_to_our_clock(
+    candidate: Candidate,
+    outcome: dict[str, Any],
+    kind: str,
+    times: dict[str, Any],
+    arguments: tuple[Any, ...],
+    device: torch.device,
+) -> dict[str, Any]:
+    """The outcome of a measurement in another process, if `stopwatch.check` lets its times pass; else why not."""
+    assert candidate.child is not None
+    try:
+        stopwatch.check(candidate.child, kind, times, arguments)
+    except WrongError as error:
+        return {"status": WRONG, "reason": str(error)}
+    except Exception as error:
+        return failure(error, device)
+    return outcome
+
+
+def condemned(candidate: Candidate) -> str | None:
+    """None, or what an implementation in another process was found to do in an earlier cell."""
+    return candidate.child.verdicts.get(CONDEMNED) if candidate.child else None
+
+
+def judged(candidate: Candidate, outcome: dict[str, Any]) -> dict[str, Any]:
+    """The same outcome; if an implementation from outside does other things when it is measured, nothing else is.
+
+    Its next figures would be worth no more. What only fails an exam, which then has "errors", may do other shapes well.
+    """
+    if candidate.foreign and candidate.child and outcome.get("status") == WRONG and "errors" not in outcome:
+        candidate.child.verdicts.setdefault(CONDEMNED, outcome["reason"])
+    return outcome
 
 
 def asked_already(gate: Gate, candidate: Candidate) -> None:

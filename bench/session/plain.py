@@ -13,7 +13,10 @@ DEEPEST = 12
 _TERMINAL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|\x9c|$)|\x1b.", re.DOTALL)
 """Sequences that a terminal obeys (ECMA-48): colors and the cursor, titles and links, and the short ones."""
 
-_MARKUP = re.compile(r"[<>|*_`\[\]{}\\#~$]+")
+_ANGLES = str.maketrans("<>", "‹›")
+"""No page takes what is between them for an element, however it is made."""
+
+_MARKUP = re.compile(r"[<>‹›|*_`\[\]{}\\#~$]+")
 
 
 class NotPlainError(Exception):
@@ -26,7 +29,7 @@ def text(value: object, most: int = MOST_TEXT) -> str:
         return ""
     seen = _TERMINAL.sub("", value[: 8 * most])
     words = "".join(c if c.isprintable() else " " for c in seen).split()
-    line = " ".join(words)
+    line = " ".join(words).translate(_ANGLES)
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 

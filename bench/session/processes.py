@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterable
 
@@ -55,6 +56,29 @@ def end(pid: int, but: Iterable[int] = ()) -> list[int]:
             return [process.pid for process in left]
         time.sleep(0.005)
     return []
+
+
+def seconds(pid: int) -> float:
+    """What a process and its descendants have used of the processors, and those of them that have ended."""
+    with contextlib.suppress(psutil.Error):
+        return _seconds([psutil.Process(pid), *descendants(pid)])
+    return 0.0
+
+
+def helpers(pid: int) -> list[psutil.Process]:
+    """What the process that serves, or whoever is left of its descendants, has started; see `lifeline.py`."""
+    with contextlib.suppress(psutil.Error):
+        if sys.platform != "linux":
+            return descendants(pid)
+        serves = min(psutil.Process(pid).children(), key=psutil.Process.create_time, default=None)
+        return [process for process in descendants(pid) if process != serves]
+    return []
+
+
+def cores_of_helpers(pid: int, seconds: float) -> float | None:
+    """The processors that a process's helpers get in the next moment; None where all of them rest."""
+    family = helpers(pid)
+    return _cores(family, seconds) if family else None
 
 
 def cores_in_use_at_rest(pid: int) -> float | None:

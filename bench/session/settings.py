@@ -98,6 +98,9 @@ def _set_gc(wanted: tuple[bool, tuple[int, int, int]]) -> None:
     gc.set_threshold(*wanted[1])
 
 
+COLLECTION = "garbage collection"
+"""Off while rounds are timed."""
+
 SETTINGS: dict[str, Setting] = {
     "the number of threads": (torch.get_num_threads, torch.set_num_threads),
     "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -122,7 +125,7 @@ SETTINGS: dict[str, Setting] = {
         torch._C._get_mkldnn_enabled,
         torch._C._set_mkldnn_enabled,
     ),
-    "garbage collection": (lambda: (gc.isenabled(), gc.get_threshold()), _set_gc),
+    COLLECTION: (lambda: (gc.isenabled(), gc.get_threshold()), _set_gc),
     "Python's switch interval": (sys.getswitchinterval, sys.setswitchinterval),
 }
 

@@ -15,10 +15,11 @@ from typing import Any
 from bench.measure import checkpoints, environment, epochs
 from bench.measure.epochs import Turn
 from bench.measure.figures import WrongError
+from bench.measure.step import SETTINGS
 from bench.record.records import OK, WRONG, Record
 from bench.session.candidate import Candidate, ChildError
 from bench.session.gate import Gate
-from bench.session.outcomes import failure
+from bench.session.outcomes import condemned, failure, held_to_our_clock, judged
 from bench.session.replies import EPOCH, reason_of, taken
 from bench.session.run import Run
 from models.fashion_mnist import FashionMNIST
@@ -74,7 +75,7 @@ def train_in_turns(
             note(candidate, 1, {"status": candidate.status, "reason": candidate.unavailable})
             continue
         try:
-            if reason := gate.why_wrong(candidate):
+            if reason := gate.why_wrong(candidate) or condemned(candidate):
                 note(candidate, 1, {"status": WRONG, "reason": reason})
                 continue
             progress(f"seed {settings.seed}: warming up {candidate.label}")
@@ -131,7 +132,12 @@ def go_on(turn: LocalTurn | RemoteTurn, data: FashionMNIST, settings: Settings, 
     if isinstance(turn, RemoteTurn):
         assert turn.candidate.child is not None
         answer = turn.candidate.child.ask("epoch", folder, settings.seed)
-        return taken(EPOCH, answer, foreign=turn.candidate.foreign)
+        outcome = taken(EPOCH, answer, foreign=turn.candidate.foreign)
+        if turn.candidate.foreign and outcome["status"] == OK and settings.batch_size == SETTINGS.batch_size:
+            steps = -(-len(data.train_images) // settings.batch_size)
+            step = {"candidate_ns": [1e9 * outcome["step_seconds"] / steps], "iterations": 1}
+            outcome = held_to_our_clock(turn.candidate, outcome, "step", step, (), data.train_images.device)
+        return judged(turn.candidate, outcome)
     return epoch(turn.turn, turn.candidate.label, data, settings.seed, folder)
 
 

@@ -1,5 +1,6 @@
 """One cell: who is refused before and after the clock, and what a record of a measured one holds."""
 
+import concurrent.futures
 import gc
 import re
 import threading
@@ -194,6 +195,21 @@ def test_an_outsider_that_calls_torch_is_told_to_be_that(latency):
     record = measure(latency, outsider(my_own))
     assert record["status"] == OK
     assert re.fullmatch(r"delegates to aten::\w*batch_norm\w*", record["backend"])
+
+
+def test_nor_does_it_help_to_call_torch_from_another_thread(latency):
+    def elsewhere(*arguments, **settings):
+        mode = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+        def call():
+            with torch.set_grad_enabled(mode[0]), torch.inference_mode(mode[1]):
+                return F.batch_norm(*arguments, **settings)
+
+        return pool.submit(call).result()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        record = measure(latency, outsider(elsewhere))
+    assert (record["status"], record["backend"]) == (OK, "delegates to aten::batch_norm")
 
 
 def test_an_outsider_that_calculates_itself_is_not(latency):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bench.measure import timing
+from bench.measure.figures import WrongError
 from bench.measure.timing import MOST_ITERATIONS, Effort, RecompiledError, copy_ns, paired_rounds
 from bench.stats.ratios import narrow_enough, paired_ratio
 
@@ -241,3 +242,19 @@ def test_compiling_inside_the_rounds_is_an_error():
 def test_compiling_before_the_rounds_is_none():
     rounds = paired_rounds(compiled_on(iter([3] * 1000)), sleeper(0.001), CPU, SHORT, seed=0)
     assert len(rounds.candidate_ns) >= SHORT.least_rounds
+
+
+def test_a_process_is_inspected_right_behind_samples_that_are_kept():
+    told = []
+    witness = timing.Witness(lambda sample: told.append(("kept", sample)), lambda: told.append("inspected"))
+    for number in range(20):
+        witness.sees(number)
+    assert told[:2] == [("kept", 0), "inspected"]  # the first is kept, until another is
+    assert told[1::2] == ["inspected"] * (len(told) // 2)
+    assert witness.kept == told[-2][1]
+
+
+def test_samples_that_were_changed_are_no_samples():
+    with pytest.raises(WrongError, match="changes samples that have been taken"):
+        timing.check_total(10, [1, 2], [3, 3])
+    timing.check_total(10, [1, 2], [3, 4])

@@ -35,6 +35,18 @@ def test_a_baseline_that_is_slower_there_time_and_again_gives_no_ratio():
     }
 
 
+def test_nobody_is_faster_than_a_slowed_baseline_only():
+    def ask(ratio):
+        return lambda: {"status": "ok", "iterations": 1, "baseline_ns": [120] * 5, "ratio": ratio}
+
+    assert beside(ask([0.9, 0.89, 0.91]), alone(*[100] * 2 * TRIES)) == {
+        "status": "error",
+        "reason": "no ratio: builtin takes 1.2 times as long in its process as in a clean one",
+    }
+    assert beside(ask([0.5, 0.49, 0.51]), alone(100, 100))["status"] == "ok"
+    assert beside(ask([1.5, 1.4, 1.6]), alone(100, 100))["status"] == "ok"
+
+
 def test_a_busy_moment_is_measured_again():
     outcome = beside(child(1000, 101), alone(100, 100, 100, 100))
     assert (outcome["status"], outcome["baseline_ns"][0]) == ("ok", 404)

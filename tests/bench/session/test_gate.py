@@ -13,6 +13,7 @@ from bench.record.operations import LENET_SHAPES, Operation
 from bench.record.records import ERROR, OK, UNAVAILABLE
 from bench.session import gate as gates
 from bench.session import latency as cells
+from bench.session import tampering
 from bench.session.candidate import Candidate
 from bench.session.gate import Gate
 from bench.session.latency import outcome_of_cell
@@ -182,6 +183,7 @@ def test_a_part_of_a_batch_norm_has_its_cells(batch_norm, operation, pass_name, 
 
 def test_images_are_enough_where_only_images_are_asked_for(monkeypatch):
     monkeypatch.setattr(gates, "LENET_SHAPES", ((4, 3, 8, 8), (16, 3)))
+    tampering.remember()
     gate, who = Gate(torch.device("cpu")), Candidate("x", dishonest.plug_in(images_only))
     assert gate.why_wrong_on_images(who) is None
     with pytest.raises(NotImplementedError, match="4-D only"):

@@ -116,6 +116,22 @@ def test_who_replaces_what_answers_for_it_is_named(told, what):
     assert found["reason"] == f"wrong: replaces bench.session.child.{what}"
 
 
+REWRITES = """
+frame = sys._getframe()
+while frame:
+    samples = frame.f_locals.get("candidate_ns") if frame.f_code.co_name == "paired_rounds" else None
+    if samples:
+        samples[-1] //= 2
+    frame = frame.f_back
+"""
+
+
+def test_who_rewrites_samples_is_told_and_measured_no_further(candidate, told):
+    wrong = told(REWRITES)
+    assert (wrong["status"], wrong["reason"]) == (WRONG, "wrong: changes samples that have been taken")
+    assert outcome_of_cell(context(), Gate(CPU), SMALL, candidate, "inference")["reason"] == wrong["reason"]
+
+
 FORGED = "for fd in range(3, 64):\n    try: os.write(fd, b'forged ' * 100)\n    except OSError: pass"
 
 
@@ -162,6 +178,45 @@ def test_who_signals_the_suite_is_told_and_the_run_goes_on(told):
     found = told(f"os.kill({os.getpid()}, {signal.SIGURG.value})")  # which does no harm, should it arrive
     assert found["status"] == ERROR
     assert found["reason"] == "signals a process that isn't its own, and was ended for it (SIGSYS)"
+
+
+ORPHAN = """
+if not hasattr(os, "DONE"):
+    os.DONE = os.fork()
+    if not os.DONE:
+        if not os.fork():
+            os.kill({parent}, {signal})
+        os._exit(0)
+    os.waitpid(os.DONE, 0)
+    time.sleep(1)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing keeps it from doing so")
+def test_who_has_it_done_by_an_orphan_is_told(told):
+    found = told(ORPHAN.format(parent=os.getpid(), signal=signal.SIGURG.value))
+    assert found["reason"] == "signals a process that isn't its own, and was ended for it (SIGSYS)"
+
+
+BURNER = """
+import mmap, struct
+if not hasattr(os, "SHARED"):
+    os.SHARED, ours = mmap.mmap(-1, 8), os.getpid()
+    if not os.fork():
+        end = time.monotonic() + 100
+        while time.monotonic() < end and os.getppid() == ours:
+            if time.monotonic() - struct.unpack("d", os.SHARED[:8])[0] > 0.05:
+                time.sleep(0.001)
+        os._exit(0)
+os.SHARED[:8] = struct.pack("d", time.monotonic())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_helpers_that_work_while_others_are_timed_are_told(told):
+    found = told(BURNER)
+    assert found["status"] == WRONG
+    assert found["reason"].startswith("wrong: processes that it started go on working when it has answered, on ")
 
 
 BUSY = """

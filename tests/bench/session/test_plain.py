@@ -17,6 +17,7 @@ from bench.session.plain import DEEPEST, MOST_PARTS, MOST_TEXT, NotPlainError, l
         ("user\u202egnp.exe\u2066", "user gnp.exe"),
         ("a\u200bb\ufeff\u2028c\ud800", "a b c"),
         ("naïve µs × 3 – “fast” 批", "naïve µs × 3 – “fast” 批"),
+        ("<img src=x onerror=alert(1)>", "‹img src=x onerror=alert(1)›"),
         (None, ""),
         (3, ""),
     ],

@@ -40,8 +40,9 @@ def test_nothing_is_replaced_in_this_process():
     [
         ("import time; time.perf_counter = lambda: 0.0", "time.perf_counter"),
         ("import time; time.perf_counter_ns = lambda: 0", "time.perf_counter_ns"),
+        ("import json; json.dumps = lambda *_, **__: '{{}}'", "json.dumps"),
         ("import torch; torch.cuda.synchronize = lambda *_: None", "torch.cuda.synchronize"),
-        ("import torch; torch.cuda.Event.elapsed_time = lambda *_: 0.001", "torch.cuda.Event.elapsed_time"),
+        ("import torch; torch.cuda.Event.elapsed_time = lambda *_: 0.001", "torch.cuda.streams.Event.elapsed_time"),
         ("import torch.nn.functional as f; f.batch_norm = lambda x, *_, **__: x", "torch.nn.functional.batch_norm"),
         ("from bench.measure import timing; timing.timed = lambda run, _: (1, run())", "bench.measure.timing.timed"),
         (
@@ -51,6 +52,23 @@ def test_nothing_is_replaced_in_this_process():
         (
             "from bench.measure.subjects import Workload; Workload.seal = lambda *_: None",
             "bench.measure.subjects.Workload.seal",
+        ),
+        ("import torch; import torch.nn.functional as f; f.__dict__['torch'] = object()", "torch.nn.functional.torch"),
+        ("import torch; torch.nn.Module.__call__ = lambda self, x: x", "torch.nn.modules.module.Module.__call__"),
+        ("import torch.nn.functional as f; f.batch_norm.__defaults__ = (None,) * 6", "torch.nn.functional.batch_norm"),
+        (
+            "import torch.nn.functional as f; f.max_pool2d.__closure__[-1].cell_contents = lambda *_, **__: None",
+            "torch.nn.functional.max_pool2d",
+        ),
+        ("from bench.measure import floor; floor.time = None", "bench.measure.floor.time"),
+        (
+            "from bench.measure import timing; timing.perf_counter_ns = lambda: 0",
+            "bench.measure.timing.perf_counter_ns",
+        ),
+        ("from bench.measure import latency; latency.LEAST_OF_A_COPY = 0.0", "bench.measure.latency.LEAST_OF_A_COPY"),
+        (
+            "from kernels import contract; contract.ACTIVATIONS['sigmoid'] = lambda x: x",
+            "kernels.contract.ACTIVATIONS['sigmoid']",
         ),
         (
             "from kernels import builtin; builtin.IMPLEMENTATION.__dict__['batch_norm'] = lambda x, *_, **__: x",
@@ -136,6 +154,10 @@ def test_another_kernel_behind_one_of_torchs_operators_is_named():
     assert run.stdout.strip() == "wrong: replaces aten::native_batch_norm"
 
 
-def test_what_torchs_compiler_adds_when_it_is_first_used_is_nobodys_doing():
-    torch.compile(lambda x: F.batch_norm(torch.sigmoid(x), None, None, training=True))(torch.randn(4, 3))
+def test_what_torchs_compiler_and_profiler_add_when_they_are_first_used_is_nobodys_doing():
+    x = torch.randn(4, 3, requires_grad=True)
+    with torch.profiler.profile():
+        torch.compile(lambda x: F.batch_norm(torch.sigmoid(x), None, None, training=True))(x).sum().backward()
+    torch.set_default_dtype(torch.get_default_dtype())
+    torch.export.export(torch.nn.ReLU(), (x,))
     assert tampering.undo() is None

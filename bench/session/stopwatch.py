@@ -1,0 +1,156 @@
+"""Whether the times that a child reports pass on this process's clock, too: it runs some calls more while we wait.
+
+Whatever code from outside does to the clocks, the samples or the loop of its own process, it can't do here. So after
+a measurement the child is asked to prepare calls, then to run them, and the second answer comes as long after the
+request as the calls take. Like all that are timed, they are judged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from bench.measure import environment
+from bench.measure.context import Context
+from bench.measure.figures import PlainError, WrongError
+from bench.measure.floor import BUSY
+from bench.measure.step import Steps
+from bench.measure.subjects import Workload
+from bench.measure.timing import MOST_ITERATIONS, Subject, nothing, timed
+from bench.record.records import OK, WRONG
+from bench.session.candidate import Child, ChildError
+from kernels import Implementation
+
+KINDS = ("latency", "step")
+"""Measurements whose calls can be repeated."""
+
+RUN_NS = 3_000_000
+"""Long for a message between processes, and short for another program's time slice."""
+
+LEAST_PART = 0.7
+"""Of what passes here, the least that a child may report: the caches are colder after a message, and tries are few."""
+
+REST_SECONDS = 0.02
+"""Right after an answer another implementation could be timed: until then nothing of this one may go on.
+In most looks: a busy moment passes for rest or for work."""
+
+TRIES = 20
+"""Before anybody is accused. The first one is enough for almost all."""
+
+
+def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any, ...]) -> None:
+    """Refuse times that are far shorter than what passes here.
+
+    Args:
+        child: Who has reported them.
+        kind: Of the measurement, one of `KINDS`.
+        outcome: What it has reported.
+        arguments: The measurement's.
+
+    Raises:
+        WrongError: They are; or a call that was asked for here was wrong.
+        PlainError: They are, but other programs keep the machine so busy that it says nothing.
+        ChildError: The child can't do it again.
+    """
+    call_ns = median(outcome["candidate_ns"]) / outcome["iterations"]
+    if outcome.get("cold"):
+        call_ns = min(call_ns, median(outcome["cold"]["candidate_ns"]))
+    iterations = max(1, min(MOST_ITERATIONS, int(RUN_NS / call_ns)))
+    watch, least = _OthersWatch(child), float("inf")
+    looks: list[float | None] = []
+    at_rest = False
+    for _ in range(TRIES):
+        _demand(child.ask("ready", kind, arguments, iterations))
+        message_ns = min(1e9 * _demand(child.ask("hear"))["child_seconds"] for _ in range(3))
+        passed_ns = 1e9 * _demand(child.ask("go"))["child_seconds"]
+        looks.append(child.cores_of_helpers(REST_SECONDS))
+        at_rest = 2 * looks.count(None) > len(looks)
+        _demand(child.ask("judged"))
+        least = min(least, (passed_ns - message_ns) / iterations)
+        if call_ns >= LEAST_PART * least and at_rest:
+            return
+    if not at_rest:
+        cores = median(look for look in looks if look is not None)
+        raise WrongError(f"wrong: processes that it started go on working when it has answered, on {cores:.1f} cores")
+    texts = f"its process reports {call_ns / 1e3:.3g} us a call, where {least / 1e3:.3g} pass on our clock"
+    processors = watch.processors()
+    if processors > BUSY:
+        if outcome.get("ratio", [0.0])[-1] >= 1:  # nothing that anybody would be proud of
+            return
+        raise PlainError(
+            f"machine busy: {texts}, while other programs keep {processors:.1f} processors busy; measure again on an "
+            "idle machine"
+        )
+    raise WrongError(f"wrong: {texts}")
+
+
+def _demand(answer: dict[str, Any]) -> dict[str, Any]:
+    if answer["status"] == WRONG:
+        raise WrongError(str(answer.get("reason")))
+    if answer["status"] != OK:
+        raise ChildError(str(answer.get("reason")), answer)
+    return answer
+
+
+class _OthersWatch:
+    """How many processors are kept busy by others than this process, the child and what that has started."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._start = self._seconds()
+
+    def processors(self) -> float:
+        (wall, busy), (wall_before, busy_before) = self._seconds(), self._start
+        return (busy - busy_before) / max(wall - wall_before, 1e-9)
+
+    def _seconds(self) -> tuple[float, float]:
+        others = environment.others_seconds()
+        return time.perf_counter(), 0.0 if others is None else others - self._child.processor_seconds()
+
+
+# The child's end
+
+
+class Again:
+    """The calls of a measurement, once more.
+
+    Args:
+        kind: One of `KINDS`.
+        implementation: Whose.
+        context: Where.
+        arguments: The measurement's.
+    """
+
+    def __init__(self, kind: str, implementation: Implementation, context: Context, arguments: tuple[Any, ...]) -> None:
+        self._device = context.device
+        self._run: Callable[[], object] | None = None
+        self._sample: object = None
+        if kind == "latency":
+            operation, pass_name, _ = arguments
+            workload = context.latency.workload(operation, implementation, pass_name)
+            self._subject: Subject = workload.subject(pass_name)
+            self._between: Callable[[], None] = workload.change
+            self._of: Workload | Steps = workload
+        else:
+            steps = Steps(implementation, context.data)
+            steps.first_steps()
+            self._subject, self._between = steps.subject, nothing
+            self._of = steps
+
+    def prepare(self, iterations: int) -> None:
+        """So many calls, which take another content than any before."""
+        self._subject(1)()
+        self._between()
+        self._run = self._subject(iterations)
+
+    def go(self) -> None:
+        """Run them."""
+        assert self._run is not None
+        _, self._sample = timed(self._run, self._device)
+        self._of.seal(self._sample)
+
+    def why_wrong(self) -> str | None:
+        """None, or what was wrong with them."""
+        return self._of.why_wrong(self._sample)

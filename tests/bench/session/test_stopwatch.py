@@ -1,0 +1,93 @@
+"""Times that a child reports must pass on our clock, too: tried with a child that only says how long it took."""
+
+import pytest
+
+from bench.measure import environment
+from bench.measure.figures import PlainError, WrongError
+from bench.session import stopwatch
+from bench.session.candidate import ChildError
+
+MESSAGE, CALL = 100e-6, 50e-6
+
+
+class Said:
+    """A child whose calls take so long, for one of them that is asked for after the other."""
+
+    def __init__(self, *call_seconds, cores=None, judged="ok"):
+        self.calls, self.cores, self.verdict = list(call_seconds), cores, judged
+        self.iterations = 0
+        self.asked = []
+
+    def ask(self, name, *arguments):
+        self.asked.append(name)
+        if name == "ready":
+            self.iterations = arguments[-1]
+        if name == "judged":
+            return {"status": self.verdict, "reason": "wrong: dx off"}
+        seconds = self.iterations * (self.calls.pop(0) if len(self.calls) > 1 else self.calls[0]) if name == "go" else 0
+        return {"status": "ok", "child_seconds": MESSAGE + seconds}
+
+    def processor_seconds(self):
+        return 0.0
+
+    def cores_of_helpers(self, _):
+        return self.cores
+
+
+@pytest.fixture(autouse=True)
+def others(monkeypatch):
+    """Seconds of others, which grow by nothing."""
+    monkeypatch.setattr(environment, "others_seconds", lambda: 0.0)
+
+
+def claimed(call_seconds, ratio=0.5, **more):
+    return {"candidate_ns": [4e9 * call_seconds] * 5, "iterations": 4, "ratio": [ratio] * 3, **more}
+
+
+def test_times_that_pass_here_too_are_believed_at_once():
+    child = Said(CALL)
+    stopwatch.check(child, "latency", claimed(CALL), ())
+    assert child.asked == ["ready", "hear", "hear", "hear", "go", "judged"]
+
+
+def test_a_busy_moment_is_tried_again():
+    child = Said(10 * CALL, 3 * CALL, CALL)
+    stopwatch.check(child, "latency", claimed(CALL), ())
+    assert child.asked.count("go") == 3
+
+
+@pytest.mark.parametrize("outcome", [claimed(CALL / 2), claimed(CALL, cold={"candidate_ns": [5e8 * CALL] * 5})])
+def test_times_that_are_too_short_are_refused(outcome):
+    with pytest.raises(WrongError, match=r"^wrong: its process reports 25 us a call, where 50 pass on our clock$"):
+        stopwatch.check(Said(CALL), "latency", outcome, ())
+
+
+def busy(monkeypatch):
+    spent = iter(range(0, 10_000, 1000))
+    monkeypatch.setattr(environment, "others_seconds", lambda: float(next(spent)))
+
+
+def test_beside_busy_programs_nobody_is_accused(monkeypatch):
+    busy(monkeypatch)
+    with pytest.raises(PlainError, match=r"^machine busy: its process reports"):
+        stopwatch.check(Said(CALL), "latency", claimed(CALL / 2), ())
+
+
+def test_beside_busy_programs_who_is_no_faster_keeps_his_figures(monkeypatch):
+    busy(monkeypatch)
+    stopwatch.check(Said(CALL), "latency", claimed(CALL / 2, ratio=1.2), ())
+
+
+def test_what_was_timed_here_is_judged_too():
+    with pytest.raises(WrongError, match=r"^wrong: dx off$"):
+        stopwatch.check(Said(CALL, judged="wrong"), "latency", claimed(CALL), ())
+
+
+def test_who_cannot_do_it_again_has_no_figures():
+    with pytest.raises(ChildError, match="dx off"):
+        stopwatch.check(Said(CALL, judged="error"), "latency", claimed(CALL), ())
+
+
+def test_helpers_that_go_on_are_told():
+    with pytest.raises(WrongError, match=r"go on working when it has answered, on 1\.5 cores$"):
+        stopwatch.check(Said(CALL, cores=1.5), "latency", claimed(CALL), ())
