@@ -208,7 +208,7 @@ def context(pytestconfig: pytest.Config, baseline: Candidate) -> Context:
 @pytest.fixture(scope="session")
 def gate(pytestconfig: pytest.Config) -> Gate:
     """What must be passed before LeNet is trained, or a step of it timed."""
-    return Gate(devices.find(pytestconfig.option.device))
+    return Gate(devices.find(pytestconfig.option.device), dtype=DTYPES[pytestconfig.option.dtype])
 
 
 @pytest.fixture(scope="session")

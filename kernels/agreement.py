@@ -8,17 +8,16 @@ of the problem (|mean| / std): two correct implementations differ by as much.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kernels import reference
-from kernels.builtin import IMPLEMENTATION as BUILTIN
+from kernels.attempts import aten_answers, attempt, largest_difference
 from kernels.contract import Implementation
-from kernels.problems import make_problem
-from kernels.reference import Problem, Solution, from_windows, windows
+from kernels.reference import Problem, from_windows, windows
 
 ATEN_MULTIPLE = 4.0
 ROUNDINGS = 16.0
@@ -45,95 +44,6 @@ class ExamError(Exception):
     """The reference side of an exam is no measure: nothing can be judged by it, neither right nor wrong."""
 
 
-class DutyError(Exception):
-    """Something other than a number is wrong: shape, type, a changed input, no gradient."""
-
-
-def attempt(implementation: Implementation, problem: Problem) -> dict[str, Tensor]:
-    """Solve a problem with an implementation, on copies.
-
-    Without `grad_output` it runs under `torch.inference_mode()`.
-
-    Raises:
-        DutyError: The output has another shape, type or device, the input was changed, or a gradient is
-            missing.
-        Exception: Whatever the implementation raises.
-    """
-    backward = problem.grad_output is not None
-
-    def copy(tensor: Tensor | None, grad: bool) -> Tensor | None:
-        if tensor is None:
-            return None
-        # Not clone(), which would make sliced input dense.
-        double = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)
-        return double.copy_(tensor.detach()).requires_grad_(grad)
-
-    x, weight, bias = copy(problem.input, backward), copy(problem.weight, True), copy(problem.bias, True)
-    assert x is not None
-    running_mean, running_var = copy(problem.running_mean, False), copy(problem.running_var, False)
-    function: Callable[..., Tensor] = implementation.batch_norm
-    extra = {}
-    if problem.activation or problem.pool:
-        function = implementation.block
-        extra = {"activation": problem.activation, "pool": problem.pool}
-    with torch.inference_mode(not backward):
-        y = function(
-            x,
-            running_mean,
-            running_var,
-            weight,
-            bias,
-            problem.training,
-            problem.momentum,
-            problem.eps,
-            **extra,
-        )
-    check_output(y, problem)
-    if y.device != problem.input.device:
-        raise DutyError(f"the output's device is {y.device}, not {problem.input.device}")
-    answers = {"output": y.detach().clone()}  # at once: what is still being written later was not there in time
-    if problem.grad_output is not None:
-        leaves = {"dx": x, "dweight": weight, "dbias": bias}
-        wanted = {name: leaf for name, leaf in leaves.items() if leaf is not None}
-        if not y.requires_grad:
-            raise DutyError("the output has no gradient")
-        gradients = torch.autograd.grad(y, list(wanted.values()), problem.grad_output, allow_unused=True)
-        for name, gradient in zip(wanted, gradients, strict=True):
-            if gradient is None:
-                raise DutyError(f"{name} is missing")
-            answers[name] = gradient
-    if _largest_difference(x.detach(), problem.input) > 0:
-        raise DutyError("the input was changed")
-    if y.numel() and y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
-        raise DutyError("the output is a view of the input")
-    if running_mean is not None and running_var is not None:
-        answers |= {"running_mean": running_mean, "running_var": running_var}
-    return answers
-
-
-def _with_weight(problem: Problem) -> Problem:
-    """The same with ones, which are no weight, where there is a bias only: at that torch 2.11 fails on CUDA."""
-    if problem.weight is not None or problem.bias is None:
-        return problem
-    return replace(problem, weight=torch.ones_like(problem.bias))
-
-
-def check_output(y: Tensor, problem: Problem) -> None:
-    """Refuse an output that can't be one, whatever its numbers are.
-
-    Raises:
-        DutyError: It is no plain tensor, or of another shape or type than the problem's output.
-    """
-    shape = list(problem.input.shape)
-    if problem.pool:
-        shape[2:] = [n // 2 for n in shape[2:]]
-    if type(y) is not Tensor:
-        raise DutyError(f"the output is a {type(y).__name__}, not a Tensor")
-    for what, actual, wanted in (("shape", list(y.shape), shape), ("dtype", y.dtype, problem.input.dtype)):
-        if actual != wanted:
-            raise DutyError(f"the output's {what} is {actual}, not {wanted}")
-
-
 class Exam:
     """One problem with its reference solution and tolerances, to mark any number of implementations by.
 
@@ -141,6 +51,8 @@ class Exam:
         problem: What to solve.
         rough: Whether the roundings of float32, or of a 16-bit type if the input's is one, are enough on the way.
         margin: Multiplies what roundings explain, where many problems are asked that no error of ATen's was seen on.
+        even: Whether the gradient repeats one number: m equal terms, added one by one, lose up to m / 2 roundings.
+        also: More of ATen's answers: for other layouts and fewer gradients it has other ways, with other errors.
         like: One on a problem of the same shape and distribution: what ATen's errors were there need not be found
             again, and twice as much is allowed.
 
@@ -148,10 +60,20 @@ class Exam:
         ExamError: The reference solution, or ATen's error against it, is no measure of anything.
     """
 
-    def __init__(self, problem: Problem, *, rough: bool = False, margin: float = 1.0, like: Exam | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        rough: bool = False,
+        margin: float = 1.0,
+        even: bool = False,
+        also: Sequence[dict[str, Tensor]] = (),
+        like: Exam | None = None,
+    ) -> None:
         self.problem = problem
         self._rough = rough
         self._margin = margin
+        self._even = even
         self.solution = reference.solve(problem)
         self._check_solution()
         self._scales = {quantity: self._scale(quantity) for quantity in self.solution.values}
@@ -160,8 +82,11 @@ class Exam:
             self._aten = {quantity: 2 * like._aten[quantity] for quantity in self.solution.values}
             return
         # Kept as long as the exam: else a candidate could find the right numbers in memory that was just freed.
-        self._answers = attempt(BUILTIN, _with_weight(problem))
+        self._answers = aten_answers(problem)
         aten = self._errors(self._answers, self.solution.values)
+        for answers in also:
+            exact = {quantity: value for quantity, value in self.solution.values.items() if quantity in answers}
+            aten |= {quantity: max(aten[quantity], error) for quantity, error in self._errors(answers, exact).items()}
         self._check_aten(aten)
         self._aten = {quantity: ATEN_MULTIPLE * error for quantity, error in aten.items()}
 
@@ -242,8 +167,11 @@ class Exam:
             wide = torch.float32
         # Adding m terms of either sign one after the other loses about sqrt(m) roundings of their norm,
         # and a kernel may do just that for the two gradients that are sums.
-        chain = (x.numel() / x.shape[1]) ** 0.5
+        values = x.numel() / x.shape[1]
+        chain = values / 2 if self._even else values**0.5
         roundings = {"dweight": ROUNDINGS + chain, "dbias": ROUNDINGS + chain}
+        if self._even:
+            roundings["dx"] = ROUNDINGS + chain
         return {
             quantity: self._margin
             * roundings.get(quantity, ROUNDINGS)
@@ -258,9 +186,9 @@ class Exam:
         for quantity, right in exact.items():
             value = answers[quantity].to(right.device, torch.float64)
             if quantity == "dx" and self.solution.gap is not None:
-                difference = _largest_difference(self._without_routing(value), self._without_routing(right))
+                difference = largest_difference(self._without_routing(value), self._without_routing(right))
             else:
-                difference = _largest_difference(value, right)
+                difference = largest_difference(value, right)
             errors[quantity] = difference / (self._scales[quantity] or 1.0)
         return errors
 
@@ -280,17 +208,7 @@ def _largest(exact: Tensor) -> float:
     return float(exact.abs().nan_to_num(nan=0.0, posinf=0.0).max()) if exact.numel() else 0.0
 
 
-def _largest_difference(value: Tensor, exact: Tensor) -> float:
-    """The largest absolute difference; equal infinities and NaN against NaN differ by nothing."""
-    same = (value == exact) | (value.isnan() & exact.isnan())
-    difference = torch.where(same, 0.0, (value - exact).abs())
-    return float(difference.nan_to_num(nan=torch.inf).max()) if difference.numel() else 0.0
-
-
 def worst(deviations: list[Deviation]) -> Deviation | None:
     """The unacceptable deviation that is farthest beyond its tolerance, or None."""
     bad = [d for d in deviations if not d.acceptable]
     return max(bad, key=lambda d: d.error / max(d.tolerance, 1e-300)) if bad else None
-
-
-__all__ = ["Deviation", "DutyError", "Exam", "ExamError", "Problem", "Solution", "attempt", "make_problem", "worst"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.record.operations import Operation
-from kernels.agreement import make_problem
+from kernels.problems import make_problem
 from kernels.reference import Problem
 
 
@@ -15,7 +15,7 @@ def problem_of(operation: Operation, *, training: bool = True, **settings: Any) 
     Args:
         operation: Shape, and batch norm alone or the block.
         training: Whether the batch's own statistics normalize.
-        settings: Others that `kernels.agreement.make_problem` takes.
+        settings: Others that `kernels.problems.make_problem` takes.
     """
     return make_problem(
         operation.shape,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from statistics import median
 
 import torch
 
@@ -18,6 +20,26 @@ BUSY = 0.3
 ROUND = 20
 
 
+def copy_ns(bytes_moved: int, device: torch.device) -> float:
+    """Nanoseconds that a plain copy takes which reads and writes `bytes_moved` together, median of rounds."""
+    return median(timing.samples(copier(bytes_moved, device), device, 50_000_000))
+
+
+def copier(bytes_moved: int, device: torch.device) -> timing.Subject:
+    """A plain copy that reads and writes `bytes_moved` together."""
+    source = torch.ones(max(bytes_moved // 2, 1), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def subject(iterations: int) -> Callable[[], object]:
+        def run() -> None:
+            for _ in range(iterations):
+                target.copy_(source)
+
+        return run
+
+    return subject
+
+
 def fastest_copy_ns(bytes_moved: int, device: torch.device, enough_ns: float, seconds: float = LEAST_SECONDS) -> float:
     """The fastest copy seen, with all threads and with one.
 
@@ -30,7 +52,7 @@ def fastest_copy_ns(bytes_moved: int, device: torch.device, enough_ns: float, se
         enough_ns: A copy that is as fast as that ends the search.
         seconds: How long to search.
     """
-    subject = timing.copier(bytes_moved, device)
+    subject = copier(bytes_moved, device)
     counts = {torch.get_num_threads(), 1} if device.type == "cpu" else {torch.get_num_threads()}
     least, end = float("inf"), time.perf_counter() + seconds
     while least > enough_ns and time.perf_counter() < end:

@@ -203,7 +203,7 @@ class Latency:
 
     def _copy_ns(self, moved: int) -> float:
         if moved not in self._copies:
-            self._copies[moved] = timing.copy_ns(moved, self.device)
+            self._copies[moved] = floor.copy_ns(moved, self.device)
         return self._copies[moved]
 
 

@@ -22,7 +22,7 @@ from bench.measure.subjects import Workload
 from bench.measure.timing import Effort
 from bench.record.operations import BOTH
 from kernels import Implementation
-from kernels.agreement import make_problem
+from kernels.problems import make_problem
 
 ELEMENTS = (1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 10_485_760)
 QUICK_ELEMENTS = (1_024, 65_536, 1_048_576)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.measure.ledger import Ledger
 from bench.measure.operands import Content, Operands
-from bench.measure.timing import Subject
+from bench.measure.timing import SelfWarming, Subject
 from kernels import Implementation
 from kernels.agreement import ROUNDINGS, Exam, worst
 
@@ -77,12 +77,13 @@ class Workload:
 
     def subject(self, pass_name: str) -> Subject:
         """What to time for one of `PASSES`: its `run` returns a `Sample`."""
-        return {
+        subjects: dict[str, Subject] = {
             "training forward": self._training_forward,
-            "training backward": self._training_backward,
+            "training backward": SelfWarming(self._training_backward),
             "training": self._training_both,
             "inference": self._inference,
-        }[pass_name]
+        }
+        return subjects[pass_name]
 
     def _places(self, iterations: int) -> list[int]:
         """Windows for the next calls: none of them was in the sample before.

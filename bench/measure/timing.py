@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import median
 from time import perf_counter_ns  # bound here, before any implementation's file is loaded
 
 import torch
@@ -26,6 +25,9 @@ What that returns is a sample, for a `Witness` to keep.
 
 SHORTEST_SAMPLE_NS, SHORTEST_ON_CPU_NS = 1_000_000, 250_000
 """On a CPU shorter ones: another program's time slices hit fewer of them, and they tell no less in the same time."""
+
+PLENTY = 40
+"""So many times as long, and a sample isn't tried again: no other program's time slice made it long enough."""
 
 WARM_UP_NS = 30_000_000
 MOST_ITERATIONS = 1000
@@ -95,6 +97,17 @@ class Witness:
             self.kept = sample
 
 
+@dataclass(frozen=True)
+class SelfWarming:
+    """A subject whose preparation ends with a call like those that it returns: the caches need no other."""
+
+    prepare: Subject
+
+    def __call__(self, iterations: int) -> Callable[[], object]:
+        """As every subject."""
+        return self.prepare(iterations)
+
+
 class RecompiledError(Exception):
     """torch.compile compiled inside the timed rounds: the times are not those of the compiled code."""
 
@@ -113,13 +126,19 @@ def timed(run: Callable[[], object], device: torch.device) -> tuple[int, object]
     return perf_counter_ns() - start, sample
 
 
-def warm_sample_ns(subject: Subject, iterations: int, device: torch.device) -> int:
-    """`sample_ns` after one call off the clock.
+def warm(subject: Subject) -> None:
+    """One call off the clock.
 
-    Whoever ran before left its own data in the caches: without that call, a fast implementation's time would depend on
-    how much memory the other side of the pair goes through.
+    The other side of the pair left its own data in the caches: without that call, a fast implementation's time would
+    depend on how much memory the other one goes through.
     """
-    subject(1)()
+    if not isinstance(subject, SelfWarming):
+        subject(1)()
+
+
+def warm_sample_ns(subject: Subject, iterations: int, device: torch.device) -> int:
+    """`sample_ns` with warm caches."""
+    warm(subject)
     return sample_ns(subject, iterations, device)
 
 
@@ -133,12 +152,17 @@ def settle_iterations(subjects: tuple[Subject, ...], device: torch.device) -> tu
     """
     iterations, long_enough = 1, SHORTEST_ON_CPU_NS if device.type == "cpu" else SHORTEST_SAMPLE_NS
     while True:
-        samples = [min(warm_sample_ns(s, iterations, device) for _ in range(3)) for s in subjects]
+        samples = [_least_of_few(s, iterations, device, PLENTY * long_enough) for s in subjects]
         shortest = min(samples)
         if shortest >= 0.7 * long_enough or iterations >= MOST_ITERATIONS:
             return iterations, int(sum(samples) * (1 + 1 / iterations))
         wanted = math.ceil(iterations * long_enough / max(shortest, 1))
         iterations = min(MOST_ITERATIONS, max(wanted, 2 * iterations))
+
+
+def _least_of_few(subject: Subject, iterations: int, device: torch.device, plenty: int) -> int:
+    least = warm_sample_ns(subject, iterations, device)
+    return least if least > plenty else min(least, *(warm_sample_ns(subject, iterations, device) for _ in range(2)))
 
 
 @contextmanager
@@ -205,7 +229,7 @@ def paired_rounds(
                 order.shuffle(sides)
                 for turn in (sides, sides[::-1]):
                     for subject, samples in turn:
-                        subject(1)()  # see `warm_sample_ns`
+                        warm(subject)
                         between()
                         nanoseconds, sample = timed(subject(iterations), device)
                         samples.append(nanoseconds)
@@ -241,26 +265,6 @@ def compilations() -> int:
     if "torch._dynamo.utils" not in sys.modules:
         return 0
     return int(sys.modules["torch._dynamo.utils"].counters["stats"]["unique_graphs"])
-
-
-def copy_ns(bytes_moved: int, device: torch.device) -> float:
-    """Nanoseconds that a plain copy takes which reads and writes `bytes_moved` together, median of rounds."""
-    return median(samples(copier(bytes_moved, device), device, 50_000_000))
-
-
-def copier(bytes_moved: int, device: torch.device) -> Subject:
-    """A plain copy that reads and writes `bytes_moved` together."""
-    source = torch.ones(max(bytes_moved // 2, 1), dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-
-    def subject(iterations: int) -> Callable[[], object]:
-        def run() -> None:
-            for _ in range(iterations):
-                target.copy_(source)
-
-        return run
-
-    return subject
 
 
 def samples(subject: Subject, device: torch.device, budget_ns: int) -> list[float]:

@@ -28,7 +28,7 @@ from bench.session.messages import UNHEARD, Setup, next_request, reply
 from bench.session.outcomes import Measurement, asked_already, failure, measured_here
 from bench.session.settings import COLLECTION
 from kernels import Implementation
-from kernels.agreement import DutyError, attempt
+from kernels.attempts import DutyError, attempt
 from kernels.duties.calls import forget_compiled, perform
 from kernels.reference import Problem
 from kernels.registry import files_of

@@ -9,7 +9,8 @@ from bench.record.records import OK, WRONG
 from bench.session.candidate import Candidate, ChildError
 from bench.session.messages import Expected, UnreadableError, packed, unpacked
 from bench.session.replies import reason_of
-from kernels.agreement import Deviation, DutyError, Exam
+from kernels.agreement import Deviation, Exam
+from kernels.attempts import DutyError
 from kernels.reference import Problem
 
 
@@ -17,7 +18,7 @@ def sat_elsewhere(candidate: Candidate, exam: Exam) -> list[Deviation]:
     """Every quantity's deviation in the answer of a candidate's own process.
 
     Raises:
-        DutyError: See `kernels.agreement.attempt`.
+        DutyError: See `kernels.attempts.attempt`.
         ChildError: It gives no answer, or one that can't be read.
     """
     assert candidate.child is not None

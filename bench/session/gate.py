@@ -19,7 +19,8 @@ from bench.session import tampering
 from bench.session.candidate import Candidate, Child, ChildError
 from bench.session.messages import UnreadableError, packed, unpacked
 from bench.session.replies import reason_of
-from kernels.agreement import DutyError, Exam, ExamError, worst
+from kernels.agreement import Exam, ExamError, worst
+from kernels.attempts import DutyError
 from kernels.duties import examine
 from kernels.duties.calls import NOT_IMPLEMENTED, Ask, Facts, Plan, Tensors
 from kernels.duties.draw import single
@@ -36,10 +37,11 @@ class Gate:
     Args:
         device: Where it will train.
         seed: Of the duties; another one in every session, unless it is given.
+        dtype: Of the batches that are timed, so of most duties.
     """
 
-    def __init__(self, device: torch.device, seed: int | None = None) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, seed: int | None = None, dtype: torch.dtype = torch.float32) -> None:
+        self._device, self._dtype = device, dtype
         self._seed = secrets.randbits(31) if seed is None else seed
         self._duties: dict[str, str | None] = {}
         self._blocks: dict[tuple[str, bool], str | None] = {}
@@ -90,7 +92,7 @@ class Gate:
     def _examined(self, candidate: Candidate) -> str | None:
         ask = asked_of(candidate.child, self._device) if candidate.child else None
         try:
-            reason = examine(candidate.implementation, self._device, seed=self._seed, ask=ask).reason
+            reason = examine(candidate.implementation, self._device, self._dtype, seed=self._seed, ask=ask).reason
         except WrongError as error:
             return str(error)
         except (ChildError, ExamError):

@@ -12,7 +12,6 @@ from bench.measure.cases import problem_of
 from bench.measure.context import Context
 from bench.measure.figures import Figures, PlainError, WrongError
 from bench.measure.latency import LEAST_OF_A_COPY
-from bench.measure.timing import copy_ns
 from bench.record.labels import AA
 from bench.record.operations import PASS, Operation
 from bench.record.records import OK, WRONG, Record
@@ -22,7 +21,8 @@ from bench.session.elsewhere import sat_elsewhere
 from bench.session.gate import Gate
 from bench.session.outcomes import failure, judged, outcome_of
 from kernels import Implementation
-from kernels.agreement import DutyError, Exam, worst
+from kernels.agreement import Exam, worst
+from kernels.attempts import DutyError
 
 
 def latency_key(context: Context, operation: Operation, candidate: Candidate, pass_name: str) -> dict[str, str]:
@@ -102,7 +102,7 @@ def _found_here(
     return {"bytes_minimum": moved, "copy_ns": copy_ns, "bytes_explained": explained}
 
 
-_copy_ns = functools.cache(copy_ns)
+_copy_ns = functools.cache(floor.copy_ns)
 
 
 def baseline_side(record: Record) -> dict[str, Any]:

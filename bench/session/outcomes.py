@@ -18,7 +18,7 @@ from bench.record.records import ERROR, OK, UNAVAILABLE, WRONG
 from bench.session import replies, stopwatch, tampering
 from bench.session.candidate import Candidate, ChildError
 from bench.session.gate import Gate
-from kernels.agreement import DutyError
+from kernels.attempts import DutyError
 from models import device as devices
 
 Measurement = Callable[..., Figures]

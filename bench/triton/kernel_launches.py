@@ -20,7 +20,8 @@ from bench.record.operations import Operation
 from bench.triton.interpreter import Launch, watch
 from bench.triton.kernel_compile import Target
 from kernels import Implementation, load
-from kernels.agreement import Exam, make_problem
+from kernels.agreement import Exam
+from kernels.problems import make_problem
 from kernels.reference import Problem
 
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels-last"

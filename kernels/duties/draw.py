@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from kernels import reference
-from kernels.agreement import make_problem
 from kernels.duties.calls import OPERANDS, PLAIN, Plan, Tensors
 from kernels.duties.covering import Row
 from kernels.duties.layouts import EXPANDED, LAYOUTS
+from kernels.problems import make_problem
 from kernels.reference import Problem
 
 MOST_ELEMENTS = 40_000

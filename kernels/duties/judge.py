@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from kernels import reference
-from kernels.agreement import DutyError, Exam, check_output, worst
+from kernels.agreement import Exam, worst
+from kernels.attempts import DutyError, aten_answers, check_output
 from kernels.contract import Implementation
 from kernels.duties.calls import GRADIENTS, OPERANDS, PLAIN, RUNNING, Facts, Tensors
 from kernels.duties.draw import Duty
-from kernels.duties.layouts import lay_out
+from kernels.duties.layouts import EXPANDED, lay_out
 from kernels.reference import Problem
 
 HANDED_OUT = {"output": "the output", "dx": "dx", "dweight": "dweight", "dbias": "dbias"}
@@ -137,10 +138,19 @@ def _exam_of(duty: Duty, problem: Problem, settings: dict[str, Any], *, backward
     if not backward:
         asked = replace(asked, grad_output=None)
     if duty.poison is None:
-        return Exam(asked, rough=duty.rough, margin=MARGIN)
+        even = settings["grad_layout"] in EXPANDED
+        return Exam(asked, rough=duty.rough, margin=MARGIN, even=even, also=_as_called(asked, settings))
     exam = Exam(_finite(asked, duty.poison), margin=MARGIN)
     exam.solution = replace(exam.solution, values=reference.solve(asked).values)
     return exam
+
+
+def _as_called(problem: Problem, settings: dict[str, Any]) -> list[dict[str, Tensor]]:
+    """ATen's answers with the gradient in its layout, and for no more gradients than were asked for."""
+    if problem.grad_output is None:
+        return []
+    laid = replace(problem, grad_output=lay_out(problem.grad_output, settings["grad_layout"]))
+    return [aten_answers(laid, settings["wanted"])]
 
 
 def _finite(problem: Problem, name: str) -> Problem:

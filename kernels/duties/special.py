@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import torch
 
-from kernels.agreement import make_problem
 from kernels.duties.draw import Duty, call, single
+from kernels.problems import make_problem
 from kernels.reference import Problem
 
 TYPES = (torch.float64, torch.float16, torch.bfloat16)

@@ -18,8 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernels.agreement import DutyError, Exam, Problem, attempt, make_problem, worst
+from kernels.agreement import Exam, worst
+from kernels.attempts import DutyError, attempt
 from kernels.contract import Implementation
+from kernels.problems import make_problem
+from kernels.reference import Problem
 
 TORCH_BATCH_NORM = F.batch_norm  # `arithmetic_of` replaces the name in `F` for a while
 

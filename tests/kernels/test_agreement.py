@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kernels import agreement
-from kernels.agreement import Exam, ExamError, attempt, make_problem, worst
+from kernels import attempts
+from kernels.agreement import Exam, ExamError, worst
+from kernels.attempts import attempt
 from kernels.builtin import IMPLEMENTATION as BUILTIN
+from kernels.problems import make_problem
 from tests.kernels.controls import broken
 
 SHAPE = (5, 3, 7, 9)
@@ -46,7 +48,7 @@ def test_an_error_of_atens_never_becomes_a_tolerance(monkeypatch, quantity, fact
         found = attempt(*arguments)
         return found | {quantity: found[quantity] * factor}
 
-    monkeypatch.setattr(agreement, "attempt", off)
+    monkeypatch.setattr(attempts, "attempt", off)
     with pytest.raises(ExamError, match=f"{quantity} of ATen is off by"):
         Exam(PROBLEM)
 

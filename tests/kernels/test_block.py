@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from kernels import BatchNorm
-from kernels.agreement import attempt, make_problem
+from kernels.attempts import attempt
 from kernels.contract import ACTIVATIONS, POOLS, compose
+from kernels.problems import make_problem
 from tests.kernels.conformance import BASE, assert_conforms
 from tests.pairs import pairs
 

@@ -7,7 +7,8 @@ import torch
 
 import kernels
 from kernels import BatchNorm, compiled
-from kernels.agreement import attempt, make_problem
+from kernels.attempts import attempt
+from kernels.problems import make_problem
 from tests.kernels.conformance import BASE
 from tests.kernels.conftest import DEVICES
 

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels import load, names
-from kernels.agreement import DutyError, Exam, attempt, make_problem, worst
+from kernels.agreement import Exam, worst
+from kernels.attempts import DutyError, attempt
 from kernels.contract import compose
 from kernels.duties import calls, design, examine
 from kernels.duties.covering import rows
@@ -18,6 +19,7 @@ from kernels.duties.draw import FACTORS, PLAIN_ROW, WANTED, drawn, easier, settl
 from kernels.duties.judge import objection, refusals
 from kernels.duties.layouts import EXPANDED, LAYOUTS, lay_out
 from kernels.duties.special import Special
+from kernels.problems import make_problem
 from tests.kernels import controls, dishonest, gradient_faults, partial
 from tests.kernels.controls import honest, shifted_and_scaled, welford
 
@@ -157,13 +159,14 @@ def test_a_fault_in_what_is_implemented_is_found_all_the_same(function):
     assert reason_of(with_a_fault) is not None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", [n for n in names() if n not in ("tutorial", "compiled", "triton_fused")])
-def test_our_own_neglect_nothing(name):
+def test_our_own_neglect_nothing(name, dtype):
     implementation = load(name)
     if reason := implementation.why_unavailable(CPU):
         pytest.skip(reason)
     for seed in (SEED, SEED + 1):
-        assert examine(implementation, CPU, seed=seed).reason is None
+        assert examine(implementation, CPU, dtype, seed=seed).reason is None
 
 
 @pytest.mark.parametrize("function", [dishonest.knows_the_timed_shapes, dishonest.folds_parameters_in_inference])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernels.agreement import make_problem
+from kernels.problems import make_problem
 from tests.kernels.conformance import BASE
 
 

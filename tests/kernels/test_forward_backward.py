@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kernels.agreement import make_problem
+from kernels.problems import make_problem
 from tests.kernels.conformance import BASE, assert_conforms, twin, untracked, without_affine
 
 MODES = {

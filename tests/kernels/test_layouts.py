@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kernels.agreement import make_problem
+from kernels.problems import make_problem
 from tests.kernels.conformance import BASE, assert_conforms
 
 LAYOUTS = {

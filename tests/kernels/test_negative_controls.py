@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kernels.agreement import make_problem
 from kernels.contract import compose
+from kernels.problems import make_problem
 from tests.kernels.conformance import objection
 from tests.kernels.controls import (
     biased_running_var,

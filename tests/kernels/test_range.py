@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kernels.agreement import attempt, make_problem
+from kernels.attempts import attempt
+from kernels.problems import make_problem
 from kernels.reference import solve
 
 SHAPE = (6, 3, 5, 4)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from kernels import reference
-from kernels.agreement import make_problem
+from kernels.problems import make_problem
 from kernels.reference import Problem, from_windows, windows
 
 SHAPES = [(7, 3), (5, 3, 9), (5, 3, 7, 6), (3, 2, 3, 4, 5)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.measure.operands import ALIGNMENT, Operands
-from kernels.agreement import make_problem
+from kernels.problems import make_problem
 
 SHAPES = [(8, 3, 6, 6), (16, 5), (2, 4, 3, 3), (1, 16, 8, 8)]
 

@@ -8,7 +8,7 @@ import kernels
 from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
 from kernels import Implementation
-from kernels.agreement import make_problem
+from kernels.problems import make_problem
 
 SHAPE = (8, 3, 6, 6)
 BATCH_BYTES = 8 * 3 * 6 * 6 * 4

@@ -8,9 +8,9 @@ from statistics import median
 import pytest
 import torch
 
-from bench.measure import timing
+from bench.measure import floor, timing
 from bench.measure.figures import WrongError
-from bench.measure.timing import MOST_ITERATIONS, Effort, RecompiledError, copy_ns, paired_rounds
+from bench.measure.timing import MOST_ITERATIONS, Effort, RecompiledError, paired_rounds
 from bench.stats.ratios import narrow_enough, paired_ratio
 
 CPU = torch.device("cpu")
@@ -57,6 +57,21 @@ def ratio(rounds):
 def test_rounds_stay_within_the_effort(seconds, wanted):
     rounds = paired_rounds(sleeper(0.001), sleeper(0.001), CPU, Effort(seconds, seconds, 6, 8), seed=0)
     assert len(rounds.candidate_ns) == len(rounds.baseline_ns) == wanted
+
+
+def test_a_subject_that_warms_itself_is_called_for_its_samples_only():
+    own, plain = [], []
+    sides = (timing.SelfWarming(sleeper(0.001, log=own)), sleeper(0.001, log=plain))
+    rounds = paired_rounds(*sides, CPU, Effort(0.0, 0.0, 6, 6), seed=0)
+    assert len(rounds.candidate_ns) == 6
+    assert len(own) < len(plain)
+    assert len(plain) - len(own) >= 6
+
+
+def test_a_long_sample_is_not_taken_again_to_settle_iterations():
+    long, short = [], []
+    assert timing.settle_iterations((sleeper(0.03, log=long), sleeper(0.001, log=short)), CPU)[0] == 1
+    assert (len(long), len(short)) == (2, 6)  # each with its warm-up
 
 
 def test_seconds_decide_between_the_bounds():
@@ -166,7 +181,7 @@ def test_slow_calls_get_one_iteration():
 
 
 def test_copy_takes_time_and_a_larger_one_takes_more():
-    small, large = copy_ns(1 << 10, CPU), copy_ns(1 << 26, CPU)
+    small, large = floor.copy_ns(1 << 10, CPU), floor.copy_ns(1 << 26, CPU)
     assert 0 < small < large
 
 

@@ -141,6 +141,16 @@ def test_the_gate_asks_outsiders_only_and_once():
     assert gate.failed_duty(Candidate("builtin", load("builtin"))) is None
 
 
+def test_duties_are_asked_in_the_type_that_is_timed():
+    def wrong_in_half(x, *arguments, **settings):
+        y = F.batch_norm(x, *arguments, **settings)
+        return 2 * y if x.dtype == torch.bfloat16 and x.dim() == 4 and x.shape[0] > 300 else y
+
+    outsider = Candidate("half", dishonest.plug_in(wrong_in_half))
+    assert Gate(torch.device("cpu"), seed=3, dtype=torch.bfloat16).failed_duty(outsider)
+    assert Gate(torch.device("cpu"), seed=3).failed_duty(outsider) is None
+
+
 def test_a_row_of_an_outsider_that_neglects_a_duty_says_which_and_how_to_ask_again():
     gate = Gate(torch.device("cpu"), seed=5)
     reason = gate.why_wrong(Candidate("x", dishonest.plug_in(dishonest.reads_the_mode_off_the_gradients)))

@@ -39,7 +39,7 @@ def test_a_step_that_loses_the_device_says_so(monkeypatch):
     assert (outcome["status"], outcome["fatal"]) == (ERROR, True)
 
 
-@pytest.mark.parametrize("place", ["in_pairs", "traffic.moved", "timing.copy_ns"])
+@pytest.mark.parametrize("place", ["in_pairs", "traffic.moved", "floor.copy_ns"])
 def test_a_cell_that_loses_the_device_says_so_wherever_it_raises(monkeypatch, place):
     """Also in what comes after the timing: a kernel's error is the next call's to report."""
     module, _, name = place.rpartition(".")

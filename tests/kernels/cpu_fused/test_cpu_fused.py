@@ -11,9 +11,10 @@ import torch
 from torch.nn import functional as F
 
 import kernels
-from kernels import agreement
-from kernels.agreement import Exam, make_problem
+from kernels import attempts
+from kernels.agreement import Exam
 from kernels.cpu_fused import OPERATORS, kernel_calls, library
+from kernels.problems import make_problem
 from tests.kernels.conformance import assert_conforms
 
 CPU = torch.device("cpu")
@@ -64,7 +65,7 @@ def test_a_bad_first_guess_of_the_mean_costs_no_digits(shape, drift, monkeypatch
     problem = make_problem(shape)
     problem = replace(problem, input=DRIFTS[drift](problem.input).contiguous(), eps=1e-60 if drift == "tiny" else 1e-5)
     # The squares of "huge" leave the range of ATen's float32: no exam would be judged by its answer.
-    monkeypatch.setattr(agreement, "BUILTIN", replace(agreement.BUILTIN, batch_norm=aten_in_float64))
+    monkeypatch.setattr(attempts, "BUILTIN", replace(attempts.BUILTIN, batch_norm=aten_in_float64))
     assert worst_error(problem) <= 2e-6
 
 

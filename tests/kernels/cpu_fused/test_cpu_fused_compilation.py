@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import kernels
-from kernels.agreement import make_problem
 from kernels.cpu_fused import library
+from kernels.problems import make_problem
 from tests.kernels.conformance import assert_conforms
 from tests.processes import run, start
 

@@ -76,7 +76,8 @@ def test_no_kernel_writes_beyond_its_buffers(shape, pool, rows, dtype):
 SANITIZED = """
     import itertools
     import torch, kernels
-    from kernels.agreement import make_problem, attempt
+    from kernels.attempts import attempt
+    from kernels.problems import make_problem
     from kernels.cpu_fused import kernel_calls
     from tests.pairs import pairs
 

@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional as F
 
 import kernels
-from kernels.agreement import attempt, make_problem
+from kernels.attempts import attempt
 from kernels.cpu_fused import kernel_calls, library
+from kernels.problems import make_problem
 from tests.kernels.conformance import assert_conforms, untracked, without_affine
 from tests.pairs import pairs
 

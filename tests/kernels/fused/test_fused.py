@@ -11,7 +11,10 @@ from torch.nn import functional as F
 
 import kernels
 from kernels import Implementation
-from kernels.agreement import Exam, Problem, attempt, make_problem
+from kernels.agreement import Exam
+from kernels.attempts import attempt
+from kernels.problems import make_problem
+from kernels.reference import Problem
 from tests.kernels.conformance import assert_conforms
 from tests.pairs import pairs
 

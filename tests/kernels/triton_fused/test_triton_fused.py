@@ -10,7 +10,8 @@ import torch
 
 import kernels
 from kernels import BatchNorm
-from kernels.agreement import attempt, make_problem
+from kernels.attempts import attempt
+from kernels.problems import make_problem
 from kernels.triton_fused import OPERATORS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
