@@ -29,7 +29,14 @@ def test_both_clocks_are_in_page_and_csv(session):
     session.cell("naive", device_time={"cold": COLD, "graph": BROKEN})
     text = latency_tables.page(session.records)
     line = next(line for line in text.splitlines() if "training, naive" in line and "0.50" in line)
-    assert [cell.strip() for cell in line.split("|")[2:-1]] == ["8", "0.50 [0.40, 0.60]", BROKEN["reason"], "–"]
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == [
+        "8",
+        "0.50 [0.40, 0.60]",
+        "faster",
+        BROKEN["reason"],
+        "–",
+        "–",
+    ]
     rows = {r["implementation"]: r for r in csv.DictReader(latency_tables.csv_page(session.records).splitlines())}
     assert float(rows["naive"]["device_cold_us"]) == 8.0
     assert rows["naive"]["device_cold_ratio_low"] == "0.4"
