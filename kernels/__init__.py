@@ -1,6 +1,7 @@
 """Batch norms: the contract, the float64 reference, and one file or folder per implementation."""
 
 from kernels.contract import Implementation
+from kernels.conversion import convert, unconvert
 from kernels.layer import BatchNorm
 from kernels.registry import BrokenImplementationError, UnknownImplementationError, load, names
 
@@ -9,6 +10,8 @@ __all__ = [
     "BrokenImplementationError",
     "Implementation",
     "UnknownImplementationError",
+    "convert",
     "load",
     "names",
+    "unconvert",
 ]

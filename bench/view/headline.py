@@ -37,7 +37,6 @@ class Line(NamedTuple):
     examples: str
     step_ratio: str
     accuracy: str
-    cold_verdict: str
     device_block: str
     device_ratio: str
     device_verdict: str
@@ -51,7 +50,6 @@ COLUMNS: tuple[Column[Line], ...] = (
     Column("ratio to builtin", lambda line: line.block_ratio),
     Column("verdict", lambda line: line.verdict),
     Column("ratio, cold caches", lambda line: line.cold_ratio),
-    Column("verdict, cold caches", lambda line: line.cold_verdict),
     Column("block on the device, µs", lambda line: line.device_block),
     Column("ratio on the device", lambda line: line.device_ratio),
     Column("verdict on the device", lambda line: line.device_verdict),
@@ -60,7 +58,7 @@ COLUMNS: tuple[Column[Line], ...] = (
     Column("step ratio on the device", lambda line: line.device_step_ratio),
     Column("test acc, mean of last 5", lambda line: line.accuracy),
 )
-OF_OTHER_CLOCKS = COLUMNS[5:10] + COLUMNS[12:13]
+OF_OTHER_CLOCKS = COLUMNS[5:9] + COLUMNS[11:12]
 """Left out where no row has them."""
 
 
@@ -149,7 +147,6 @@ def headline(records: list[Record]) -> list[Line]:
                 examples=f"{trainings.examples_per_second(one.done, 'step_seconds'):,.0f}" if one.done else NONE,
                 step_ratio=ratio(name, steps, WALL),
                 accuracy=training_tables.spread([trainings.last_mean(t) for t in one.done]) if one.done else NONE,
-                cold_verdict=cold.verdict,
                 device_block=_microseconds(device),
                 device_ratio=ratio(name, blocks, block_device),
                 device_verdict=device.verdict,

@@ -237,7 +237,7 @@ def test_cold_caches_have_an_answer_a_table_and_verdicts(session):
     row = row_of(table(text, "## Ratios at a glance, cold caches"), FORWARD)
     assert (row["builtin, µs"], row["naive"], row["compiled"]) == ("200", "1.50 slower", "**0.50 faster**")
     line = next(line for line in headline.headline(session.records) if line.implementation == "`compiled`")
-    assert (line.cold_ratio, line.cold_verdict) == ("**0.50 [0.49, 0.51]**", "faster")
+    assert line.cold_ratio == "**0.50 [0.49, 0.51]**"
     assert "With cold caches, `compiled` (0.50 [0.49, 0.51]) is fastest" in headline.sentence(session.records)
 
 

@@ -1,0 +1,269 @@
+"""Where a batch norm's activation and pool may be done in one with it: where torch.fx proves that nobody else looks.
+
+The graph of a network says who reads each value. Only batch norms and what holds them are traced through: everything
+else stays a call of the network's own part, whatever it does inside.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import fx, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from kernels.layer import BatchNorm
+
+_ACTIVATIONS: dict[Any, str] = {
+    nn.ReLU: "relu",
+    nn.Sigmoid: "sigmoid",
+    F.relu: "relu",
+    F.relu_: "relu",
+    torch.relu: "relu",
+    torch.relu_: "relu",
+    torch.sigmoid: "sigmoid",
+    torch.sigmoid_: "sigmoid",
+    F.sigmoid: "sigmoid",
+    "relu": "relu",
+    "relu_": "relu",
+    "sigmoid": "sigmoid",
+    "sigmoid_": "sigmoid",
+}
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a batch norm of a network.
+
+    Attributes:
+        name: Where it is, as in `named_modules`.
+        kind: Its class before.
+        features: Its channels.
+        action: "fused", "swapped" or "left".
+        note: What it is fused with; or why it is not fused, or left alone.
+    """
+
+    name: str
+    kind: str
+    features: int | None
+    action: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of all batch norms of a network.
+
+    Attributes:
+        changes: One for each, in the order of the network.
+        not_fused: Why nothing could be fused at all; empty where it could.
+    """
+
+    changes: tuple[Change, ...]
+    not_fused: str = ""
+
+    def count(self, action: str) -> int:
+        """How many were "fused", "swapped" or "left"."""
+        return sum(change.action == action for change in self.changes)
+
+    def __str__(self) -> str:
+        """A table, and why nothing was fused."""
+        rows = [(c.name, c.kind, c.features, c.action, c.note) for c in self.changes]
+        table = tabulate(rows, ["batch norm", "class", "channels", "became", "with, or why not"])
+        return f"{table}\n\nNothing is fused: {self.not_fused}" if self.not_fused else table
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - fx's signature
+        """Whether it stays a call: a batch norm, what has none inside, and what hooks watch."""
+        inside = any(isinstance(part, _BatchNorm) for part in m.modules())
+        return isinstance(m, _BatchNorm) or not inside or _is_watched(m)
+
+
+def fused(module: nn.Module, changes: dict[str, Change]) -> tuple[fx.GraphModule | None, str]:
+    """The network with fused blocks, and an empty reason; or None, and why nothing can be fused.
+
+    Args:
+        module: Its batch norms are ours. It stays as it is.
+        changes: What became of each; gets what is fused, and why others are not.
+    """
+    if isinstance(module, _BatchNorm):
+        return None, "nothing is behind it"
+    if _is_watched(module):
+        return None, "the network has hooks"
+    try:
+        graph = _graph_of(module)
+    except Exception as error:  # whatever a network does when it gets no numbers
+        return None, f"torch.fx can't trace it: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
+    if graph is None:
+        return None, "what it does depends on `training` in other ways than its layers'"
+    network = fx.GraphModule(module, graph, type(module).__name__)
+    _complete(network, module)
+    for name, part in network.named_modules():
+        part.training = module.get_submodule(name).training
+    calls = Counter(id(network.get_submodule(str(n.target))) for n in graph.nodes if n.op == "call_module")
+    layers = {node: part for node in graph.nodes if isinstance(part := _module_of(node, network), BatchNorm)}
+    for node, layer in layers.items():
+        name = str(node.target)
+        if name not in changes or changes[name].action == "left":
+            continue
+        reason = _why_alone(node, layer, network, calls)
+        if reason is None:
+            note = _fuse(node, layer, network, calls)
+            changes[name] = replace(changes[name], action="fused", note=note)
+        else:
+            changes[name] = replace(changes[name], note=reason)
+    for name, change in changes.items():
+        if change.action == "swapped" and not change.note:
+            changes[name] = replace(change, note="no call passes it that torch.fx sees")
+    if not any(change.action == "fused" for change in changes.values()):
+        return None, "behind no batch norm is an activation that only it feeds"
+    graph.lint()
+    network.recompile()
+    return network, ""
+
+
+def _graph_of(module: nn.Module) -> fx.Graph | None:
+    """What it calls, in training and in evaluation; None where that differs."""
+    flags = {part: part.training for part in module.modules()}
+    graphs = []
+    try:
+        for training in (True, False):
+            module.train(training)
+            graphs.append(_Tracer().trace(module))
+    finally:
+        for part, training in flags.items():
+            part.training = training
+    return graphs[0] if _outline(graphs[0]) == _outline(graphs[1]) else None
+
+
+def _outline(graph: fx.Graph) -> list[str]:
+    """All that a graph says, its nodes numbered."""
+    numbers = {node: f"%{number}" for number, node in enumerate(graph.nodes)}
+
+    def said(argument: Any) -> str:
+        return repr(fx.node.map_arg(argument, lambda node: _Name(numbers[node])))
+
+    return [f"{n.op} {n.target} {said(n.args)} {said(n.kwargs)}" for n in graph.nodes]
+
+
+class _Name(str):
+    """A node, in an outline."""
+
+    __slots__ = ()
+
+
+def _complete(network: fx.GraphModule, module: nn.Module) -> None:
+    """Take along the parts that no call passes: their parameters are in `state_dict`, too."""
+    for key in module.state_dict(keep_vars=True):
+        owner, _, name = key.rpartition(".")
+        if not _exists(network, owner):
+            network.add_submodule(owner, module.get_submodule(owner))
+        part, original = network.get_submodule(owner), module.get_submodule(owner)
+        for places in ("_parameters", "_buffers"):
+            if name in vars(original)[places]:
+                vars(part)[places].setdefault(name, vars(original)[places][name])
+
+
+def _exists(module: nn.Module, name: str) -> bool:
+    try:
+        module.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
+
+
+def _module_of(node: fx.Node, network: fx.GraphModule) -> nn.Module | None:
+    return network.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _is_watched(part: nn.Module) -> bool:
+    return any(vars(part).get(hooks) for hooks in _HOOKS)
+
+
+def _why_alone(node: fx.Node, layer: BatchNorm, network: fx.GraphModule, calls: Counter[int]) -> str | None:
+    """None, or why a batch norm isn't fused with what comes next."""
+    if calls[id(layer)] > 1:
+        return "it is called in several places"
+    if _is_watched(layer):
+        return "hooks watch it"
+    if layer.training != network.training:
+        return "it is frozen"
+    if layer.activation or layer.pool:
+        return "it is a block already"
+    if len(node.users) > 1:
+        return "its output is read in several places"
+    if not node.users or not _activation(next(iter(node.users)), network):
+        return "no ReLU or sigmoid follows"
+    return None
+
+
+def _activation(node: fx.Node, network: fx.GraphModule) -> str | None:
+    """The name of an activation, if that's what a call is."""
+    part = _module_of(node, network)
+    if part is not None:
+        return None if _is_watched(part) else _ACTIVATIONS.get(type(part))
+    if len(node.all_input_nodes) != 1 or node.op not in ("call_function", "call_method"):
+        return None
+    return _ACTIVATIONS.get(node.target)
+
+
+def _fuse(node: fx.Node, layer: BatchNorm, network: fx.GraphModule, calls: Counter[int]) -> str:
+    """Have a layer do what follows it; what that is."""
+    last = next(iter(node.users))
+    activation = _activation(last, network)
+    following = [last]
+    pool = next(iter(last.users)) if len(last.users) == 1 else None
+    pools = pool is not None and _is_pool(pool, network) and _of_images(layer)
+    if pool is not None and pools:
+        following.append(pool)
+    block = type(layer).__new__(type(layer))
+    block.__dict__.update({**vars(layer), "activation": activation, "pool": 2 if pools else None})
+    network.set_submodule(str(node.target), block)
+    following[-1].replace_all_uses_with(node)
+    for done in reversed(following):
+        part, name = _module_of(done, network), str(done.target)
+        node.graph.erase_node(done)
+        if part is not None:
+            calls[id(part)] -= 1
+            if not any(n.op == "call_module" and n.target == name for n in node.graph.nodes):
+                network.delete_submodule(name)
+    return f"{activation}{' + pool' if pools else ''}"
+
+
+def _of_images(layer: BatchNorm) -> bool:
+    return getattr(layer, "of", nn.BatchNorm2d) is nn.BatchNorm2d
+
+
+def _is_pool(node: fx.Node, network: fx.GraphModule) -> bool:
+    """Whether a call is the 2 x 2 max-pool of stride 2."""
+    part = _module_of(node, network)
+    if part is not None:
+        settings = (part.kernel_size, part.stride, part.padding) if type(part) is nn.MaxPool2d else ()
+        plain = bool(settings) and not (part.ceil_mode or part.return_indices) and _pair(part.dilation) == (1, 1)
+        return plain and not _is_watched(part) and tuple(map(_pair, settings)) == ((2, 2), (2, 2), (0, 0))
+    functions: tuple[Callable[..., Any], ...] = (F.max_pool2d, torch.max_pool2d)
+    if node.op != "call_function" or node.target not in functions:
+        return False
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    asked = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
+    defaults = {"stride": asked.get("kernel_size"), "padding": 0, "dilation": 1}
+    given = {name: asked.get(name) if asked.get(name) is not None else default for name, default in defaults.items()}
+    plain = not (asked.get("ceil_mode") or asked.get("return_indices"))
+    sizes = (asked.get("kernel_size"), given["stride"], given["padding"], given["dilation"])
+    return plain and tuple(map(_pair, sizes)) == ((2, 2), (2, 2), (0, 0), (1, 1))
+
+
+def _pair(size: Any) -> Any:
+    return (size, size) if isinstance(size, int) else tuple(size)
