@@ -135,7 +135,7 @@ def headline(records: list[Record]) -> list[Line]:
 
     lines = []
     for name, one in implementations.items():
-        wall, cold, device = (one.block.get(clock, NOT_COMPARED) for clock in (WALL, COLD, block_device))
+        wall, device = (one.block.get(clock, NOT_COMPARED) for clock in (WALL, block_device))
         lines.append(
             Line(
                 implementation=f"`{name}`",
@@ -186,7 +186,7 @@ def sentence(records: list[Record]) -> str:
     steps = {name: one.step for name, one in implementations.items()}
     known = {clock for clocks in [*blocks.values(), *steps.values()] for clock in clocks}
     wall = "By wall time, the host's launches included, " if known & set(ON_THE_DEVICE) else ""
-    first_block, step = "at LeNet's first block, forward + backward", "at a whole training step"
+    first_block, step = "at LeNet's first block", "at a training step"
     subjects = (
         ("With warm caches, " if COLD in known else wall, WALL, first_block, blocks),
         ("With cold caches, ", COLD, first_block, blocks),

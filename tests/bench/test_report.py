@@ -170,7 +170,7 @@ def test_the_fastest_batch_norm_is_bold_and_named(session):
     assert ratios["`compiled`"] == "**0.60 [0.53, 0.65]**"
     assert sentence(session.records) == (
         "`compiled` (0.60 [0.53, 0.65]) and `cpu_fused` (0.50 [0.45, 0.55]) are tied for fastest at LeNet's first"
-        " block, forward + backward. `builtin` is fastest at a whole training step."
+        " block. `builtin` is fastest at a training step."
     )
 
 

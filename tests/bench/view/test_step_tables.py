@@ -212,8 +212,8 @@ def test_the_index_has_steps_on_the_device(folder):
     fused = headline_row(records, "triton_fused")
     assert (fused.step_ratio, fused.device_step_ratio) == ("1.20 [1.19, 1.21]", "**0.25 [0.20, 0.31]**")
     wall, device = headline.sentence(records).split("On the device, as a replayed CUDA graph, ")
-    assert "`builtin` is fastest at a whole training step" in wall
-    assert "`triton_fused` (0.25 [0.20, 0.31]) is fastest at a whole training step" in device
+    assert "`builtin` is fastest at a training step" in wall
+    assert "`triton_fused` (0.25 [0.20, 0.31]) is fastest at a training step" in device
 
 
 def test_without_a_gpu_the_page_does_not_speak_of_it(stepped):
