@@ -24,7 +24,8 @@ FEW = ["resnet18", "mobilenet_v3_small", "densenet121", "googlenet", "shufflenet
 
 
 def close(found, expected):
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    # A deep network multiplies roundings: of 1e-16 they become 1e-6 of a gradient in resnet152, where a fault is 1.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def two_steps(network, x):
