@@ -24,6 +24,7 @@ from torch import Tensor
 from bench import ROOT, report
 from bench.measure import environment, timing
 from bench.measure.cases import problem_of
+from bench.measure.efforts import EFFORT
 from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
 from bench.measure.timing import Subject
@@ -111,7 +112,7 @@ def calibrate(run: Run, groups: int, progress: Callable[[str], None]) -> None:
                         slowed(candidate, truth),
                         slowed(against, 1.0),
                         device,
-                        timing.EFFORT,
+                        EFFORT,
                         order.randrange(2**31),
                         between=operands.change,
                     )

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from bench import ROOT, report
-from bench.measure import environment, timing
+from bench.measure import environment
 from bench.measure.context import Context
+from bench.measure.efforts import EFFORTS
 from bench.record.labels import BASELINE
 from bench.record.records import FILE, OK, UNAVAILABLE, Journal, Record, RecordsError, RecordsWarning, exclusive
 from bench.session import time_limit
@@ -67,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
             dtype=DTYPES[option.dtype],
             data_dir=option.data_dir,
             limit=QUICK_IMAGES if option.quick else None,
-            effort=timing.effort(device, quick=option.quick),
+            effort=EFFORTS.choose(device, quick=option.quick),
             also=took_the_device(folder / FILE) if option.resume else (),
         )
         config.stash[CANDIDATES] = candidates(option.impl, device, isolation)
@@ -201,7 +202,7 @@ def context(pytestconfig: pytest.Config, baseline: Candidate) -> Context:
         baseline.implementation,
         lambda: stash[DATA],
         DTYPES[option.dtype],
-        timing.effort(device, quick=option.quick),
+        EFFORTS.choose(device, quick=option.quick),
     )
 
 

@@ -12,7 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.conftest import CANDIDATES, outcome
 from bench.measure import step
 from bench.measure.context import Context
-from bench.measure.timing import Effort
+from bench.measure.efforts import Effort
 from bench.record.labels import BASELINE
 from bench.record.records import Record
 from bench.session.candidate import Candidate, contestants, identical
@@ -44,7 +44,7 @@ def test_step(
     benchmark: BenchmarkFixture,
 ) -> None:
     """Time the steps of one implementation next to those of the baseline."""
-    effort = step.effort(context.device, quick=pytestconfig.option.quick)
+    effort = step.EFFORTS.choose(context.device, quick=pytestconfig.option.quick)
     record = cell(candidate, baseline, context, run, gate, effort)
     outcome(record)
     hand_over(benchmark, f"LeNet on {data.name}, one step", record["candidate_ns"], record["iterations"])

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kernels.changes import Change, Report
 from kernels.contract import Implementation
-from kernels.fusion import Change, Report, fused
+from kernels.fusion import fused
 from kernels.layer import BatchNorm
 from kernels.registry import load
 
@@ -59,7 +59,8 @@ def convert(module: nn.Module, implementation: Implementation | str, *, fuse: bo
     graph, reason = fused(module, changes)
     if graph is None:
         return module, Report(tuple(changes.values()), not_fused=reason)
-    graph.meta[_ORIGINAL] = vars(graph)[f"_{_ORIGINAL}"] = (module,)  # a copy keeps the one, and a pickle the other
+    # In a tuple it is no part of the network. A copy keeps the one place, and a pickle the other.
+    graph.meta[_ORIGINAL] = vars(graph)[f"_{_ORIGINAL}"] = (module,)
     return graph, Report(tuple(changes.values()))
 
 
@@ -69,8 +70,7 @@ def unconvert(module: nn.Module) -> nn.Module:
     Args:
         module: What `convert` returned, or a copy of it. Layers are swapped in place.
     """
-    while found := _original_of(module):
-        (original,) = found
+    while original := _original_of(module):
         if {id(p) for p in original.parameters()} != {id(p) for p in module.parameters()}:
             original = copy.deepcopy(original)
             original.load_state_dict(module.state_dict())
@@ -85,10 +85,10 @@ def unconvert(module: nn.Module) -> nn.Module:
     return module
 
 
-def _original_of(module: nn.Module) -> tuple[nn.Module] | None:
-    """Of a network with fused blocks, in a tuple, which is no part of it; else None."""
+def _original_of(module: nn.Module) -> nn.Module | None:
+    """What a network with fused blocks was made from; None for others."""
     meta = module.meta if isinstance(module, torch.fx.GraphModule) else {}
-    original: tuple[nn.Module] | None = meta.get(_ORIGINAL) or vars(module).get(f"_{_ORIGINAL}")
+    original: nn.Module | None = (meta.get(_ORIGINAL) or vars(module).get(f"_{_ORIGINAL}") or (None,))[0]
     return original
 
 
@@ -167,9 +167,9 @@ def _layers(module: nn.Module) -> Iterator[tuple[nn.Module | None, str, nn.Modul
                 yield parent, name, child
 
 
-def _put(module: nn.Module, parent: nn.Module | None, name: str, layer: Any) -> nn.Module:
+def _put(module: nn.Module, parent: nn.Module | None, name: str, layer: nn.Module) -> nn.Module:
     """The module with a layer in its place."""
     if parent is None:
-        return layer  # type: ignore[no-any-return]
+        return layer
     parent._modules[name] = layer
     return module

@@ -7,16 +7,16 @@ else stays a call of the network's own part, whatever it does inside.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from tabulate import tabulate
 from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.utils import _pair
 
+from kernels.changes import Change
 from kernels.layer import BatchNorm
 
 _ACTIVATIONS: dict[Any, str] = {
@@ -34,54 +34,17 @@ _ACTIVATIONS: dict[Any, str] = {
     "sigmoid": "sigmoid",
     "sigmoid_": "sigmoid",
 }
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
+_POOL: dict[str, Any] = {
+    "kernel_size": None,
+    "stride": None,
+    "padding": 0,
+    "dilation": 1,
+    "ceil_mode": False,
+    "return_indices": False,
+}
+"""The arguments of a max-pool in their order, with what they are where they aren't given."""
 
-
-@dataclass(frozen=True)
-class Change:
-    """What became of a batch norm of a network.
-
-    Attributes:
-        name: Where it is, as in `named_modules`.
-        kind: Its class before.
-        features: Its channels.
-        action: "fused", "swapped" or "left".
-        note: What it is fused with; or why it is not fused, or left alone.
-    """
-
-    name: str
-    kind: str
-    features: int | None
-    action: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of all batch norms of a network.
-
-    Attributes:
-        changes: One for each, in the order of the network.
-        not_fused: Why nothing could be fused at all; empty where it could.
-    """
-
-    changes: tuple[Change, ...]
-    not_fused: str = ""
-
-    def count(self, action: str) -> int:
-        """How many were "fused", "swapped" or "left"."""
-        return sum(change.action == action for change in self.changes)
-
-    def __str__(self) -> str:
-        """A table, and why nothing was fused."""
-        rows = [(c.name, c.kind, c.features, c.action, c.note) for c in self.changes]
-        table = tabulate(rows, ["batch norm", "class", "channels", "became", "with, or why not"])
-        return f"{table}\n\nNothing is fused: {self.not_fused}" if self.not_fused else table
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class _Tracer(fx.Tracer):
@@ -120,7 +83,7 @@ def fused(module: nn.Module, changes: dict[str, Change]) -> tuple[fx.GraphModule
             continue
         reason = _why_alone(node, layer, network, calls)
         if reason is None:
-            note = _fuse(node, layer, network, calls)
+            note = _fuse(node, layer, network)
             changes[name] = replace(changes[name], action="fused", note=note)
         else:
             changes[name] = replace(changes[name], note=reason)
@@ -145,23 +108,7 @@ def _graph_of(module: nn.Module) -> fx.Graph | None:
     finally:
         for part, training in flags.items():
             part.training = training
-    return graphs[0] if _outline(graphs[0]) == _outline(graphs[1]) else None
-
-
-def _outline(graph: fx.Graph) -> list[str]:
-    """All that a graph says, its nodes numbered."""
-    numbers = {node: f"%{number}" for number, node in enumerate(graph.nodes)}
-
-    def said(argument: Any) -> str:
-        return repr(fx.node.map_arg(argument, lambda node: _Name(numbers[node])))
-
-    return [f"{n.op} {n.target} {said(n.args)} {said(n.kwargs)}" for n in graph.nodes]
-
-
-class _Name(str):
-    """A node, in an outline."""
-
-    __slots__ = ()
+    return graphs[0] if str(graphs[0]) == str(graphs[1]) else None
 
 
 def _complete(network: fx.GraphModule, module: nn.Module) -> None:
@@ -219,7 +166,7 @@ def _activation(node: fx.Node, network: fx.GraphModule) -> str | None:
     return _ACTIVATIONS.get(node.target)
 
 
-def _fuse(node: fx.Node, layer: BatchNorm, network: fx.GraphModule, calls: Counter[int]) -> str:
+def _fuse(node: fx.Node, layer: BatchNorm, network: fx.GraphModule) -> str:
     """Have a layer do what follows it; what that is."""
     last = next(iter(node.users))
     activation = _activation(last, network)
@@ -235,10 +182,8 @@ def _fuse(node: fx.Node, layer: BatchNorm, network: fx.GraphModule, calls: Count
     for done in reversed(following):
         part, name = _module_of(done, network), str(done.target)
         node.graph.erase_node(done)
-        if part is not None:
-            calls[id(part)] -= 1
-            if not any(n.op == "call_module" and n.target == name for n in node.graph.nodes):
-                network.delete_submodule(name)
+        if part is not None and not any(n.op == "call_module" and n.target == name for n in node.graph.nodes):
+            network.delete_submodule(name)
     return f"{activation}{' + pool' if pools else ''}"
 
 
@@ -250,20 +195,13 @@ def _is_pool(node: fx.Node, network: fx.GraphModule) -> bool:
     """Whether a call is the 2 x 2 max-pool of stride 2."""
     part = _module_of(node, network)
     if part is not None:
-        settings = (part.kernel_size, part.stride, part.padding) if type(part) is nn.MaxPool2d else ()
-        plain = bool(settings) and not (part.ceil_mode or part.return_indices) and _pair(part.dilation) == (1, 1)
-        return plain and not _is_watched(part) and tuple(map(_pair, settings)) == ((2, 2), (2, 2), (0, 0))
-    functions: tuple[Callable[..., Any], ...] = (F.max_pool2d, torch.max_pool2d)
-    if node.op != "call_function" or node.target not in functions:
+        if type(part) is not nn.MaxPool2d or _is_watched(part):
+            return False
+        asked = {name: getattr(part, name) for name in _POOL}
+    elif node.op == "call_function" and node.target in (F.max_pool2d, torch.max_pool2d):
+        asked = {**_POOL, **dict(zip(_POOL, node.args[1:], strict=False)), **node.kwargs}
+    else:
         return False
-    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-    asked = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
-    defaults = {"stride": asked.get("kernel_size"), "padding": 0, "dilation": 1}
-    given = {name: asked.get(name) if asked.get(name) is not None else default for name, default in defaults.items()}
-    plain = not (asked.get("ceil_mode") or asked.get("return_indices"))
-    sizes = (asked.get("kernel_size"), given["stride"], given["padding"], given["dilation"])
+    sizes = (asked["kernel_size"], asked["stride"] or asked["kernel_size"], asked["padding"], asked["dilation"])
+    plain = not (asked["ceil_mode"] or asked["return_indices"])
     return plain and tuple(map(_pair, sizes)) == ((2, 2), (2, 2), (0, 0), (1, 1))
-
-
-def _pair(size: Any) -> Any:
-    return (size, size) if isinstance(size, int) else tuple(size)

@@ -8,8 +8,9 @@ from functools import cached_property
 
 import torch
 
+from bench.measure.efforts import EFFORT, Effort
 from bench.measure.latency import Latency
-from bench.measure.timing import EFFORT, Effort, nothing
+from bench.measure.timing import nothing
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
 

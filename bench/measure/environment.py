@@ -200,6 +200,27 @@ def others_seconds() -> float | None:
     return float(busy - own.user - own.system - own.children_user - own.children_system)
 
 
+class OthersWatch:
+    """How many processors other programs keep busy from now on.
+
+    Args:
+        also: Seconds of processors that processes which belong to us have used, beside this one.
+    """
+
+    def __init__(self, also: Callable[[], float] = lambda: 0.0) -> None:
+        self._also = also
+        self._start = self._now()
+
+    def processors(self) -> float:
+        """On average; 0 where the system doesn't tell."""
+        (wall, busy), (wall_before, busy_before) = self._now(), self._start
+        return (busy - busy_before) / max(wall - wall_before, 1e-9)
+
+    def _now(self) -> tuple[float, float]:
+        others = others_seconds()
+        return time.perf_counter(), 0.0 if others is None else others - self._also()
+
+
 def _allocator(device: torch.device) -> str:
     """The C library's policy, and on a GPU torch's own allocator there with what the user set."""
     policy = allocator.settle()

@@ -75,13 +75,12 @@ def check(call_ns: float, bytes_moved: int, device: torch.device, part: float) -
         WrongError: It is faster than that.
         PlainError: It is, and other programs keep the machine so busy that it says nothing.
     """
-    start, before = time.perf_counter(), environment.others_seconds()
+    watch = environment.OthersWatch()
     least = fastest_copy_ns(bytes_moved, device, call_ns / part)
     if call_ns >= part * least:
         return
     texts = f"({call_ns / 1e3:.1f} us; the fastest copy takes {least / 1e3:.1f})"
-    seconds, after = time.perf_counter() - start, environment.others_seconds()
-    processors = 0.0 if before is None or after is None else (after - before) / seconds
+    processors = watch.processors()
     if processors > BUSY:
         raise PlainError(
             f"machine busy: faster than memory seems to allow {texts}, while other programs keep {processors:.1f} "

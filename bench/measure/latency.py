@@ -16,10 +16,11 @@ from bench.measure import cold as cold_caches
 from bench.measure import device_timing, floor, timing, traffic
 from bench.measure.cases import problem_of
 from bench.measure.delegation import delegates_to, same_bits
+from bench.measure.efforts import Effort
 from bench.measure.figures import Figures, WrongError
 from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
-from bench.measure.timing import Effort, Subject
+from bench.measure.timing import Subject
 from bench.record.operations import BOTH, PASS, Operation
 from bench.stats.ratios import paired_ratio
 from kernels import Implementation
@@ -142,8 +143,7 @@ class Latency:
             operation: What is timed.
             pass_name: One of `PASSES`.
         """
-        self._turn_to(operation)
-        workload, _ = self._workload(operation, self.baseline, self.baseline.name, PASS[pass_name].training)
+        workload = self.workload(operation, self.baseline, pass_name)
         return timing.samples(workload.subject(pass_name), self.device, ALONE_NS)
 
     def _turn_to(self, operation: Operation) -> None:

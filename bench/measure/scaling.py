@@ -16,10 +16,10 @@ import torch
 
 from bench.measure import timing
 from bench.measure.context import Context
+from bench.measure.efforts import Effort
 from bench.measure.figures import Figures, WrongError
 from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
-from bench.measure.timing import Effort
 from bench.record.operations import BOTH
 from kernels import Implementation
 from kernels.problems import make_problem

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from bench.measure.context import Context
+from bench.measure.efforts import Effort, Efforts
 from bench.measure.epochs import backend, page_faults
 from bench.measure.figures import Figures, WrongError
 from bench.measure.latency import in_pairs
 from bench.measure.parts import Boundary, step_mark, watch
-from bench.measure.timing import Effort, Witness, samples
+from bench.measure.timing import Witness, samples
 from bench.measure.verification import State, state_of, why_no_step
 from kernels import Implementation
 from models.device import synchronize
@@ -26,20 +27,15 @@ from models.lenet import lenet
 from models.step import Totals, take_step, unheard
 from models.training import Settings, shuffled
 
-EFFORT = Effort(seconds=3.0, most_seconds=6.0, least_rounds=16, most_rounds=300)
-GPU_EFFORT = Effort(seconds=0.6, most_seconds=1.2, least_rounds=16, most_rounds=300)
-QUICK_EFFORT = Effort(seconds=0.2, most_seconds=0.2, least_rounds=6, most_rounds=20)
+EFFORTS = Efforts(
+    whole=Effort(seconds=3.0, most_seconds=6.0, least_rounds=16, most_rounds=300),
+    gpu=Effort(seconds=0.6, most_seconds=1.2, least_rounds=16, most_rounds=300),
+    quick=Effort(seconds=0.2, most_seconds=0.2, least_rounds=6, most_rounds=20),
+)
 SETTINGS = Settings()  # the lesson's batch size and learning rate; seed 0
 EPOCH = 1
 FIRST_STEPS = 10
 ALONE_NS = 200_000_000
-
-
-def effort(device: torch.device, *, quick: bool) -> Effort:
-    """How long to time the steps of one contestant."""
-    if quick:
-        return QUICK_EFFORT
-    return GPU_EFFORT if device.type == "cuda" else EFFORT
 
 
 @dataclass

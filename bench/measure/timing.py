@@ -13,6 +13,7 @@ from time import perf_counter_ns  # bound here, before any implementation's file
 
 import torch
 
+from bench.measure.efforts import Effort
 from bench.measure.figures import WrongError
 from bench.stats.ratios import narrow_enough, paired_ratio
 from models.device import synchronize
@@ -33,34 +34,8 @@ WARM_UP_NS = 30_000_000
 MOST_ITERATIONS = 1000
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How long to measure one cell.
-
-    Attributes:
-        seconds: Of rounds at first.
-        most_seconds: Of rounds, while the interval isn't narrow enough.
-        least_rounds: Never fewer.
-        most_rounds: Never more. Both even, since rounds come in twos.
-    """
-
-    seconds: float
-    most_seconds: float
-    least_rounds: int
-    most_rounds: int
-
-
-EFFORT = Effort(seconds=0.2, most_seconds=2.0, least_rounds=16, most_rounds=1200)
-QUICK_EFFORT = Effort(seconds=0.2, most_seconds=0.4, least_rounds=16, most_rounds=1200)
-"""On a GPU always: wall time there is mostly the host's, and two more clocks time the device (`device_timing.py`)."""
-
 GROWTH = 1.5
 """Between two looks at the interval the rounds grow by this factor."""
-
-
-def effort(device: torch.device, *, quick: bool) -> Effort:
-    """How long to measure a cell of the latency tables."""
-    return QUICK_EFFORT if quick or device.type == "cuda" else EFFORT
 
 
 @dataclass(frozen=True)
@@ -70,6 +45,10 @@ class Rounds:
     iterations: int
     candidate_ns: list[int]
     baseline_ns: list[int]
+
+
+def nothing() -> None:
+    """What there is to do between two samples of what has no content."""
 
 
 class Witness:
@@ -82,9 +61,9 @@ class Witness:
         inspect: Called behind it.
     """
 
-    def __init__(self, seal: Callable[[object], None], inspect: Callable[[], None] | None = None) -> None:
+    def __init__(self, seal: Callable[[object], None], inspect: Callable[[], None] = nothing) -> None:
         self.kept: object = None
-        self._seal, self._inspect = seal, inspect or nothing
+        self._seal, self._inspect = seal, inspect
         self._seen = 0
         self._random = random.SystemRandom()
 
@@ -175,10 +154,6 @@ def without_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def nothing() -> None:
-    """What there is to do between two samples of what has no content."""
 
 
 def paired_rounds(

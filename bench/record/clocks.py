@@ -34,17 +34,19 @@ class Clock:
 
     def times(self, record: Record) -> dict[str, Any] | None:
         """The rounds by this clock; None where the record has none."""
-        found: Any = record if record["status"] == OK else None
-        for name in self.path:
-            found = (found or {}).get(name)
-        return found if found and "ratio" in found else None
+        rounds = self._rounds(record)
+        return rounds if record["status"] == OK and "ratio" in rounds else None
 
     def why_none(self, record: Record) -> str | None:
         """Why it has none, where it was tried: a call that no graph can hold."""
-        found: Any = record
+        return self._rounds(record).get("reason") if self.path else None
+
+    def _rounds(self, record: Record) -> dict[str, Any]:
+        """What lies where its rounds do; nothing where it did not run."""
+        rounds: dict[str, Any] = record
         for name in self.path:
-            found = (found or {}).get(name)
-        return found.get("reason") if self.path and found else None
+            rounds = rounds.get(name) or {}
+        return rounds
 
     def ratio(self, record: Record) -> Ratio | None:
         """Candidate over baseline; None where the record has none."""

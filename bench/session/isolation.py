@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 import torch
 
-from bench.measure.timing import EFFORT, Effort
+from bench.measure.efforts import EFFORT, Effort
 from bench.record.records import ERROR, WRONG
 from bench.session import processes
 from bench.session.lifeline import live

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.measure.timing import Effort
+from bench.measure.efforts import Effort
 
 MAGIC = b"bnbench2"
 HEAD = struct.Struct("!8sQQ")

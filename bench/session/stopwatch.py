@@ -7,7 +7,6 @@ request as the calls take. Like all that are timed, they are judged.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -58,7 +57,7 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
     if outcome.get("cold"):
         call_ns = min(call_ns, median(outcome["cold"]["candidate_ns"]))
     iterations = max(1, min(MOST_ITERATIONS, int(RUN_NS / call_ns)))
-    watch, least = _OthersWatch(child), float("inf")
+    watch, least = environment.OthersWatch(child.processor_seconds), float("inf")
     looks: list[float | None] = []
     at_rest = False
     for _ in range(TRIES):
@@ -92,22 +91,6 @@ def _demand(answer: dict[str, Any]) -> dict[str, Any]:
     if answer["status"] != OK:
         raise ChildError(str(answer.get("reason")), answer)
     return answer
-
-
-class _OthersWatch:
-    """How many processors are kept busy by others than this process, the child and what that has started."""
-
-    def __init__(self, child: Child) -> None:
-        self._child = child
-        self._start = self._seconds()
-
-    def processors(self) -> float:
-        (wall, busy), (wall_before, busy_before) = self._seconds(), self._start
-        return (busy - busy_before) / max(wall - wall_before, 1e-9)
-
-    def _seconds(self) -> tuple[float, float]:
-        others = environment.others_seconds()
-        return time.perf_counter(), 0.0 if others is None else others - self._child.processor_seconds()
 
 
 # The child's end

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from bench.measure.context import Context
-from bench.measure.timing import Effort
+from bench.measure.efforts import Effort
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import OK, Journal, Record
 from bench.session.candidate import Candidate, identical, plain

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from bench import calibrate, report
+from bench.measure.efforts import Effort
 from bench.record.records import FILE, read
 from bench.view.calibration_tables import page, sentence, verdicts
 from tests.bench.samples import candidate, table
@@ -75,7 +76,7 @@ def test_a_slowed_sample_really_takes_that_much_longer():
 
 
 def test_the_command_makes_every_comparison_of_a_group(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(calibrate.timing, "EFFORT", calibrate.timing.Effort(0.0, 0.0, 6, 6))
+    monkeypatch.setattr(calibrate, "EFFORT", Effort(0.0, 0.0, 6, 6))
     assert calibrate.main(["--groups", "1", "--results-dir", str(tmp_path)]) == 0
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     truths = [record["key"]["truth"] for record in read(folder / FILE)]

@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from bench.measure import scaling, timing
+from bench.measure.efforts import Effort
 from bench.measure.scaling import ELEMENTS, QUICK_ELEMENTS, fit, shape_of, thread_counts
-from bench.measure.timing import Effort
 from bench.record.records import ERROR, OK
 from bench.session.outcomes import outcome_of
 from tests.bench.samples import candidate, context

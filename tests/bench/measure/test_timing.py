@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from bench.measure import floor, timing
+from bench.measure.efforts import Effort
 from bench.measure.figures import WrongError
-from bench.measure.timing import MOST_ITERATIONS, Effort, RecompiledError, paired_rounds
+from bench.measure.timing import MOST_ITERATIONS, RecompiledError, paired_rounds
 from bench.stats.ratios import narrow_enough, paired_ratio
 
 CPU = torch.device("cpu")
