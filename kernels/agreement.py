@@ -165,21 +165,35 @@ class Exam:
             wide = torch.float32
         if x.dtype == torch.float64 and self._rough:
             wide = torch.float32
-        # Adding m terms of either sign one after the other loses about sqrt(m) roundings of their norm,
-        # and a kernel may do just that for the two gradients that are sums.
+        # Adding m terms one after the other loses about sqrt(m) roundings of their norm, or of their sum where they
+        # have one sign, and a kernel may do just that for the two gradients that are sums and for the variance.
         values = x.numel() / x.shape[1]
         chain = values / 2 if self._even else values**0.5
         roundings = {"dweight": ROUNDINGS + chain, "dbias": ROUNDINGS + chain}
         if self._even:
             roundings["dx"] = ROUNDINGS + chain
+        variance = self._through_variance(values**0.5)
+        added = torch.finfo(torch.float64 if wide == torch.float64 else torch.float32).eps
         return {
             quantity: self._margin
-            * roundings.get(quantity, ROUNDINGS)
-            * torch.finfo(wide).eps
-            * self.solution.condition
+            * (
+                roundings.get(quantity, ROUNDINGS) * torch.finfo(wide).eps * self.solution.condition
+                + variance.get(quantity, 0.0) * added
+            )
             + 2 * max(torch.finfo(dtype).eps, torch.finfo(wide).eps if self._rough else 0)
             for quantity, dtype in self._stored().items()
         }
+
+    def _through_variance(self, roundings: float) -> dict[str, float]:
+        """What an error of so many roundings in the batch's variance is in each quantity that depends on it."""
+        if not self.problem.training:
+            return {}
+        through = {"output": roundings / 2, "dx": roundings / 2}  # by its root
+        if self.problem.running_var is not None:
+            new = self.solution.biased_running_var
+            moved = new - (1 - self.problem.momentum) * self.problem.running_var.to(new)
+            through["running_var"] = roundings * _largest(moved) / (self._scales["running_var"] or 1.0)
+        return through
 
     def _errors(self, answers: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
         errors = {}

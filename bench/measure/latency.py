@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from bench.measure import cold as cold_caches
-from bench.measure import device_timing, floor, timing, traffic
+from bench.measure import device_timing, environment, floor, stalls, timing, traffic
 from bench.measure.cases import problem_of
 from bench.measure.delegation import delegates_to, same_bits
 from bench.measure.efforts import Effort
@@ -21,6 +21,7 @@ from bench.measure.figures import Figures, WrongError
 from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
 from bench.measure.timing import Subject
+from bench.record.labels import BASELINE
 from bench.record.operations import BOTH, PASS, Operation
 from bench.stats.ratios import paired_ratio
 from kernels import Implementation
@@ -230,9 +231,18 @@ def in_pairs(
         between: Called before each sample, off the clock.
         witness: Sees the candidate's samples.
         cold: Sees those with cold caches, on a CPU; None: there are none. On a GPU they are always timed.
+
+    Raises:
+        PlainError: Other programs keep a CPU so busy that a side has only waited.
     """
+    watch = environment.OthersWatch()
     rounds = timing.paired_rounds(candidate, baseline, device, effort, SEED, between=between, witness=witness)
     ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
+    if device.type == "cpu":
+        processors = watch.processors()
+        stalls.check(BASELINE, median(rounds.baseline_ns) / rounds.iterations, baseline, processors)
+        if ratio.low > 1:
+            stalls.check("it", median(rounds.candidate_ns) / rounds.iterations, candidate, processors)
     on_device = None
     if device.type == "cuda":
         call_ns = max(median(rounds.candidate_ns), median(rounds.baseline_ns)) / rounds.iterations

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -11,7 +12,7 @@ from kernels.agreement import Exam, ExamError, worst
 from kernels.attempts import attempt
 from kernels.builtin import IMPLEMENTATION as BUILTIN
 from kernels.problems import make_problem
-from tests.kernels.controls import broken
+from tests.kernels.controls import broken, move, per_channel
 
 SHAPE = (5, 3, 7, 9)
 PROBLEM = make_problem(SHAPE)
@@ -65,3 +66,40 @@ def test_operands_that_are_not_finite_on_purpose_are_judged_by_what_is_finite(va
 @pytest.mark.parametrize(("mean", "std"), [(1e4, 1.0), (1e4, 1e-2), (1e6, 1.0), (0.0, 1e12)])
 def test_what_roundings_explain_is_not_refused(mean, std):
     Exam(make_problem(SHAPE, mean=mean, std=std))
+
+
+def added_one_by_one(tensor):
+    """Sums per channel in float32, each of one chain of additions: a loop in C, at its worst."""
+    flat = tensor.detach().transpose(0, 1).flatten(1).numpy()
+    return torch.from_numpy(np.add.accumulate(flat, axis=1, dtype=np.float32)[:, -1].copy())
+
+
+class ByLoops(torch.autograd.Function):
+    """Honest."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps):
+        m = x.numel() // x.shape[1]
+        mean = added_one_by_one(x) / m
+        centered = x - per_channel(mean, x)
+        var = added_one_by_one(centered.square()) / m
+        move(running_mean, mean, momentum)
+        move(running_var, var * m / (m - 1), momentum)
+        rstd = torch.rsqrt(var + eps)
+        x_hat = centered * per_channel(rstd, x)
+        ctx.save_for_backward(x_hat, weight, rstd)
+        return x_hat * per_channel(weight, x) + per_channel(bias, x)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x_hat, weight, rstd = ctx.saved_tensors
+        m = dy.numel() // dy.shape[1]
+        dbias, dweight = added_one_by_one(dy), added_one_by_one(dy * x_hat)
+        shared = (per_channel(dbias, dy) + x_hat * per_channel(dweight, dy)) / m
+        return (dy - shared) * per_channel(weight * rstd, dy), dweight, dbias, None, None, None, None
+
+
+@pytest.mark.parametrize("shape", [(256, 84), (4096, 64), (256, 6, 24, 24)])
+def test_a_plain_loop_over_many_values_is_honest(shape):
+    loops = broken(lambda x, mean, var, w, b, _training, *rest: ByLoops.apply(x, w, b, mean, var, *rest))
+    assert worst(Exam(make_problem(shape)).mark(loops)) is None
