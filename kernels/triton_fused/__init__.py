@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from kernels.contract import Implementation
-from kernels.fused.block import Kernels, block_of, operators_of
+from kernels.fused.block import block_of
+from kernels.fused.operators import operators_of
+from kernels.fused.pair import Kernels
 from kernels.triton_fused.kernel_calls import backward, forward, saved_memory
 
 

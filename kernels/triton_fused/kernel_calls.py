@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.fused.block import Form, Gradients, Parameters, Running
 from kernels.fused.layouts import as_images, dense_like, gradient_memory, in_planes, output_memory, real_type
+from kernels.fused.pair import Form, Gradients, Parameters, Running
 
 
 @functools.cache
@@ -55,9 +55,15 @@ def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
 
 
 def forward(
-    x: Tensor, running: Running, parameters: Parameters, form: Form, momentum: float | None, eps: float
+    x: Tensor,
+    running: Running,
+    parameters: Parameters,
+    form: Form,
+    momentum: float | None,
+    eps: float,
+    residual: Tensor | None = None,  # noqa: ARG001 - none comes: see `Kernels.fuses_residual`
 ) -> tuple[Tensor, Tensor]:
-    """See `fused.block.Kernels`."""
+    """See `fused.pair.Kernels`."""
     training, _, pool = form
     y, saved = output_memory(x, pool), saved_memory(x)
     moving = _contiguous(*running)
@@ -99,8 +105,15 @@ def _launch_forward(
     )
 
 
-def backward(dy: Tensor, x: Tensor, saved: Tensor, parameters: Parameters, form: Form) -> Gradients:
-    """See `fused.block.Kernels`."""
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    saved: Tensor,
+    parameters: Parameters,
+    form: Form,
+    y: Tensor | None = None,  # noqa: ARG001 - none comes: see `Kernels.fuses_residual`
+) -> Gradients:
+    """See `fused.pair.Kernels`."""
     (training, activation, pool), (weight, bias) = form, _contiguous(*parameters)
     code, plan = _device_code()
     planes, shape, dtype, machine = in_planes(x), as_images(x.shape), x.dtype, plan.machine_of(x.device)
