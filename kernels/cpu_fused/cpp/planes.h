@@ -5,6 +5,7 @@
 #include "elementwise.h"
 #include "gradient_sums.h"
 #include "plane_windows.h"
+#include "residual.h"
 #include "statistics.h"
 
 #include <algorithm>
@@ -39,7 +40,8 @@ public:
         }
     }
 
-    void apply(const Stored* x, ChannelTable& table, Part part, Stored* y, Scratch& scratch) const {
+    void apply(const Stored* x, const Stored* residual, ChannelTable& table, Part part, Stored* y,
+               Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         if (plan.pool && !plan.training) choose_all(x, table, part, y, scratch);
         const Stored* from = plan.pool ? y : x;
@@ -49,14 +51,16 @@ public:
                 for (Index start = plane; start < plane + output_pixels; start += TILE) {
                     const Index count = std::min(TILE, plane + output_pixels - start);
                     Real* output = target(y + start, scratch.at(OUTPUT));
-                    activate(widened(from + start, count, scratch.at(INPUT)), count, table.one(c), activation, output);
+                    const Real* input = widened(from + start, count, scratch.at(INPUT));
+                    const Real* added = residual ? widened(residual + start, count, scratch.at(RESIDUAL)) : nullptr;
+                    activate(input, added, count, table.one(c), activation, output);
                     narrow(output, count, y + start);
                 }
             }
     }
 
-    void backward_sums(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Sums* sums, Real* notes,
-                       Scratch& scratch) const {
+    void backward_sums(const Stored* x, const Stored* dy, WithResidual with, ChannelTable& table, Part part, Sums* sums,
+                       Real* notes, Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         std::vector<RunningSums> running(part.channels_end - part.channel);
         for_each_tile(part, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
@@ -64,7 +68,11 @@ public:
             const Real* input = widened(x + in, in_count, scratch.at(INPUT));
             if (plan.pool) input = choose(input, out_count, channel.sign, scratch.at(CHOSEN));
             const Real* dz = widened(dy + out, out_count, scratch.at(GRADIENT));
-            dz = before_activation(input, dz, out_count, channel, activation, notes ? notes + in : scratch.at(WITHIN));
+            if (with.y)
+                dz = with.before_activation(dz, out, out_count, activation, scratch);
+            else
+                dz = before_activation(input, dz, out_count, channel, activation,
+                                       notes ? notes + in : scratch.at(WITHIN));
             running[c - part.channel].add(input, dz, out_count, channel.all.mean);
         });
         for (Index c = part.channel; c < part.channels_end; c++) sums[c].merge(running[c - part.channel].result());

@@ -6,6 +6,7 @@
 #include "gradient_sums.h"
 #include "layout.h"
 #include "pool.h"
+#include "residual.h"
 #include "statistics.h"
 
 #include <algorithm>
@@ -67,7 +68,8 @@ public:
         }
     }
 
-    void apply(const Stored* x, ChannelTable& table, Part part, Stored* y, Scratch& scratch) const {
+    void apply(const Stored* x, const Stored* residual, ChannelTable& table, Part part, Stored* y,
+               Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         const ManyChannels each = table.from(part.channel);
         const Index count = part.channels_end - part.channel;
@@ -76,13 +78,14 @@ public:
             const Real* input = widened(x + in, count, scratch.at(INPUT));
             if (plan.pool) input = choose(x + in, count, each, scratch);
             Real* output = target(y + out, scratch.at(OUTPUT));
-            activate(input, count, each, activation, output);
+            const Real* added = residual ? widened(residual + in, count, scratch.at(RESIDUAL)) : nullptr;
+            activate(input, added, count, each, activation, output);
             narrow(output, count, y + out);
         });
     }
 
-    void backward_sums(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Sums* sums, Real* notes,
-                       Scratch& scratch) const {
+    void backward_sums(const Stored* x, const Stored* dy, WithResidual with, ChannelTable& table, Part part, Sums* sums,
+                       Real* notes, Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         const ManyChannels each = table.from(part.channel);
         const Index count = part.channels_end - part.channel;
@@ -103,7 +106,10 @@ public:
             Real* note = notes ? notes + in : scratch.at(WITHIN);
             if (plan.pool && notes) std::copy_n(scratch.at(WHICH), count, note + plan.channels);
             const Real* dz = widened(dy + out, count, scratch.at(GRADIENT));
-            dz = before_activation(input, dz, count, each, activation, note);
+            if (with.y)
+                dz = with.before_activation(dz, out, count, activation, scratch);
+            else
+                dz = before_activation(input, dz, count, each, activation, note);
             for_numbers(count, [&](auto kind, Index i) {
                 using Number = decltype(kind);
                 const Number u = get<Number>(dz + i);
@@ -120,8 +126,11 @@ public:
         const ManyChannels each = table.from(part.channel);
         const Index count = part.channels_end - part.channel;
         for_each_pixel(part, [&](Index in, Index out, bool whole) {
-            const Real* dz = notes + in;
-            if (whole && plan.activation == NONE) dz = widened(dy + out, count, scratch.at(GRADIENT));
+            const Real* dz = nullptr;
+            if (plan.activation != NONE)
+                dz = notes + in;
+            else if (whole)
+                dz = widened(dy + out, count, scratch.at(GRADIENT));
             if (plan.pool) {
                 if (whole) {  // the notes have to be read before dx takes their place
                     std::copy_n(dz, count, scratch.at(WITHIN));
