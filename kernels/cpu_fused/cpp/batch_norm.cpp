@@ -100,7 +100,11 @@ void backward(const Plan& plan, const Stored* x, const Stored* dy, WithResidual 
     const Index all = plan.images * plan.channels * plan.height * plan.width;
     Real* const notes = with.y ? nullptr : notepad(dx, all, wider);
     const auto collect = [&](Part part, Index number, Scratch& scratch) {
-        layout.backward_sums(x, dy, with, table, part, partials.data() + number * plan.channels, notes, scratch);
+        Sums* sums = partials.data() + number * plan.channels;
+        if (with.y)
+            layout.residual_sums(x, dy, with, table, part, sums, scratch);
+        else
+            layout.backward_sums(x, dy, table, part, sums, notes, scratch);
     };
     const auto finish = [&](Index c, Index parts) {
         const Sums all = merged(partials, c, parts, plan.channels);

@@ -59,8 +59,8 @@ public:
             }
     }
 
-    void backward_sums(const Stored* x, const Stored* dy, WithResidual with, ChannelTable& table, Part part, Sums* sums,
-                       Real* notes, Scratch& scratch) const {
+    void backward_sums(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Sums* sums, Real* notes,
+                       Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         std::vector<RunningSums> running(part.channels_end - part.channel);
         for_each_tile(part, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
@@ -68,12 +68,29 @@ public:
             const Real* input = widened(x + in, in_count, scratch.at(INPUT));
             if (plan.pool) input = choose(input, out_count, channel.sign, scratch.at(CHOSEN));
             const Real* dz = widened(dy + out, out_count, scratch.at(GRADIENT));
-            if (with.y)
-                dz = with.before_activation(dz, out, out_count, activation, scratch);
-            else
-                dz = before_activation(input, dz, out_count, channel, activation,
-                                       notes ? notes + in : scratch.at(WITHIN));
+            dz = before_activation(input, dz, out_count, channel, activation, notes ? notes + in : scratch.at(WITHIN));
             running[c - part.channel].add(input, dz, out_count, channel.all.mean);
+        });
+        for (Index c = part.channel; c < part.channels_end; c++) sums[c].merge(running[c - part.channel].result());
+    }
+
+    // The same with a residual; the unrounded dz goes into the sums.
+    void residual_sums(const Stored* x, const Stored* dy, WithResidual with, ChannelTable& table, Part part, Sums* sums,
+                       Scratch& scratch) const {
+        std::vector<RunningSums> running(part.channels_end - part.channel);
+        with_slope_from_output(Activation(plan.activation), [&](auto times_slope) {
+            for_each_tile(part, [&](Index c, Index in, Index count, Index, Index) {
+                const Real* gradient = widened(dy + in, count, scratch.at(GRADIENT));
+                const Real* output = widened(with.y + in, count, scratch.at(OUTPUT));
+                Real* dz = target(with.dz + in, scratch.at(WITHIN));
+                for_numbers(count, [&](auto kind, Index i) {
+                    using Number = decltype(kind);
+                    put(times_slope(get<Number>(gradient + i), get<Number>(output + i)), dz + i);
+                });
+                narrow(dz, count, with.dz + in);
+                const Real* input = widened(x + in, count, scratch.at(INPUT));
+                running[c - part.channel].add(input, dz, count, table.one(c).all.mean);
+            });
         });
         for (Index c = part.channel; c < part.channels_end; c++) sums[c].merge(running[c - part.channel].result());
     }

@@ -17,24 +17,14 @@ namespace {
 struct WithResidual {
     const Stored* y;  // null in a block without residual, or without activation: there dz is dy
     Stored* dz;
-
-    // Writes dz from `at` on, and returns it unrounded.
-    const Real* before_activation(const Real* dy, Index at, Index count, Activation activation,
-                                  Scratch& scratch) const {
-        const Real* output = widened(y + at, count, scratch.at(OUTPUT));
-        Real* result = target(dz + at, scratch.at(WITHIN));
-        const auto with = [&](auto times_slope) {
-            for_numbers(count, [&](auto kind, Index i) {
-                using Number = decltype(kind);
-                put(times_slope(get<Number>(dy + i), get<Number>(output + i)), result + i);
-            });
-        };
-        if (activation == SIGMOID) with([](auto dy, auto y) { return dy * (y * (1 - y)); });
-        if (activation == RELU)
-            with([](auto dy, auto y) { return y <= decltype(y){} ? decltype(y){} : dy; });  // NaN lets pass
-        narrow(result, count, dz + at);
-        return result;
-    }
 };
+
+// Calls body with the function that makes dz of dy and y.
+template <class Body>
+inline void with_slope_from_output(Activation activation, Body body) {
+    if (activation == SIGMOID) body([](auto dy, auto y) { return dy * (y * (1 - y)); });
+    if (activation == RELU)
+        body([](auto dy, auto y) { return y <= decltype(y){} ? decltype(y){} : dy; });  // NaN lets pass
+}
 
 }  // namespace

@@ -68,8 +68,8 @@ public:
         }
     }
 
-    void apply(const Stored* x, const Stored* residual, ChannelTable& table, Part part, Stored* y,
-               Scratch& scratch) const {
+    WITH_ALL_IT_CALLS void apply(const Stored* x, const Stored* residual, ChannelTable& table, Part part, Stored* y,
+                                 Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         const ManyChannels each = table.from(part.channel);
         const Index count = part.channels_end - part.channel;
@@ -84,8 +84,8 @@ public:
         });
     }
 
-    void backward_sums(const Stored* x, const Stored* dy, WithResidual with, ChannelTable& table, Part part, Sums* sums,
-                       Real* notes, Scratch& scratch) const {
+    WITH_ALL_IT_CALLS void backward_sums(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Sums* sums,
+                                         Real* notes, Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         const ManyChannels each = table.from(part.channel);
         const Index count = part.channels_end - part.channel;
@@ -106,10 +106,7 @@ public:
             Real* note = notes ? notes + in : scratch.at(WITHIN);
             if (plan.pool && notes) std::copy_n(scratch.at(WHICH), count, note + plan.channels);
             const Real* dz = widened(dy + out, count, scratch.at(GRADIENT));
-            if (with.y)
-                dz = with.before_activation(dz, out, count, activation, scratch);
-            else
-                dz = before_activation(input, dz, count, each, activation, note);
+            dz = before_activation(input, dz, count, each, activation, note);
             for_numbers(count, [&](auto kind, Index i) {
                 using Number = decltype(kind);
                 const Number u = get<Number>(dz + i);
@@ -121,8 +118,37 @@ public:
         settle();
     }
 
-    void backward_apply(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Stored* dx,
-                        const Real* notes, Scratch& scratch) const {
+    // The same with a residual. dz goes into the sums unrounded, and at once: there are four tensors to stream through.
+    WITH_ALL_IT_CALLS void residual_sums(const Stored* x, const Stored* dy, WithResidual with, ChannelTable& table,
+                                         Part part, Sums* sums, Scratch& scratch) const {
+        const ManyChannels each = table.from(part.channel);
+        const Index count = part.channels_end - part.channel, end = part.images_end * pixels;
+        std::vector<Real> of_both(2 * count);
+        Real *const a = of_both.data(), *const b = a + count;
+        with_slope_from_output(Activation(plan.activation), [&](auto times_slope) {
+            for (Index r = part.image * pixels, pending = 1; r < end; r++, pending++) {
+                const Index at = r * plan.channels + part.channel;
+                const Real* input = widened(x + at, count, scratch.at(INPUT));
+                const Real* gradient = widened(dy + at, count, scratch.at(GRADIENT));
+                const Real* output = widened(with.y + at, count, scratch.at(OUTPUT));
+                Real* dz = target(with.dz + at, scratch.at(WITHIN));
+                for_numbers(count, [=](auto kind, Index i) {
+                    using Number = decltype(kind);
+                    const Number u = times_slope(get<Number>(gradient + i), get<Number>(output + i));
+                    put(u, dz + i);
+                    put(get<Number>(a + i) + u, a + i);
+                    put(get<Number>(b + i) + u * (get<Number>(input + i) - each.at<Number>(i).mean), b + i);
+                });
+                narrow(dz, count, with.dz + at);
+                if (pending % ROWS_IN_REAL && r + 1 < end) continue;
+                for (Index i = 0; i < count; i++) sums[part.channel + i].merge({a[i], b[i]});
+                std::fill(a, a + 2 * count, Real(0));
+            }
+        });
+    }
+
+    WITH_ALL_IT_CALLS void backward_apply(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Stored* dx,
+                                          const Real* notes, Scratch& scratch) const {
         const ManyChannels each = table.from(part.channel);
         const Index count = part.channels_end - part.channel;
         for_each_pixel(part, [&](Index in, Index out, bool whole) {
@@ -148,7 +174,7 @@ public:
 
 private:
     static constexpr Index ROWS = 256;         // that statistics takes at a time
-    static constexpr Index ROWS_IN_REAL = 64;  // that backward_sums adds up before it goes on in double
+    static constexpr Index ROWS_IN_REAL = 64;  // that the backward adds up before it goes on in double
 
     void guess_from(const Stored* top, Index rows, Index count, Real* __restrict guess, Real* scratch) const {
         std::fill(guess, guess + count, Real(0));
