@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 LENET_SHAPES = ((256, 6, 24, 24), (256, 16, 8, 8), (256, 120), (256, 84))
@@ -86,14 +86,14 @@ class Operation:
     memory_format: str = CONTIGUOUS
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], block: str, memory_format: str = CONTIGUOUS) -> Operation:
-        """The operation with a block of `BLOCKS`; what has two names gets the one that its records have.
-
-        Torch knows "channels_last" for 4-D and 5-D input only, so that of other input is "contiguous".
-        """
+    def of(cls, shape: tuple[int, ...], block: str) -> Operation:
+        """The operation with a block of `BLOCKS`; what has two names gets the one that its records have."""
         lenets = "sigmoid+pool" if len(shape) == 4 else "sigmoid"
-        kind = {"none": "norm", lenets: "block"}.get(block, block)
-        return cls(shape, kind, memory_format if len(shape) in (4, 5) else CONTIGUOUS)
+        return cls(shape, {"none": "norm", lenets: "block"}.get(block, block))
+
+    def laid_out(self, memory_format: str) -> Operation:
+        """The same in a memory format. Torch has "channels_last" for 4-D and 5-D input only; other is contiguous."""
+        return replace(self, memory_format=memory_format if len(self.shape) in (4, 5) else CONTIGUOUS)
 
     @property
     def block(self) -> Block:

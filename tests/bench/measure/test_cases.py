@@ -123,7 +123,7 @@ def test_a_record_without_a_memory_format_is_contiguous():
 
 
 def test_torch_has_channels_last_for_images_and_volumes_only():
-    assert [Operation.of((2, 3, 4, 5, 6)[:n], "none", CHANNELS_LAST).memory_format for n in (2, 3, 4, 5)] == [
+    assert [Operation((2, 3, 4, 5, 6)[:n], "norm").laid_out(CHANNELS_LAST).memory_format for n in (2, 3, 4, 5)] == [
         CONTIGUOUS,
         CONTIGUOUS,
         CHANNELS_LAST,
@@ -133,7 +133,7 @@ def test_torch_has_channels_last_for_images_and_volumes_only():
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 6), (2, 1, 4, 6), (2, 3, 4, 6, 5)], ids=str)
 def test_a_problem_in_channels_last_has_the_same_numbers_in_other_places(shape):
-    operation = Operation.of(shape, "residual+relu", CHANNELS_LAST)
+    operation = Operation(shape, "residual+relu", CHANNELS_LAST)
     problem, dense = problem_of(operation), problem_of(Operation(shape, "residual+relu"))
     for name in ("input", "residual", "grad_output"):
         tensor = getattr(problem, name)
