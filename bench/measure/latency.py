@@ -21,7 +21,6 @@ from bench.measure.figures import Figures, WrongError
 from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
 from bench.measure.timing import Subject
-from bench.record.labels import BASELINE
 from bench.record.operations import BOTH, PASS, Operation
 from bench.stats.ratios import paired_ratio
 from kernels import Implementation
@@ -240,7 +239,7 @@ def in_pairs(
     ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
     if device.type == "cpu":
         processors = watch.processors()
-        stalls.check(BASELINE, median(rounds.baseline_ns) / rounds.iterations, baseline, processors)
+        stalls.check("the baseline", median(rounds.baseline_ns) / rounds.iterations, baseline, processors)
         if ratio.low > 1:
             stalls.check("it", median(rounds.candidate_ns) / rounds.iterations, candidate, processors)
     on_device = None
