@@ -86,38 +86,38 @@ def zen_generation(family: int, model: int) -> int | None:
 @functools.cache
 def processor() -> str:
     """Family, model and stepping: a virtual machine's name for its processor may stand for several."""
-    found = cpuinfo.get_cpu_info()
-    return " ".join(str(found[name]) for name in ("family", "model", "stepping") if name in found)
+    info = cpuinfo.get_cpu_info()
+    return " ".join(str(info[name]) for name in ("family", "model", "stepping") if name in info)
 
 
 def container_limits() -> dict[str, str]:
     """What this process's control group may use, where the system (Linux, cgroup v2) limits it."""
-    found = {}
+    limits = {}
     for name in ("cpu.max", "memory.max"):
         try:
             text = Path("/sys/fs/cgroup", name).read_text(encoding="utf-8").strip()
         except OSError:
             continue
         if not text.startswith("max"):
-            found[name] = text
-    return found
+            limits[name] = text
+    return limits
 
 
 @functools.cache
 def versions() -> dict[str, str]:
     """Versions of all that can change a time."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
+    by_name = {"python": platform.python_version(), "torch": torch.__version__}
     for package in ("triton", "torchvision", "numpy", "pytest-benchmark"):
         try:
-            found[package] = metadata.version(package)
+            by_name[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "none"
+            by_name[package] = "none"
     if torch.version.cuda and torch.cuda.is_available():
-        found["cuda"] = torch.version.cuda
-        found["cudnn"] = str(torch.backends.cudnn.version())
+        by_name["cuda"] = torch.version.cuda
+        by_name["cudnn"] = str(torch.backends.cudnn.version())
     if torch.version.hip:
-        found["hip"] = torch.version.hip
-    return found
+        by_name["hip"] = torch.version.hip
+    return by_name
 
 
 def float32_precision() -> dict[str, str]:
@@ -266,15 +266,15 @@ def _gpu_state(device: torch.device) -> dict[str, Any]:
         "gpu_throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
         "gpu_energy_mj": lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle),
     }
-    found: dict[str, Any] = {}
+    readings: dict[str, Any] = {}
     missing = []
     for name, read in counters.items():
         try:
-            found[name] = read()
+            readings[name] = read()
         except Exception as error:
-            found[name] = None
+            readings[name] = None
             missing.append(f"{name} ({type(error).__name__})")
-    return {**found, "gpu_state": f"unknown: {', '.join(missing)}"} if missing else found
+    return {**readings, "gpu_state": f"unknown: {', '.join(missing)}"} if missing else readings
 
 
 def _nvml_handle(pynvml: Any, uuid: object) -> Any:

@@ -61,10 +61,10 @@ class Ledger:
             at the first part that keeps it.
         """
         seen = {tensor.untyped_storage().data_ptr() for tensor in known}
-        found: dict[Place, int] = {}
+        sizes: dict[Place, int] = {}
         for kept in [kept for ref in self._kept if (kept := ref())]:
             storage = kept.tensor.untyped_storage()
             if storage.data_ptr() not in seen and storage.nbytes():
-                found[kept.place] = found.get(kept.place, 0) + storage.nbytes()
+                sizes[kept.place] = sizes.get(kept.place, 0) + storage.nbytes()
             seen.add(storage.data_ptr())
-        return [{"part": place.part, "child": place.child, "bytes": size} for place, size in found.items()]
+        return [{"part": place.part, "child": place.child, "bytes": size} for place, size in sizes.items()]

@@ -129,10 +129,10 @@ def busy_share(recording: Recording) -> dict[Place, float]:
 
 def kernel_ms(recording: Recording) -> dict[Place, float]:
     """On a GPU, milliseconds of a step that the kernels of each part take."""
-    found: dict[Place, float] = {}
+    times: dict[Place, float] = {}
     for place, event in placed(recording.events):
-        found[place] = found.get(place, 0.0) + sum(kernel.duration for kernel in event.kernels) / 1e3 / STEPS
-    return found
+        times[place] = times.get(place, 0.0) + sum(kernel.duration for kernel in event.kernels) / 1e3 / STEPS
+    return times
 
 
 def operators_ms(recording: Recording, parts: Mapping[Place, float]) -> dict[Place, float]:
@@ -150,10 +150,10 @@ def rows(recording: Recording) -> list[dict[str, Any]]:
     Self time is what an operator takes without those that it calls, the profiler's cost included; the bytes are those
     that it and they allocate and keep. On a GPU the kernels that it launches are named, with their time on the device.
     """
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    totals: dict[tuple[str, str, str], dict[str, Any]] = {}
     for place, operator in placed(recording.events):
         key = (place.part, place.direction, operator.name)
-        row = found.setdefault(key, {"calls": 0, "self_us": 0.0, "bytes": 0, "kernels": {}})
+        row = totals.setdefault(key, {"calls": 0, "self_us": 0.0, "bytes": 0, "kernels": {}})
         row["calls"] += 1
         row["self_us"] += operator.self_cpu_time_total
         row["self_us"] += sum(call.cpu_time_total for call in operator.cpu_children if RUNTIME.match(call.name))
@@ -161,7 +161,7 @@ def rows(recording: Recording) -> list[dict[str, Any]]:
         for kernel in operator.kernels:
             launches, us = row["kernels"].get(kernel.name, (0, 0.0))
             row["kernels"][kernel.name] = (launches + 1, us + kernel.duration)
-    ordered = sorted(found.items(), key=lambda item: -item[1]["self_us"])
+    ordered = sorted(totals.items(), key=lambda item: -item[1]["self_us"])
     return [
         {
             "part": part,

@@ -145,10 +145,10 @@ class Workload:
         def run() -> Sample:
             for y, leaves, dy in graphs[0]:
                 gradient(y, leaves, dy)
-            found = gradient(kept_y, kept_leaves, kept_dy)
+            gradients = gradient(kept_y, kept_leaves, kept_dy)
             for y, leaves, dy in graphs[2]:
                 gradient(y, leaves, dy)
-            sample.answers.update(zip(ALL, (kept_y, *found), strict=True))
+            sample.answers.update(zip(ALL, (kept_y, *gradients), strict=True))
             return sample
 
         return run
@@ -161,10 +161,10 @@ class Workload:
             for call, leaves, dy in before:
                 gradient(call(), leaves, dy)
             y = kept()
-            found = gradient(y, kept_leaves, kept_dy)
+            gradients = gradient(y, kept_leaves, kept_dy)
             for call, leaves, dy in after:
                 gradient(call(), leaves, dy)
-            sample.answers.update(zip(ALL, (y, *found), strict=True))
+            sample.answers.update(zip(ALL, (y, *gradients), strict=True))
             return sample
 
         return run
@@ -215,7 +215,7 @@ class Workload:
     def _why_stale(self, sample: Sample, condition: float) -> str | None:
         """None, or how far the running statistics are from where the calls of a sample must have moved them."""
         assert sample.content is not None
-        (mean, var), found = ([t.double() for t in pair] for pair in sample.running)
+        (mean, var), (mean_after, var_after) = ([t.double() for t in pair] for pair in sample.running)
         momentum, differences = self._operands.problem.momentum, self._implementation.differences
         for place in sample.places:
             x = self._operands.x.content(place, sample.content.x_signs).double()
@@ -227,7 +227,7 @@ class Workload:
         values = self._operands.problem.input.numel() / self._operands.problem.input.shape[1]
         added = values**0.5 * torch.finfo(torch.float32).eps  # as `Exam` has it
         tolerance = ROUNDINGS * rounding * condition * (1 + len(sample.places)) + added
-        for name, value, exact in (("running_mean", found[0], mean), ("running_var", found[1], var)):
+        for name, value, exact in (("running_mean", mean_after, mean), ("running_var", var_after, var)):
             error = float((value - exact).abs().max() / exact.abs().max().clamp(min=1e-300))
             if not error <= tolerance:
                 return f"{name} off by {error:.0e} (may be {tolerance:.0e})"

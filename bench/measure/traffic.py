@@ -269,10 +269,10 @@ class Watch(TorchDispatchMode):
             if result is not NotImplemented:
                 return result
         result = func(*args, **kwargs)
-        found = bytes_of(func, args, kwargs, result)
-        if found is None:
+        moved_bytes = bytes_of(func, args, kwargs, result)
+        if moved_bytes is None:
             self.unknown.add(str(func.name()))
-        self.bytes += found or 0
+        self.bytes += moved_bytes or 0
         return result
 
 

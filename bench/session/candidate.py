@@ -60,7 +60,7 @@ class Candidate:
 
     Attributes:
         label: Row label.
-        found: The implementation, when it loads.
+        loaded: The implementation; None where it does not load.
         status: "ok", "unavailable" (not on this device), "error" (its file is broken) or "wrong" (its file replaces
             what measurements stand on).
         unavailable: None, or the reason in one line.
@@ -69,7 +69,7 @@ class Candidate:
     """
 
     label: str
-    found: Implementation | None
+    loaded: Implementation | None
     status: str = OK
     unavailable: str | None = None
     source: str = ""
@@ -78,13 +78,13 @@ class Candidate:
     @property
     def foreign(self) -> bool:
         """Whether nobody here wrote it, so that no conformance suite has seen it."""
-        return self.found is not None and self.found.foreign
+        return self.loaded is not None and self.loaded.foreign
 
     @property
     def implementation(self) -> Implementation:
         """The implementation of one that can be measured."""
-        assert self.found is not None
-        return self.found
+        assert self.loaded is not None
+        return self.loaded
 
 
 def identical(baseline: Candidate) -> Candidate:
@@ -134,8 +134,8 @@ def source_of(spec: str, beside: Iterable[str] = ()) -> str:
         return _digests([])
     file = Path(own + dot_py)
     folder = file.parent.resolve()
-    found = (path for name in beside if folder in (path := (folder / name).resolve()).parents)
-    return _digests([file, *sorted(set(found))])
+    imported = (path for name in beside if folder in (path := (folder / name).resolve()).parents)
+    return _digests([file, *sorted(set(imported))])
 
 
 def _digests(files: list[Path]) -> str:

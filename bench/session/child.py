@@ -100,15 +100,15 @@ class Worker:
 
     def describe(self) -> dict[str, Any]:
         """What the parent must know of an implementation that it never loads."""
-        found = self._candidate.found
+        loaded = self._candidate.loaded
         described: dict[str, Any] = {
             "status": self._candidate.status,
             "reason": self._candidate.unavailable,
         }
-        if found:
-            described |= {"summary": found.summary, "fused": found.fused, "differences": dict(found.differences)}
-            described["beside"] = _beside(found)
-            for what in (found.summary, *described["differences"], *described["differences"].values()):
+        if loaded:
+            described |= {"summary": loaded.summary, "fused": loaded.fused, "differences": dict(loaded.differences)}
+            described["beside"] = _beside(loaded)
+            for what in (loaded.summary, *described["differences"], *described["differences"].values()):
                 if type(what) is not str:
                     raise TypeError(f"IMPLEMENTATION's texts must be of type str, not {type(what).__name__}")
         return described
@@ -116,11 +116,11 @@ class Worker:
     def perform(self, work: bytes) -> dict[str, Any]:
         """The calls of a duty, and all that they handed out; see `kernels/duties/calls.py`. The parent judges."""
         loaded: Any = torch.load(io.BytesIO(work), weights_only=True)
-        facts, found = perform(self._candidate.implementation, loaded["plan"], loaded["tensors"], self.device)
+        facts, tensors = perform(self._candidate.implementation, loaded["plan"], loaded["tensors"], self.device)
         self._compiled_for_duties = self._candidate.foreign
         if self._candidate.foreign and (replaced := tampering.undo()):
             return {"status": WRONG, "reason": replaced}
-        return {"status": OK, "facts": facts, "tensors": found}
+        return {"status": OK, "facts": facts, "tensors": tensors}
 
     def measure(self, measurement: Measurement, arguments: tuple[Any, ...]) -> dict[str, Any]:
         """Any measurement, as the parent would make it in its own process; it has asked its gate."""
@@ -170,7 +170,7 @@ class Worker:
         """Be ready for the epoch after those that are done."""
         self._forget_duties()
         candidate = self._candidate
-        self._turn = epochs.begin(candidate.found, candidate.label, self._context.data, settings, folder, done)
+        self._turn = epochs.begin(candidate.loaded, candidate.label, self._context.data, settings, folder, done)
         return {"status": OK}
 
     def epoch(self, folder: Path, seed: int) -> dict[str, Any]:

@@ -75,11 +75,11 @@ class Gate:
         return self._why_wrong(candidate, images_only=True)
 
     def _why_wrong(self, candidate: Candidate, *, images_only: bool) -> str | None:
-        if candidate.found is None:
+        if candidate.loaded is None:
             return None
         if reason := self.failed_duty(candidate):
             return reason
-        name = candidate.found.name  # not the label: A/A is the baseline, which need not be asked twice
+        name = candidate.loaded.name  # not the label: A/A is the baseline, which need not be asked twice
         if (name, False) in self._blocks:  # who may train may do the half of it
             return self._blocks[name, False]
         if (name, images_only) not in self._blocks:
@@ -111,11 +111,11 @@ class Gate:
             except DutyError as error:
                 return str(error)
         duty = single("", exam.problem, grad_mode="grad" if exam.problem.training else "inference_mode")
-        facts, found = asked_of(candidate.child, self._device)(*duty.plan())
+        facts, tensors = asked_of(candidate.child, self._device)(*duty.plan())
         if "refused" in facts[0]:
             kind, _, words = str(facts[0]["refused"]).partition(": ")
             raise NotImplementedError(words) if kind == NOT_IMPLEMENTED else ChildError(facts[0]["refused"])
-        wrong = objection(candidate.implementation, duty, facts, found, exam)
+        wrong = objection(candidate.implementation, duty, facts, tensors, exam)
         return wrong.words if wrong else None
 
     @functools.cached_property
@@ -153,9 +153,9 @@ def asked_of(child: Child, device: torch.device) -> Ask:
             raise ChildError(reason_of(answer), answer)
         try:
             facts = [dict(fact) for fact in answer["facts"]]
-            found = unpacked(answer.get("tensors"), answer["found"])
+            received = unpacked(answer.get("tensors"), answer["content"])
         except (UnreadableError, LookupError, TypeError, ValueError) as error:
             raise ChildError(f"its answer can't be read: {one_line(error)}") from error
-        return facts, {name: tensor.to(device) for name, tensor in found.items()}
+        return facts, {name: tensor.to(device) for name, tensor in received.items()}
 
     return ask

@@ -55,7 +55,7 @@ WORK = ("measure", "epoch")
 LIGHT = ("ready", "hear", "go", "judged")
 """Requests that follow on such a one at once: to look through all sources would take longer than they do."""
 
-OF_THE_PARENT = ("child_seconds", "stderr", "found")
+OF_THE_PARENT = ("child_seconds", "stderr", "content")
 """Of an answer, what this process adds to it."""
 
 _started: weakref.WeakSet[Child] = weakref.WeakSet()
@@ -140,7 +140,7 @@ class Child:
         Args:
             name: Of a public method of `bench.session.child.Worker`.
             arguments: Its arguments.
-            most_bytes: How many bytes of tensors the answer may have, which are then its "found".
+            most_bytes: How many bytes of tensors the answer may have, which are then its "content".
         """
         if len(self._deaths) >= MOST_DEATHS:
             return {"status": ERROR, "reason": f"{self._deaths[-1]}; not tried again"}
@@ -156,8 +156,8 @@ class Child:
             if self._reading:
                 self._reading.join(CLOSE_SECONDS)  # to the end, which comes when the last process has closed it
             self._deaths.append(str(death))
-            said = lines(self._output.decode(errors="replace"), 20)
-            return {"status": ERROR, "reason": str(death), "stderr": said}
+            printed = lines(self._output.decode(errors="replace"), 20)
+            return {"status": ERROR, "reason": str(death), "stderr": printed}
         except BaseException:  # an interrupt: its answer would be taken for that to the next request
             self.close()
             raise
@@ -213,7 +213,7 @@ class Child:
         try:
             self._line.ask(number, name, arguments, until)
             answer, content = self._line.answer(number, most_bytes, until)
-            told = plain({key: value for key, value in answer.items() if key not in OF_THE_PARENT})
+            reply = plain({key: value for key, value in answer.items() if key not in OF_THE_PARENT})
         except TimeoutError:
             raise _DeathError(f"timed out after {self.timeout_seconds:g} s") from None
         except (UnreadableError, NotPlainError) as error:
@@ -221,7 +221,7 @@ class Child:
         except (EOFError, OSError) as error:
             self._process.join(LAST_SECONDS)
             raise _DeathError(_how_it_ended(self._process.exitcode)) from error
-        return {**told, "found": content} if most_bytes else dict(told)
+        return {**reply, "content": content} if most_bytes else dict(reply)
 
     def processor_seconds(self) -> float:
         """What the process and all that it has started have used of the processors."""

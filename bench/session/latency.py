@@ -65,8 +65,8 @@ def outcome_of_cell(
     verdict: dict[str, Any] = verdicts[asked]
     if verdict["status"] != OK:
         return verdict
-    found = judged(candidate, _found_here(outcome, context, operation, candidate, pass_name))
-    return found if "reason" in found else {**outcome, **found, "errors": verdict["errors"]}
+    own = judged(candidate, _own_figures(outcome, context, operation, candidate, pass_name))
+    return own if "reason" in own else {**outcome, **own, "errors": verdict["errors"]}
 
 
 def _verdict(candidate: Candidate, context: Context, operation: Operation, training: bool) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _verdict(candidate: Candidate, context: Context, operation: Operation, train
     return {"status": OK, "errors": {d.quantity: d.error for d in deviations}}
 
 
-def _found_here(
+def _own_figures(
     outcome: dict[str, Any], context: Context, operation: Operation, candidate: Candidate, pass_name: str
 ) -> dict[str, Any]:
     """What needs no other process: the bytes, and what a copy of them takes; or that this is more than a call took."""

@@ -141,18 +141,18 @@ class Line:
         self._socket.close()
 
     def _read(self, size: int, until: float) -> bytes:
-        found = bytearray()
-        while len(found) < size:
+        received = bytearray()
+        while len(received) < size:
             self._wait(until)
             try:
-                part = self._socket.recv(min(size - len(found), 1 << 20))
+                part = self._socket.recv(min(size - len(received), 1 << 20))
             except TimeoutError:
                 self._look()
                 continue
             if not part:
                 raise EOFError
-            found += part
-        return bytes(found)
+            received += part
+        return bytes(received)
 
     def _wait(self, until: float) -> None:
         left = until - time.monotonic()
@@ -172,12 +172,12 @@ def parsed(content: bytes) -> dict[str, Any]:
         UnreadableError: It is none, or no object.
     """
     try:
-        found = json.loads(content, parse_int=_whole_number)
+        value = json.loads(content, parse_int=_whole_number)
     except (ValueError, RecursionError, MemoryError):  # a UnicodeDecodeError is a ValueError
         raise UnreadableError("gave no answer that can be read") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise UnreadableError("gave no answer that can be read")
-    return found
+    return value
 
 
 def _whole_number(digits: str) -> int:
@@ -204,7 +204,7 @@ def unpacked(named: object, content: bytes, expected: Expected | None = None) ->
     Raises:
         UnreadableError: They are something else.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     start = 0
     if expected is None:
         expected = _claimed(named)
@@ -212,7 +212,7 @@ def unpacked(named: object, content: bytes, expected: Expected | None = None) ->
         raise UnreadableError("names no tensors that anyone asked for")
     for each in named:
         name = each[0] if isinstance(each, list) and each and isinstance(each[0], str) else ""
-        if name not in expected or name in found:
+        if name not in expected or name in tensors:
             raise UnreadableError("names no tensors that anyone asked for")
         dtype, shape = expected[name]
         if each[1:] != [str(dtype), list(shape)]:
@@ -221,9 +221,9 @@ def unpacked(named: object, content: bytes, expected: Expected | None = None) ->
         part = bytearray(content[start : start + size])
         if len(part) != size:
             raise UnreadableError(f"{name} is cut off")
-        found[name] = torch.frombuffer(part, dtype=dtype).view(shape) if size else torch.empty(shape, dtype=dtype)
+        tensors[name] = torch.frombuffer(part, dtype=dtype).view(shape) if size else torch.empty(shape, dtype=dtype)
         start += size
-    return found
+    return tensors
 
 
 def _claimed(named: object) -> Expected:
@@ -281,10 +281,10 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:
-    found = bytearray()
-    while len(found) < size:
-        part = connection.recv(min(size - len(found), 1 << 20))
+    received = bytearray()
+    while len(received) < size:
+        part = connection.recv(min(size - len(received), 1 << 20))
         if not part:
             raise EOFError
-        found += part
-    return bytes(found)
+        received += part
+    return bytes(received)

@@ -121,7 +121,7 @@ def measured_here(
     try:
         if reason := question(gate, candidate):
             return {"status": WRONG, "reason": reason}
-        figures = measurement(candidate.found, context, *arguments)
+        figures = measurement(candidate.loaded, context, *arguments)
     except WrongError as error:
         wrong = {"reason": str(error), **error.figures}
     except DutyError as error:

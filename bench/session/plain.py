@@ -40,8 +40,8 @@ def lines(value: str, most: int) -> str:
 
 def quoted(value: object, most: int = 120) -> str:
     """What a file says of itself, as a quotation without markup, so nobody takes it for a finding; "" for nothing."""
-    said = text(_MARKUP.sub(" ", value) if isinstance(value, str) else "", most)
-    return f'"{said}", says its file' if said else ""
+    words = text(_MARKUP.sub(" ", value) if isinstance(value, str) else "", most)
+    return f'"{words}", says its file' if words else ""
 
 
 def plain(value: Any) -> Any:

@@ -97,12 +97,12 @@ def took_the_device(path: Path) -> set[str]:
 
 def describe(candidate: Candidate | None) -> dict[str, Any]:
     """What the tables say of an implementation, so that they need nothing but records."""
-    found = candidate.found if candidate else None
+    implementation = candidate.loaded if candidate else None
     without = "not loaded" if candidate and candidate.unavailable else ""
     return {
         "source": candidate.source if candidate else "",
-        "order": found.order if found else 1000,
-        "summary": found.summary if found else without,
-        "fused": found.fused if found else False,
-        "differences": dict(found.differences) if found else {},
+        "order": implementation.order if implementation else 1000,
+        "summary": implementation.summary if implementation else without,
+        "fused": implementation.fused if implementation else False,
+        "differences": dict(implementation.differences) if implementation else {},
     }

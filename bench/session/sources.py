@@ -40,10 +40,10 @@ class Sources:
         return None
 
     def _look(self) -> dict[Path, _Seen]:
-        found = {}
+        states = {}
         for folder in FOLDERS:
             for path in (self._root / folder).rglob("*"):
                 if path.suffix in SUFFIXES and path.is_file():
                     stat = path.stat()
-                    found[path] = (stat.st_ino, stat.st_size, stat.st_ctime_ns)
-        return found
+                    states[path] = (stat.st_ino, stat.st_size, stat.st_ctime_ns)
+        return states

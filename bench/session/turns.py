@@ -85,7 +85,7 @@ def train_in_turns(
 
     order = random.Random(settings.seed)
     for number in numbers:
-        told = []
+        results = []
         for label in order.sample(sorted(running), len(running)):
             if len(records[label]) >= number:
                 continue
@@ -100,9 +100,9 @@ def train_in_turns(
             if outcome["status"] != OK:
                 del running[label]
                 continue
-            told.append(f"{label} {outcome['step_seconds']:.1f} s, test acc {outcome['test_accuracy']:.3f}")
-        if told:
-            progress(f"seed {settings.seed}, epoch {number} of {settings.epochs}: " + "; ".join(sorted(told)))
+            results.append(f"{label} {outcome['step_seconds']:.1f} s, test acc {outcome['test_accuracy']:.3f}")
+        if results:
+            progress(f"seed {settings.seed}, epoch {number} of {settings.epochs}: " + "; ".join(sorted(results)))
     for label in running:
         checkpoints.forget(run.journal.folder, label, settings.seed)
     return records
@@ -117,7 +117,7 @@ def prepare(
         ChildError: That process can't.
     """
     if candidate.child is None:
-        return LocalTurn(candidate, epochs.begin(candidate.found, candidate.label, data, settings, folder, done))
+        return LocalTurn(candidate, epochs.begin(candidate.loaded, candidate.label, data, settings, folder, done))
     answer = candidate.child.ask("begin", settings, folder, done)
     if answer["status"] != OK:
         raise ChildError(reason_of(answer))

@@ -105,7 +105,7 @@ def program(candidate: Candidate, folder: Path, data: FashionMNIST, epochs: int)
     if candidate.label == LESSON:
         command = ["bench.studies.lesson.program", "--root", str(folder)]
     else:
-        spec = candidate.found.spec if candidate.found else "none"
+        spec = candidate.loaded.spec if candidate.loaded else "none"
         command = ["models.training", "--norm", spec, "--data-dir", str(folder)]
 
     def measure(turn: int) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def data():
 
 def user(batch_norm):
     who = candidate("user.py")
-    return dataclasses.replace(who, found=dataclasses.replace(who.found, batch_norm=batch_norm))
+    return dataclasses.replace(who, loaded=dataclasses.replace(who.loaded, batch_norm=batch_norm))
 
 
 def of(rows, child):
@@ -70,7 +70,7 @@ def measure(who, data, gate, *arguments):
     ],
 )
 def test_a_composed_block_keeps_its_input_once_and_the_sigmoids_output_once(data, name, statistics):
-    rows = saved(candidate(name).found, data, N)
+    rows = saved(candidate(name).loaded, data, N)
     assert of(rows, "1") == {
         BATCH_NORM: POOLED * FLOAT32 + statistics * 6 * FLOAT32,  # 55,296 + 48
         ACTIVATION: POOLED * FLOAT32,  # sigmoid' = y (1 - y); the pool saves the same y, which counts once
@@ -84,7 +84,7 @@ def test_a_composed_block_keeps_its_input_once_and_the_sigmoids_output_once(data
 
 @needs_cpu_fused
 def test_a_fused_block_keeps_its_input_and_two_numbers_a_channel(data):
-    rows = saved(candidate("cpu_fused").found, data, N)
+    rows = saved(candidate("cpu_fused").loaded, data, N)
     # Mean and 1 / std in float64. Activation and pool are calculated again in the backward.
     assert of(rows, "1") == {BLOCK: POOLED * FLOAT32 + 2 * 6 * FLOAT64}  # 55,296 + 96
     assert of(rows, "10") == {BLOCK: MATRIX * FLOAT32 + 2 * 120 * FLOAT64}  # 1,920 + 1,920
@@ -96,13 +96,13 @@ def test_a_fused_block_keeps_its_input_and_two_numbers_a_channel(data):
 def test_the_lessons_batch_norm_keeps_three_images_for_the_builtins_one(data):
     # X - mean for the square, X - mean again (calculated a second time) for the quotient, and X_hat for gamma; of the
     # statistics only the std, as the divisor and as the result of the root, one tensor.
-    rows = saved(candidate("tutorial").found, data, N)
+    rows = saved(candidate("tutorial").loaded, data, N)
     assert of(rows, "1")[BATCH_NORM] == 3 * POOLED * FLOAT32 + 6 * FLOAT32
     assert of(rows, "10")[BATCH_NORM] == 3 * MATRIX * FLOAT32 + 120 * FLOAT32
 
 
 def test_the_whole_network_adds_up(data):
-    rows = saved(candidate(BASELINE).found, data, N)
+    rows = saved(candidate(BASELINE).loaded, data, N)
     assert rows == [
         {"part": CONVOLUTION, "child": "0", "bytes": N * 28 * 28 * FLOAT32},  # the batch
         {"part": BATCH_NORM, "child": "1", "bytes": POOLED * FLOAT32 + 2 * 6 * FLOAT32},
@@ -123,13 +123,13 @@ def test_the_whole_network_adds_up(data):
 
 
 def test_without_batch_norm_the_rest_is_what_it_is_with_it(data):
-    rows = saved(candidate(BASELINE).found, data, N)
-    assert saved(candidate(PLAIN).found, data, N) == [row for row in rows if row["part"] != BATCH_NORM]
+    rows = saved(candidate(BASELINE).loaded, data, N)
+    assert saved(candidate(PLAIN).loaded, data, N) == [row for row in rows if row["part"] != BATCH_NORM]
 
 
 @pytest.mark.parametrize("name", [BASELINE, "naive", pytest.param("cpu_fused", marks=needs_cpu_fused), PLAIN])
 def test_all_but_the_statistics_grows_with_the_batch(data, name):
-    small, large = (total(saved(candidate(name).found, data, size)) for size in (N, 3 * N))
+    small, large = (total(saved(candidate(name).loaded, data, size)) for size in (N, 3 * N))
     bytes_per_channel = {BASELINE: 2 * FLOAT32, "naive": 2 * FLOAT32, "cpu_fused": 2 * FLOAT64, PLAIN: 0}[name]
     constant = (6 + 16 + 120 + 84) * bytes_per_channel + FLOAT32  # the latter is the loss's number
     assert large - constant == 3 * (small - constant)
@@ -268,12 +268,12 @@ def test_where_the_allocator_does_not_say_there_is_no_figure(monkeypatch):
 
 @pytest.mark.parametrize("name", [BASELINE, "naive", pytest.param("cpu_fused", marks=needs_cpu_fused), PLAIN])
 def test_a_step_has_in_use_all_that_it_keeps_and_more(data, name):
-    small, large = (peak_bytes(candidate(name).found, data, size) for size in (16, 64))
-    assert small > total(saved(candidate(name).found, data, 16))
+    small, large = (peak_bytes(candidate(name).loaded, data, size) for size in (16, 64))
+    assert small > total(saved(candidate(name).loaded, data, 16))
     # At the end of the forward there are the images as uint8 or the output at least; nothing is far more than it keeps.
-    assert total(saved(candidate(name).found, data, 64)) < large < 4 * total(saved(candidate(name).found, data, 64))
+    assert total(saved(candidate(name).loaded, data, 64)) < large < 4 * total(saved(candidate(name).loaded, data, 64))
     assert 3 < large / small < 4.2  # the parameters' gradients don't grow
-    assert peak_bytes(candidate(name).found, data, 64) == large
+    assert peak_bytes(candidate(name).loaded, data, 64) == large
 
 
 def test_scratch_memory_counts_in_the_peak_and_not_in_what_is_kept(data):
@@ -282,8 +282,8 @@ def test_scratch_memory_counts_in_the_peak_and_not_in_what_is_kept(data):
         return F.batch_norm(input, *args, **kwargs)
 
     own, known = user(with_scratch), candidate(BASELINE)
-    assert saved(own.found, data, N) == saved(known.found, data, N)
-    assert 64 * MIB < peak_bytes(own.found, data, N) < 64 * MIB + peak_bytes(known.found, data, N)
+    assert saved(own.loaded, data, N) == saved(known.loaded, data, N)
+    assert 64 * MIB < peak_bytes(own.loaded, data, N) < 64 * MIB + peak_bytes(known.loaded, data, N)
 
 
 def test_what_is_made_once_and_stays_is_no_part_of_a_step(data):
@@ -294,7 +294,7 @@ def test_what_is_made_once_and_stays_is_no_part_of_a_step(data):
             stays.append(of_size(64 * MIB))
         return F.batch_norm(input, *args, **kwargs)
 
-    assert peak_bytes(user(with_cache).found, data, N) == peak_bytes(candidate(BASELINE).found, data, N)
+    assert peak_bytes(user(with_cache).loaded, data, N) == peak_bytes(candidate(BASELINE).loaded, data, N)
     assert stays
 
 
@@ -314,13 +314,13 @@ def test_a_right_contestant_gets_its_figures_and_their_conditions(data, gate, na
     assert found == {
         "status": OK,
         "backend": backend,
-        "saved": saved(who.found, data, 16),
+        "saved": saved(who.loaded, data, 16),
         "saved_batch": 16,
         "batches": [
             {
                 "batch_size": size,
-                "saved_bytes": total(saved(who.found, data, size)),
-                "peak_bytes": peak_bytes(who.found, data, size),
+                "saved_bytes": total(saved(who.loaded, data, size)),
+                "peak_bytes": peak_bytes(who.loaded, data, size),
             }
             for size in (8, 16, 32)
         ],
@@ -330,7 +330,7 @@ def test_a_right_contestant_gets_its_figures_and_their_conditions(data, gate, na
 def test_the_parts_are_listed_at_the_lessons_batch_size_if_it_is_there(data, gate):
     found = measure(candidate(BASELINE), data, gate, (256, 8, 16))
     assert found["saved_batch"] == 256
-    assert found["saved"] == saved(candidate(BASELINE).found, data, 256)
+    assert found["saved"] == saved(candidate(BASELINE).loaded, data, 256)
 
 
 def test_fewer_images_than_a_batch_are_named(data, gate):
@@ -354,4 +354,4 @@ def test_a_gpu_counts_known_allocations_and_whole_steps():
     assert most_in_use(run, device) == 6 * MIB
     data = load(EMBEDDED, device=device, limit=256)
     for name in ("naive", BASELINE, PLAIN):
-        assert peak_bytes(candidate(name).found, data, 256) > total(saved(candidate(name).found, data, 256))
+        assert peak_bytes(candidate(name).loaded, data, 256) > total(saved(candidate(name).loaded, data, 256))

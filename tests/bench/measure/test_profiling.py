@@ -48,7 +48,9 @@ def data():
 
 def user(batch_norm, block=None):
     who = candidate("user.py")
-    return dataclasses.replace(who, found=dataclasses.replace(who.found, batch_norm=batch_norm, batch_norm_block=block))
+    return dataclasses.replace(
+        who, loaded=dataclasses.replace(who.loaded, batch_norm=batch_norm, batch_norm_block=block)
+    )
 
 
 # The parts
@@ -57,7 +59,7 @@ def user(batch_norm, block=None):
 def places(who, data):
     """Where the first step is, one place after the other."""
     seen = []
-    Steps(who.found, data, seen.append).subject(1)()
+    Steps(who.loaded, data, seen.append).subject(1)()
     return seen
 
 
@@ -104,7 +106,7 @@ def test_a_fused_block_is_one_part(data):
 
 
 def test_watching_changes_nothing_of_what_is_learned(data):
-    watched, alone = Steps(candidate("naive").found, data, lambda _: None), Steps(candidate("naive").found, data)
+    watched, alone = Steps(candidate("naive").loaded, data, lambda _: None), Steps(candidate("naive").loaded, data)
     for steps in (watched, alone):
         steps.subject(3)()
     ours, theirs = watched.model.state_dict(), alone.model.state_dict()
@@ -140,8 +142,8 @@ def by_part(parts):
 
 
 def test_a_known_cost_is_found_in_its_part_and_in_no_other(data):
-    found = by_the_clock(user(tired).found, data, steps=8)
-    slow, fast = by_part(found["parts"]), by_part(by_the_clock(candidate(BASELINE).found, data, steps=8)["parts"])
+    found = by_the_clock(user(tired).loaded, data, steps=8)
+    slow, fast = by_part(found["parts"]), by_part(by_the_clock(candidate(BASELINE).loaded, data, steps=8)["parts"])
     asleep = {
         (BATCH_NORM, FORWARD): 1e3 * SLOTS * FORWARD_SECONDS,
         (BATCH_NORM, BACKWARD): 1e3 * SLOTS * BACKWARD_SECONDS,
@@ -158,7 +160,7 @@ def test_a_known_cost_is_found_in_its_part_and_in_no_other(data):
 
 
 def test_the_parts_add_up_to_the_step(data):
-    found = by_the_clock(candidate(BASELINE).found, data, steps=8)
+    found = by_the_clock(candidate(BASELINE).loaded, data, steps=8)
     assert sum(p["ms"] for p in found["parts"]) == pytest.approx(found["watched_ms"], rel=0.05)
     assert len(found["step_ns"]) == found["steps"] == 8
     assert all(p["ms"] > 0 for p in found["parts"])
@@ -172,7 +174,7 @@ def recorded(data, tmp_path_factory):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("traces") / "naive.json.gz"
-    found = operators.record(candidate("naive").found, data, path)
+    found = operators.record(candidate("naive").loaded, data, path)
     torch.set_num_threads(before)
     return found, path
 
@@ -198,7 +200,7 @@ def test_who_ran_as_the_batch_norm_is_proved(recorded, data):
     naive = operators.batch_norm_operators(operators.rows(recorded[0]))
     assert "aten::sqrt" in naive["own"]
     assert naive["torch"] == []
-    builtin = operators.batch_norm_operators(operators.rows(operators.record(candidate(BASELINE).found, data, None)))
+    builtin = operators.batch_norm_operators(operators.rows(operators.record(candidate(BASELINE).loaded, data, None)))
     assert "aten::native_batch_norm" in builtin["torch"]
     assert "aten::native_batch_norm_backward" in builtin["own"]
 
@@ -306,7 +308,7 @@ def test_marks_are_read_as_they_were_written():
 
 def test_a_profile_holds_parts_and_operators(data, tmp_path):
     trace = tmp_path / "traces" / "naive.json.gz"
-    found = profiling.measure(candidate("naive").found, context(data), 4, trace)
+    found = profiling.measure(candidate("naive").loaded, context(data), 4, trace)
     whole = sum(p["ms"] for p in found["parts"])
     assert whole == pytest.approx(found["watched_ms"], rel=0.05)
     assert all(0 <= p["operators_ms"] <= p["ms"] for p in found["parts"])

@@ -78,9 +78,9 @@ def told(candidate, folder):
 
 def test_what_it_says_of_itself_is_quoted_and_its_place_is_the_last(candidate):
     assert candidate.label == "theirs.py"
-    assert candidate.found.summary == '"the fastest b in the world /b", says its file'
-    assert candidate.found.differences == {"mode": '"verified by the authors", says its file'}
-    assert candidate.found.order == 1000
+    assert candidate.loaded.summary == '"the fastest b in the world /b", says its file'
+    assert candidate.loaded.differences == {"mode": '"verified by the authors", says its file'}
+    assert candidate.loaded.order == 1000
 
 
 POOL = """

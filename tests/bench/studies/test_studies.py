@@ -147,7 +147,7 @@ def test_only_the_newest_data_count(trained):
 
 def test_a_training_is_evaluated_with_recalibrated_statistics_and_is_the_same_training():
     data, settings = load(EMBEDDED, limit=600), Settings(epochs=2, batch_size=100)
-    _, found = train_through(candidate("naive").found, data, settings, lambda _: None)
+    _, found = train_through(candidate("naive").loaded, data, settings, lambda _: None)
     alone = list(train(lenet("naive", seed=0), data, settings))
     assert [e["train_loss"] for e in found] == [e.train_loss for e in alone]
     assert [e[TEST_ACCURACY] for e in found] == [e.test_accuracy for e in alone]
@@ -331,7 +331,7 @@ def test_an_implementation_next_to_itself_is_nowhere_apart_and_another_seed_is()
     data = load(EMBEDDED, limit=600)
     for name in ("builtin", "naive"):
         point = {"implementation": name, "seed": 0, "steps": 5}
-        found = measured_alike.measure(point, candidate(name).found, data, lambda _: None)["apart"]
+        found = measured_alike.measure(point, candidate(name).loaded, data, lambda _: None)["apart"]
         assert [row["step"] for row in found] == [1, 2, 5]
         distances = [row["weights"] for row in found]
         assert (min(distances) > 0.1) if name == "builtin" else (max(distances) < 1e-3)
