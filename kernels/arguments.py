@@ -89,8 +89,8 @@ def check_scalars(training: bool, momentum: float | None, eps: float) -> None:
     if type(eps) is not float:
         _check_number("eps", eps)
     if eps <= 0.0 and (training or eps < 0.0):
-        which = "positive during training" if training else "non-negative"
-        raise ValueError(f"batch_norm eps must be {which}, but got {eps}")
+        bound = "positive during training" if training else "non-negative"
+        raise ValueError(f"batch_norm eps must be {bound}, but got {eps}")
 
 
 def check_tensors(

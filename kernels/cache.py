@@ -33,7 +33,7 @@ def _without_home(place: str) -> Path:
     folder = Path(place) / f"bnbench-{os.getuid()}"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+        state = folder.lstat()
+        if stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o022:
             return folder
     return Path(tempfile.mkdtemp(prefix="bnbench-"))

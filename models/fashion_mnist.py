@@ -200,12 +200,12 @@ def _find(data_dir: Path | None, announce: Callable[[str], None]) -> tuple[list[
 def _files_in(folder: Path) -> list[Path] | None:
     """Return the four files of the first layout in `folder` that has them all, plain before `.gz`."""
     for layout in (folder, folder / "raw", folder / "FashionMNIST" / "raw"):
-        found = []
+        paths = []
         for name in FILES:
             # Plain first: it spares the decompression.
-            found += [path for path in (layout / name, layout / f"{name}.gz") if path.is_file()][:1]
-        if len(found) == len(FILES):
-            return found
+            paths += [path for path in (layout / name, layout / f"{name}.gz") if path.is_file()][:1]
+        if len(paths) == len(FILES):
+            return paths
     return None
 
 

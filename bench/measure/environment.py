@@ -211,14 +211,16 @@ class OthersWatch:
         self._also = also
         self._start = self._now()
 
-    def processors(self) -> float:
-        """On average; 0 where the system doesn't tell."""
+    def processors(self) -> float | None:
+        """The average since this was made; None where the system doesn't tell."""
         (wall, busy), (wall_before, busy_before) = self._now(), self._start
-        return (busy - busy_before) / max(wall - wall_before, 1e-9)
+        if busy is None or busy_before is None:
+            return None
+        return max(0.0, busy - busy_before) / max(wall - wall_before, 1e-9)
 
-    def _now(self) -> tuple[float, float]:
+    def _now(self) -> tuple[float, float | None]:
         others = others_seconds()
-        return time.perf_counter(), 0.0 if others is None else others - self._also()
+        return time.perf_counter(), None if others is None else others - self._also()
 
 
 def _allocator(device: torch.device) -> str:

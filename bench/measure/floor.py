@@ -80,7 +80,7 @@ def check(call_ns: float, bytes_moved: int, device: torch.device, part: float) -
     if call_ns >= part * least:
         return
     texts = f"({call_ns / 1e3:.1f} us; the fastest copy takes {least / 1e3:.1f})"
-    processors = watch.processors()
+    processors = watch.processors() or 0.0
     if processors > BUSY:
         raise PlainError(
             f"machine busy: faster than memory seems to allow {texts}, while other programs keep {processors:.1f} "

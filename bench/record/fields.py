@@ -21,11 +21,11 @@ def figures(kind: str, of: str = "") -> frozenset[str]:
         of: What a profile is of.
     """
     record = {"kind": kind, "status": OK, "key": {"of": of}}
-    found: set[str] = set()
+    names: set[str] = set()
     for part in json.loads(FORMAT.read_text(encoding="utf-8"))["allOf"]:
         if _is_meant(record, part["if"]):
-            found |= part["then"].get("properties", {}).keys()
-    return frozenset(found)
+            names |= part["then"].get("properties", {}).keys()
+    return frozenset(names)
 
 
 def _is_meant(value: Any, condition: dict[str, Any]) -> bool:

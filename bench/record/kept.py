@@ -85,14 +85,14 @@ class KeptFile:
         if now is None:
             return "was replaced" if os.path.lexists(self._path) else "was removed"
         try:
-            found = self._path.read_bytes()
+            content = self._path.read_bytes()
         except PermissionError:
             return "was made unreadable"
-        if found == self._content:
+        if content == self._content:
             return None
-        if self._content.startswith(found):
+        if self._content.startswith(content):
             return "was cut off"
-        self._path.with_suffix(CHANGED).write_bytes(found)  # it may be somebody's work
+        self._path.with_suffix(CHANGED).write_bytes(content)  # it may be somebody's work
         return f"was changed by another program (its version is in {self._path.with_suffix(CHANGED).name})"
 
     def _write_again(self) -> None:

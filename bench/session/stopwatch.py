@@ -74,7 +74,7 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
         cores = median(look for look in looks if look is not None)
         raise WrongError(f"wrong: processes that it started go on working when it has answered, on {cores:.1f} cores")
     texts = f"its process reports {call_ns / 1e3:.3g} us a call, where {least / 1e3:.3g} pass on our clock"
-    processors = watch.processors()
+    processors = watch.processors() or 0.0
     if processors > BUSY:
         if outcome.get("ratio", [0.0])[-1] >= 1:  # nothing that anybody would be proud of
             return

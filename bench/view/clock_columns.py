@@ -33,8 +33,8 @@ def of_page(verdicts: Verdicts) -> list[Column[Record]]:
 
 def ratio(clock: Clock, record: Record) -> str:
     """The ratio by a clock, with its interval."""
-    found = clock.ratio(record)
-    return ratio_to_baseline(record["implementation"], found) if found else "–"
+    value = clock.ratio(record)
+    return ratio_to_baseline(record["implementation"], value) if value else "–"
 
 
 def of_csv(clock: Clock) -> list[Column[Record]]:

@@ -56,7 +56,7 @@ class Findings:
         counting = [(d, o) for d, o in self.objections if trains or o.training or not o.cut_off]
         if not counting:
             return None
-        _, first = min(counting, key=lambda found: _patterns(self, found[0]) == "")
+        _, first = min(counting, key=lambda pair: _patterns(self, pair[0]) == "")
         duty = next(d for d, o in counting if o is first)
         notes = [_patterns(self, duty), f"seed {self.seed}"]
         return f"wrong: {first.words} [{'; '.join(filter(None, notes))}]"
@@ -158,13 +158,13 @@ class _Inquiry:
 
     def _answered(self, duty: Duty) -> bool:
         """Whether there was an answer, right or wrong."""
-        facts, found = self.ask(*duty.plan())
+        facts, tensors = self.ask(*duty.plan())
         self.findings.asked += 1
-        if refused := refusals(duty, facts, found):
+        if refused := refusals(duty, facts, tensors):
             self.findings.refused += refused
             return False
         try:
-            wrong = objection(self.implementation, duty, facts, found)
+            wrong = objection(self.implementation, duty, facts, tensors)
         except ExamError as error:  # of one random problem: no reason to accuse, nor to stop
             self.findings.unjudged.append(str(error))
             return True

@@ -23,9 +23,9 @@ FEW = ["resnet18", "mobilenet_v3_small", "densenet121", "googlenet", "shufflenet
 """One of each way to write a network. `BNBENCH_EVERY_MODEL=1` asks for all of torchvision's: minutes."""
 
 
-def close(found, expected):
+def close(ours, expected):
     # A deep network multiplies roundings: of 1e-16 they become 1e-6 of a gradient in resnet152, where a fault is 1.
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def two_steps(network, x):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench import ROOT
-from bench.measure.environment import others_seconds
+from bench.measure.environment import OthersWatch
 from bench.measure.figures import one_line
 from bench.record.records import ERROR, OK, WRONG, Record
 from bench.session.candidate import Candidate
@@ -57,7 +57,7 @@ def finish(arguments: Sequence[str], limit_seconds: float, environment: Mapping[
     Raises:
         ProcessError: It can't be started, exits with another code than 0, or takes longer than the limit.
     """
-    module, before = arguments[0], others_seconds()
+    module, watch = arguments[0], OthersWatch()
     start = time.perf_counter()
     try:
         done = subprocess.run(
@@ -74,11 +74,10 @@ def finish(arguments: Sequence[str], limit_seconds: float, environment: Mapping[
         raise ProcessError(f"{module} took longer than {limit_seconds:g} s") from None
     except OSError as error:
         raise ProcessError(f"{module} can't be started: {error.strerror}") from error
-    seconds, after = time.perf_counter() - start, others_seconds()
+    seconds, others = time.perf_counter() - start, watch.processors()
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
         raise ProcessError(f"{module} ended with exit code {done.returncode}: {last[0][:200]}")
-    others = max(0.0, after - before) / seconds if before is not None and after is not None else None
     return Finished(done.stdout, seconds, others)
 
 

@@ -76,7 +76,7 @@ def folder(path):
 
 
 @pytest.mark.parametrize(
-    ("does", "told"),
+    ("does", "damage"),
     [
         (remove, "was removed"),
         (remove_folder, "was removed"),
@@ -90,10 +90,10 @@ def folder(path):
         (folder, "was replaced"),
     ],
 )
-def test_it_is_written_again_as_it_was(path, kept, does, told):
+def test_it_is_written_again_as_it_was(path, kept, does, damage):
     does(path)
-    changed = path.read_bytes() if "changed" in told else None
-    assert kept.mend() == told
+    changed = path.read_bytes() if "changed" in damage else None
+    assert kept.mend() == damage
     assert kept.mend() is None
     assert path.is_file()
     assert not path.is_symlink()

@@ -182,7 +182,7 @@ def test_the_format_is_a_schema_that_describes_what_it_asks_for():
 
 @whole_format
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "complaint"),
     [
         ({"ratio": [1.0, 0.9]}, "ratio"),
         ({"ratio": [1.0, -0.9, 1.1]}, "ratio"),
@@ -200,11 +200,11 @@ def test_the_format_is_a_schema_that_describes_what_it_asks_for():
     ],
     ids=str,
 )
-def test_a_record_that_breaks_the_format_is_none_and_why_names_what(cell, changes, told):
+def test_a_record_that_breaks_the_format_is_none_and_why_names_what(cell, changes, complaint):
     assert why_no_record(cell) is None
     reason = why_no_record(cell | changes)
     assert reason is not None
-    assert told in reason
+    assert complaint in reason
     assert "\n" not in reason
 
 

@@ -341,26 +341,26 @@ def hooks(comparison, calls):
     """Who watches launches sees each of them: six of two calls, and their like through the compiler."""
     from kernels.triton_fused import device
 
-    told = []
+    launches = []
 
     def hook(about):
-        told.append(about.get()["name"])
+        launches.append(about.get()["name"])
 
     for chain in (knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook):
         chain.add(hook)
         assert comparison.ways_of(*calls) == {"compiler"}
         chain.remove(hook)
         assert comparison.ways_of(*calls) == {"short"}
-        assert len(told) == 12
-        told.clear()
+        assert len(launches) == 12
+        launches.clear()
     through_the_compiler_while(comparison, calls, knobs.runtime, "launch_enter_hook", hook)
-    assert told[:4] == ["forward_resident"] * 2 + ["backward_resident"] * 2
-    told.clear()
+    assert launches[:4] == ["forward_resident"] * 2 + ["backward_resident"] * 2
+    launches.clear()
     for kernel in (device.apply, device.backward_resident):
-        kernel.add_pre_run_hook(lambda *_, **__: told.append("before"))
+        kernel.add_pre_run_hook(lambda *_, **__: launches.append("before"))
         assert comparison.ways_of(*calls) == {"compiler", "short"}
         kernel.pre_run_hooks.clear()
-    assert told == ["before"] * 4
+    assert launches == ["before"] * 4
 
 
 def storages(comparison, backend, calls):
