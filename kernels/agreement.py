@@ -1,4 +1,4 @@
-"""Does an implementation agree with the float64 reference? One measure of error, one rule of tolerance.
+"""Judge whether an implementation agrees with the float64 reference: one measure of error, one rule of tolerance.
 
 The error of a quantity is its largest deviation from the reference, relative to the scale of what is
 added up to make it. It may be a small multiple of the error that ATen itself makes on the same problem,
@@ -41,7 +41,7 @@ class Deviation:
 
 
 class ExamError(Exception):
-    """The reference side of an exam is no measure: nothing can be judged by it, neither right nor wrong."""
+    """The reference of an exam is too inexact to judge anything by."""
 
 
 class Exam:

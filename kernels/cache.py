@@ -29,7 +29,7 @@ def cache_dir() -> Path:
 
 @functools.cache
 def _without_home(place: str) -> Path:
-    """A folder that only this user can write to, since libraries are loaded out of it; else one of this process."""
+    """A folder that only this user can write to, since libraries are loaded from it; else a temporary one."""
     folder = Path(place) / f"bnbench-{os.getuid()}"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST as tensors that stay on the device: where it is looked up, and how it is trusted.
+"""Fashion-MNIST as tensors that stay on the device: where it is looked up, and how it is verified.
 
 The data are the 28 x 28 gray images of ten kinds of clothing by Xiao, Rasul and Vollgraf (2017,
 "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms"), MIT licensed. Lookup, in
@@ -10,7 +10,7 @@ order:
 4. torchvision's download, into the cache; `BNBENCH_OFFLINE=1` leaves it out
 5. the embedded subset (`models/data`), announced
 
-Every file is verified by checksum before use. A damaged one is an error wherever it was found: going on to
+Every file is verified by checksum before use. A damaged one is an error wherever it was found: continuing with
 the next source would hide that the figures come from other data than the user believes.
 """
 
@@ -58,7 +58,7 @@ class Edition:
 
 
 # Checked against the MD5 sums of the publisher's own .gz files (those in torchvision): the Debian package's
-# files with the publisher's gzip header put back have them.
+# files with the publisher's gzip header restored match them.
 FULL = Edition(
     "fashion-mnist",
     "Fashion-MNIST",

@@ -1,4 +1,4 @@
-"""Which figures the format has for a measurement of a kind: `record.schema.json` says it once, for all who ask."""
+"""The figures that the format has for each kind of measurement, read from `record.schema.json`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from bench.record.records import FORMAT, OK
 
 COMMON = frozenset({"status", "reason", "fatal", "backend", "state_before", "state_after"})
-"""What any outcome may have."""
+"""Fields that any outcome may have."""
 
 
 @functools.cache
 def figures(kind: str, of: str = "") -> frozenset[str]:
-    """Names of what a measurement may have found.
+    """Names of the figures that a measurement may have.
 
     Args:
         kind: As a record has it; one that the format doesn't name has none.
@@ -29,7 +29,7 @@ def figures(kind: str, of: str = "") -> frozenset[str]:
 
 
 def _is_meant(value: Any, condition: dict[str, Any]) -> bool:
-    """Whether a condition of the format holds; it has no words but these."""
+    """Whether a condition of the format holds; only the keywords that the format uses are read."""
     if "const" in condition:
         return bool(value == condition["const"])
     if "enum" in condition:

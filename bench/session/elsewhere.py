@@ -1,4 +1,4 @@
-"""Exams that another process sits: the problem is drawn here, and the answer is judged here."""
+"""Exams for an implementation in another process: they are drawn and judged here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sat_elsewhere(candidate: Candidate, exam: Exam) -> list[Deviation]:
 
 
 def answers_to(problem: Problem, quantities: Any) -> Expected:
-    """Type and shape of what a problem asks for."""
+    """Type and shape of each answer to a problem."""
     shape = tuple(problem.input.shape)
     if problem.pool:
         shape = (*shape[:2], *(n // problem.pool for n in shape[2:]))

@@ -61,6 +61,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--time-limit",
         type=time_limit.seconds,
         metavar="SECONDS",
-        help="end in good order before the process has run so long; --resume goes on (default: no limit)",
+        help="stop cleanly before this much wall time; continue with --resume (default: no limit)",
     )
-    add("--resume", action="store_true", help="go on with the last run in the results folder")
+    add("--resume", action="store_true", help="continue the newest run in the results folder")

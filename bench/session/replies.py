@@ -1,7 +1,7 @@
-"""What this process takes of a child's answer: a fixed set of fields, held to the format; the rest it finds itself.
+"""Check a child's answer: only fields that the format has are taken from it.
 
-Names, conditions and keys are the parent's own. Ratios and lines are calculated again from the samples, and the
-samples can't be longer than the request took by this process's clock.
+Names, conditions and keys are the parent's own. Ratios and lines are recomputed from the samples, and the samples
+can't add up to more time than the request took by this process's clock.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Outcome = dict[str, Any]
 
 OWN = ("schema", "kind", "run", "time", "key", "implementation", "source", "order", "summary", "fused", "differences",
        "conditions", "data", "digest")  # fmt: skip
-"""What of a record is never a child's to say."""
+"""Fields of a record that a child may not set."""
 
 OF_THE_PARENT = ("child_seconds", "stderr")
-"""What `Child.ask` has added."""
+"""Fields that `Child.ask` adds."""
 
 SIDES = ("candidate_ns", "baseline_ns")
 MAY_DIVERGE = frozenset({"train_loss", "first_steps_loss", "errors"})
@@ -33,17 +33,17 @@ MOST_ROUNDS = 100_000
 MOST_BACKEND = 100
 
 USER = "user"
-"""The backend of a file from outside: nobody here knows what runs in it, but for torch's own batch norms."""
+"""The backend of a file from outside: what runs in it is unknown, unless it is one of torch's own batch norms."""
 
 _DELEGATES = re.compile(r"delegates to \w+::\w+(, \w+::\w+)*")
 
 
 @dataclass(frozen=True)
 class Form:
-    """What an answer is to.
+    """The kind of measurement that an answer belongs to.
 
     Attributes:
-        kind: Of its record; "" where no record of a known kind is made of it.
+        kind: Of its record; "" where there is no record of a known kind.
         of: What a profile is of.
     """
 
@@ -58,7 +58,7 @@ FORMS = {
     "bench.measure.memory.measure": Form("profile", "memory"),
     "bench.measure.scaling.measure": Form("profile", "scaling"),
 }
-"""By the name of the measurement; of all others, such as a study's, whatever is plain data is taken."""
+"""By the name of the measurement; of all others, such as a study's, any plain data is taken."""
 
 EPOCH = Form("epoch")
 
@@ -68,25 +68,26 @@ class NoReplyError(Exception):
 
 
 def form_of(measurement: Callable[..., Any]) -> Form:
-    """What a measurement's answer is held to."""
+    """The form that a measurement's answer must have."""
     return FORMS.get(f"{measurement.__module__}.{measurement.__qualname__}", Form(""))
 
 
 def taken(form: Form, answer: Outcome, arguments: tuple[Any, ...] = (), *, foreign: bool = True) -> Outcome:
-    """An outcome out of an answer of `Child.ask`.
+    """The outcome in an answer of `Child.ask`.
 
     Args:
         form: What was asked for.
         answer: Plain data, with the seconds that it took.
         arguments: The measurement's.
-        foreign: Whether nobody here wrote the implementation.
+        foreign: Whether the implementation is from outside.
 
     Returns:
-        Its own status, "wrong" where it speaks for others or its clock runs fast, "error" where it has another form.
+        The answer's status; "wrong" where it sets a field that is not its own or its clock runs fast, "error" where it
+        has another form.
     """
     own = {name: answer[name] for name in OF_THE_PARENT if name in answer}
     if claimed := [name for name in OWN if name in answer]:
-        reason = f"wrong: its process says what isn't its to say: {', '.join(claimed)}"
+        reason = f"wrong: its process sets fields that only this suite may set: {', '.join(claimed)}"
         return {"status": WRONG, "reason": reason, **own}
     if answer["status"] not in (OK, WRONG, ERROR, UNAVAILABLE):
         return {"status": ERROR, "reason": f"answers with status {text(answer['status'], 40)!r}", **own}
@@ -105,7 +106,7 @@ def taken(form: Form, answer: Outcome, arguments: tuple[Any, ...] = (), *, forei
         claimed_ns = _claimed_ns(outcome)
     except NoReplyError as error:
         return {"status": ERROR, "reason": f"its answer can't be used: {error}", **own}
-    except (LookupError, TypeError, ValueError) as error:  # what the format alone would have refused
+    except (LookupError, TypeError, ValueError) as error:  # such as the format alone would refuse
         return {"status": ERROR, "reason": f"its answer can't be used: {type(error).__name__}", **own}
     if claimed_ns > 1e9 * answer.get("child_seconds", math.inf):
         return {"status": WRONG, "reason": "wrong: its clock runs faster than ours", **own}
@@ -137,7 +138,7 @@ def _backend(claimed: object) -> str:
 
 
 def _calculate(value: Any) -> None:
-    """The ratio and the rounds, wherever both sides' samples are."""
+    """Recompute the ratio and the rounds wherever both sides' samples are."""
     if isinstance(value, list):
         for each in value:
             _calculate(each)
@@ -200,7 +201,7 @@ def _lay_lines(outcome: Outcome, elements: tuple[int, ...], threads: tuple[int, 
 
 
 def _claimed_ns(outcome: Outcome) -> float:
-    """The least that was timed, if all of it is true."""
+    """The least time that the measurement must have taken, if its figures are true."""
     total = sum(map(sum, _samples(outcome))) + sum(outcome.get("step_ns", ()))
     # A median is at most twice the mean.
     points = outcome.get("points", ())

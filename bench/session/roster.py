@@ -17,19 +17,19 @@ from kernels import Implementation, load, names
 from kernels.registry import label as label_of
 
 LAST = 1000
-"""The place of whatever the project doesn't have itself."""
+"""The order of an implementation that isn't the project's own."""
 
 
 def candidates(specs: list[str], device: torch.device, isolation: Isolation | None = None) -> list[Candidate]:
-    """What `--impl` names, or all that the project has; the baseline is always among them.
+    """The implementations that `--impl` names, or all of the project's; the baseline is always among them.
 
     Args:
         specs: What `--impl` names.
         device: Where they will run.
-        isolation: Who is loaded and measured in a process of its own; None: nobody.
+        isolation: Which of them run in their own process; None: none of them.
 
     Raises:
-        kernels.UnknownImplementationError: A name that nobody has.
+        kernels.UnknownImplementationError: No implementation has this name.
         ValueError: Two files with the same row label.
     """
     wanted = list(dict.fromkeys(specs or names()))
@@ -62,15 +62,15 @@ def _candidate(spec: str, device: torch.device, isolation: Isolation | None) -> 
 
 
 def summary_of(spec: str) -> str:
-    """What the registry says of a file that says nothing of itself."""
+    """The registry's summary of a file without its own."""
     name, _, function = label_of(spec).partition(":")
     return f"{function or 'batch_norm'} of {name}"
 
 
 def _stand_in(label: str, spec: str, answer: dict[str, Any]) -> Implementation:
-    """For one that lives in a child: what the tables say of it. It can't be called here.
+    """Stand in for an implementation in a child: it has what the tables show, and can't be called.
 
-    What a file says of itself is a quotation, and its place is behind our own.
+    A file's own texts are shown as quotations, and it is listed behind our own implementations.
     """
 
     def elsewhere(*_: Any, **__: Any) -> NoReturn:

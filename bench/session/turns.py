@@ -1,6 +1,6 @@
 """Train several implementations in turns: every epoch each of them once, in random order.
 
-So a machine that speeds up or slows down does so for all of them, and the epochs of one number are pairs.
+A machine that speeds up or slows down does so for all of them, and epochs of the same number are pairs.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def prepare(
     """A network ready for its next epoch, in the candidate's own process if it has one.
 
     Raises:
-        ChildError: That process can't.
+        ChildError: That process fails.
     """
     if candidate.child is None:
         return LocalTurn(candidate, epochs.begin(candidate.loaded, candidate.label, data, settings, folder, done))
@@ -127,7 +127,7 @@ def prepare(
 def go_on(turn: LocalTurn | RemoteTurn, data: FashionMNIST, settings: Settings, folder: Path) -> dict[str, Any]:
     """Train one epoch and keep the weights; the outcome for the record.
 
-    The weights first: a kill in between costs this training's time, never a record.
+    Weights are saved before the record: a kill in between costs only this epoch's time.
     """
     if isinstance(turn, RemoteTurn):
         assert turn.candidate.child is not None

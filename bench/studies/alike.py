@@ -45,7 +45,7 @@ def by_name(records: list[Record]) -> dict[str, list[Record]]:
 
 
 def apart(runs: list[Record], what: str, step: int) -> float:
-    """Mean over seeds at a step; NaN where nobody was there."""
+    """Mean over seeds at a step; NaN without one."""
     values = [a[what] for r in runs for a in r["apart"] if a["step"] == step]
     return mean(values) if values else math.nan
 

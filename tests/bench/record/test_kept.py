@@ -114,7 +114,7 @@ def test_a_run_says_whose_measurement_damaged_it_and_keeps_what_it_knows(folder)
     session = Session(folder)
     session.cell("naive")
     (folder / FILE).unlink()
-    with pytest.warns(RecordsWarning, match=f"^{FILE} was removed while tutorial was measured: what this run knows"):
+    with pytest.warns(RecordsWarning, match=f"^{FILE} was removed while tutorial was measured: this run has restored"):
         session.cell("tutorial")
     assert [record["implementation"] for record in read(folder / FILE)] == ["naive", "tutorial"]
     assert [r["implementation"] for r in Run(Journal(folder), CONDITIONS, resume=True).journal.records] == [

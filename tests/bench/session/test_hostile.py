@@ -219,7 +219,7 @@ os.SHARED[:8] = struct.pack("d", time.monotonic())
 def test_helpers_that_work_while_others_are_timed_are_told(outcome_when):
     found = outcome_when(BURNER)
     assert found["status"] == WRONG
-    assert found["reason"].startswith("wrong: processes that it started go on working when it has answered, on ")
+    assert found["reason"].startswith("wrong: its helper processes keep working after its answer, on ")
 
 
 BUSY = """
@@ -235,7 +235,7 @@ def test_what_goes_on_working_is_told_and_ended(candidate, outcome_when, folder,
     monkeypatch.setattr(processes, "WINDOWS", (0.1, 0.2))
     found = outcome_when(BUSY.format(place=str(folder / "pid")))
     assert found["status"] == WRONG
-    assert found["reason"].startswith("wrong: goes on working when it has answered, on ")
+    assert found["reason"].startswith("wrong: keeps working after its answer, on ")
     assert candidate.child._process is None
     deadline = time.monotonic() + 20
     while psutil.pid_exists(left := int((folder / "pid").read_text())) and time.monotonic() < deadline:

@@ -56,7 +56,7 @@ def test_a_ratio_and_its_rounds_are_calculated_from_the_samples():
 def test_what_a_parent_knows_itself_is_no_childs_to_say(name):
     found = taken(LATENCY, answer(**{name: "builtin"}))
     assert found["status"] == WRONG
-    assert found["reason"] == f"wrong: its process says what isn't its to say: {name}"
+    assert found["reason"] == f"wrong: its process sets fields that only this suite may set: {name}"
     assert not SAMPLES.keys() & found.keys()
 
 

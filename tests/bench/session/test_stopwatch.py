@@ -89,5 +89,5 @@ def test_who_cannot_do_it_again_has_no_figures():
 
 
 def test_helpers_that_go_on_are_told():
-    with pytest.raises(WrongError, match=r"go on working when it has answered, on 1\.5 cores$"):
+    with pytest.raises(WrongError, match=r"its helper processes keep working after its answer, on 1\.5 cores$"):
         stopwatch.check(Said(CALL, cores=1.5), "latency", claimed(CALL), ())
