@@ -27,7 +27,7 @@ def test_a_module_gets_its_arguments_and_its_exit_code_counts():
 
 
 @pytest.mark.parametrize(("ends", "code"), [("sys.exit(3)", 3), ("os._exit(4)", 4), ("1 / 0", 1), ("pass", 0)])
-def test_how_it_ends_is_told(ends, code):
+def test_its_end_is_reported(ends, code):
     found, output = start("-c", f"import os, sys; print('said', flush=True); {ends}").wait()
     assert found == code
     assert output.startswith("said")

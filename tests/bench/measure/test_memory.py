@@ -1,4 +1,4 @@
-"""What a training step keeps and needs: figures worked out by hand, known allocations, and what a record holds."""
+"""The memory of a training step: figures worked out by hand, known allocations, and the record."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -8,10 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from bench.measure import memory
-from bench.measure.ledger import Ledger
 from bench.measure.memory import BATCH_SIZES, QUICK_BATCH_SIZES, most_in_use, peak_bytes, saved
 from bench.record.labels import AA, BASELINE, PLAIN
-from bench.record.parts import ACTIVATION, BATCH_NORM, BLOCK, CONVOLUTION, FORWARD, LINEAR, LOSS, POOLING, Place
+from bench.record.parts import ACTIVATION, BATCH_NORM, BLOCK, CONVOLUTION, LINEAR, LOSS, POOLING
 from bench.record.records import ERROR, OK
 from bench.session.outcomes import outcome_of
 from models.fashion_mnist import EMBEDDED, load
@@ -19,7 +18,6 @@ from tests.bench.samples import candidate, context
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
-FIRST, SECOND = Place(CONVOLUTION, FORWARD, "first"), Place(LINEAR, FORWARD, "second")
 N = 4
 FLOAT32, INT64, FLOAT64 = 4, 8, 8
 MIB = 2**20
@@ -55,7 +53,7 @@ def measure(who, data, gate, *arguments):
     return outcome_of(who, context(data), gate, memory.measure, *arguments)
 
 
-# What is kept: the blocks, by hand
+# Memory kept for the backward, by hand
 
 
 @pytest.mark.parametrize(
@@ -136,91 +134,7 @@ def test_all_but_the_statistics_grows_with_the_batch(data, name):
     assert small > constant
 
 
-# What is kept: the ledger
-
-
-def test_a_storage_that_is_saved_twice_counts_once_at_the_first():
-    ledger, x = Ledger(), torch.ones(100, requires_grad=True)
-    with ledger.hooks():
-        ledger.enter(FIRST)
-        y = x.sigmoid()  # saves y
-        ledger.enter(SECOND)
-        z = y * y  # saves y, and y
-        w = z[:10].exp()  # saves its result
-    assert w.requires_grad
-    assert ledger.rows([]) == [
-        {"part": CONVOLUTION, "child": "first", "bytes": 100 * FLOAT32},
-        {"part": LINEAR, "child": "second", "bytes": 10 * FLOAT32},
-    ]
-
-
-def test_a_view_keeps_its_whole_storage():
-    ledger, x = Ledger(), torch.ones(100, requires_grad=True)
-    with ledger.hooks():
-        ledger.enter(FIRST)
-        y = x[:1].square()
-    assert y.requires_grad
-    assert [row["bytes"] for row in ledger.rows([])] == [100 * FLOAT32]
-
-
-def test_what_exists_anyway_does_not_count():
-    ledger, weight = Ledger(), torch.ones(100, requires_grad=True)
-    running = torch.ones(100)
-    with ledger.hooks():
-        ledger.enter(FIRST)
-        y = weight.view(10, 10).square() * running.view(10, 10)
-    assert y.requires_grad
-    assert ledger.rows([weight, running]) == []
-    assert total(ledger.rows([weight])) == 100 * FLOAT32
-    assert total(ledger.rows([])) == 2 * 100 * FLOAT32
-
-
-def test_what_the_forward_drops_again_is_not_kept():
-    ledger, x = Ledger(), torch.ones(100, requires_grad=True)
-    with ledger.hooks():
-        ledger.enter(FIRST)
-        x.exp()
-        ledger.enter(SECOND)
-        kept = x.exp()
-    assert kept.requires_grad
-    assert ledger.rows([]) == [{"part": LINEAR, "child": "second", "bytes": 100 * FLOAT32}]
-
-
-def test_who_gets_the_address_of_what_was_dropped_counts_as_itself():
-    ledger, place = Ledger(), bytearray(100 * FLOAT32)
-
-    def squared(count):
-        return torch.frombuffer(place, dtype=torch.float32, count=count).requires_grad_().square()
-
-    with ledger.hooks():
-        ledger.enter(FIRST)
-        squared(100)
-        ledger.enter(SECOND)
-        kept = squared(10)
-    assert kept.requires_grad
-    assert ledger.rows([]) == [{"part": LINEAR, "child": "second", "bytes": 10 * FLOAT32}]
-
-
-def test_the_backward_works_on_what_the_ledger_noted():
-    ledger, x = Ledger(), torch.full((3,), 2.0, requires_grad=True)
-    with ledger.hooks():
-        y = x.pow(3).sum()
-    y.backward()
-    assert x.grad.tolist() == [12.0, 12.0, 12.0]
-    assert ledger.rows([]) == []  # the backward has let go of it
-
-
-def test_noting_keeps_nothing_alive():
-    ledger, x = Ledger(), torch.ones(100, requires_grad=True)
-    with ledger.hooks():
-        y = x.exp()
-    (kept,) = ledger._kept
-    assert kept().tensor.data_ptr() == y.data_ptr()
-    del y
-    assert kept() is None
-
-
-# The most that is in use
+# Peak memory
 
 
 def of_size(size):

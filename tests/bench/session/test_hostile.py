@@ -126,7 +126,7 @@ while frame:
 """
 
 
-def test_who_rewrites_samples_is_told_and_measured_no_further(candidate, outcome_when):
+def test_an_outsider_that_rewrites_samples_is_reported_and_not_measured_again(candidate, outcome_when):
     wrong = outcome_when(REWRITES)
     assert (wrong["status"], wrong["reason"]) == (WRONG, "wrong: changes samples that have been taken")
     assert outcome_of_cell(context(), Gate(CPU), SMALL, candidate, "inference")["reason"] == wrong["reason"]
@@ -153,7 +153,7 @@ def test_its_end_costs_its_cell(outcome_when, does, reason):
     assert (found["status"], found["reason"]) == (ERROR, reason)
 
 
-def test_an_error_that_cannot_be_printed_is_told(outcome_when):
+def test_an_error_that_cannot_be_printed_is_reported(outcome_when):
     raises_again = "{'__str__': lambda self: (_ for _ in ()).throw(type(self)())}"
     assert (
         outcome_when(f"raise type('E', (Exception,), {raises_again})()")["reason"]
@@ -177,7 +177,7 @@ def test_an_answer_to_our_own_problem_must_be_tensors(outcome_when, monkeypatch)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing keeps it from doing so")
-def test_who_signals_the_suite_is_told_and_the_run_goes_on(outcome_when):
+def test_an_outsider_that_signals_the_suite_is_reported_and_the_run_continues(outcome_when):
     found = outcome_when(f"os.kill({os.getpid()}, {signal.SIGURG.value})")  # which does no harm, should it arrive
     assert found["status"] == ERROR
     assert found["reason"] == "signals a process that isn't its own, and was ended for it (SIGSYS)"
@@ -196,7 +196,7 @@ if not hasattr(os, "DONE"):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing keeps it from doing so")
-def test_who_has_it_done_by_an_orphan_is_told(outcome_when):
+def test_a_signal_from_an_orphan_is_reported(outcome_when):
     found = outcome_when(ORPHAN.format(parent=os.getpid(), signal=signal.SIGURG.value))
     assert found["reason"] == "signals a process that isn't its own, and was ended for it (SIGSYS)"
 
@@ -216,7 +216,7 @@ os.SHARED[:8] = struct.pack("d", time.monotonic())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_helpers_that_work_while_others_are_timed_are_told(outcome_when):
+def test_helpers_that_work_while_others_are_timed_are_reported(outcome_when):
     found = outcome_when(BURNER)
     assert found["status"] == WRONG
     assert found["reason"].startswith("wrong: its helper processes keep working after its answer, on ")
@@ -231,7 +231,7 @@ if not hasattr(os, "DONE"):
 """
 
 
-def test_what_goes_on_working_is_told_and_ended(candidate, outcome_when, folder, monkeypatch):
+def test_what_keeps_working_is_reported_and_ended(candidate, outcome_when, folder, monkeypatch):
     monkeypatch.setattr(processes, "WINDOWS", (0.1, 0.2))
     found = outcome_when(BUSY.format(place=str(folder / "pid")))
     assert found["status"] == WRONG
@@ -243,7 +243,7 @@ def test_what_goes_on_working_is_told_and_ended(candidate, outcome_when, folder,
     assert not psutil.pid_exists(left)
 
 
-def test_a_run_whose_code_changes_measures_nobody_further(candidate, tmp_path):
+def test_a_run_whose_code_changes_measures_nothing_more(candidate, tmp_path):
     (tmp_path / "bench").mkdir()
     sources = Sources(tmp_path)
     seen = dataclasses.replace(candidate, child=isolation.Child(candidate.child.setup, 120.0, sources))

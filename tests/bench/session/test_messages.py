@@ -59,8 +59,8 @@ def test_a_request_and_its_answer_arrive(ends):
     ("sent", "complaint"),
     [
         (b"Traceback (most recent call last):\n  File ...", "gave no answer that can be read"),
-        (answered(number="another"), "answered a request that nobody made"),
-        (framed(b'{"answer": {"status": "ok"}}'), "answered a request that nobody made"),
+        (answered(number="another"), "answered an unknown request"),
+        (framed(b'{"answer": {"status": "ok"}}'), "answered an unknown request"),
         (framed(b"[" * 100_000), "gave no answer that can be read"),
         (framed(b'{"a":' * 100_000), "gave no answer that can be read"),
         (framed(b'{"number": 1' + b"0" * 1_000_000 + b"}"), "gave no answer that can be read"),
@@ -77,14 +77,14 @@ def test_a_request_and_its_answer_arrive(ends):
         "no status", "long", "long tensors", "pickle",
     ],
 )  # fmt: skip
-def test_what_is_no_answer_is_told(ends, sent, complaint):
+def test_an_invalid_answer_is_reported(ends, sent, complaint):
     line, theirs = ends
     threading.Thread(target=theirs.sendall, args=(sent,), daemon=True).start()
     with pytest.raises(UnreadableError, match=f"^{complaint}$"):
         line.answer(NUMBER, 100, soon(20))
 
 
-def test_an_answer_that_nobody_asked_for_is_told_before_the_next_question(ends):
+def test_an_answer_without_a_request_is_reported_before_the_next_one(ends):
     line, theirs = ends
     theirs.sendall(answered() + answered())
     assert line.answer(NUMBER, 0, soon()) == (OK, b"")

@@ -84,7 +84,7 @@ def test_what_a_measurement_finds_wrong_keeps_its_figures(gate):
     }
 
 
-def test_what_an_outsider_changes_while_it_is_measured_is_undone_and_told(gate):
+def test_changes_by_an_outsider_during_a_measurement_are_undone_and_reported(gate):
     tampering.remember()
     threads = torch.get_num_threads()
     who = user(F.batch_norm)
