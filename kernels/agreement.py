@@ -185,7 +185,7 @@ class Exam:
         }
 
     def _through_variance(self, roundings: float) -> dict[str, float]:
-        """What an error of so many roundings in the batch's variance is in each quantity that depends on it."""
+        """The error in each quantity that follows from this many roundings in the batch's variance."""
         if not self.problem.training:
             return {}
         through = {"output": roundings / 2, "dx": roundings / 2}  # by its root

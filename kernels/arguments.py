@@ -111,7 +111,7 @@ def check_tensors(
         weight: C elements of any shape, or None.
         bias: C elements of any shape, or None.
         training: Whether the batch's own statistics normalize.
-        operator: What the errors begin with, for who is called by a name of its own.
+        operator: Prefix of the errors, for an operator with its own name.
 
     Raises:
         TypeError, ValueError, IndexError, NotImplementedError, RuntimeError: See `check_arguments`.

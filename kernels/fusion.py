@@ -42,7 +42,7 @@ _POOL: dict[str, Any] = {
     "ceil_mode": False,
     "return_indices": False,
 }
-"""The arguments of a max-pool in their order, with what they are where they aren't given."""
+"""The arguments of a max-pool in their order, with their defaults."""
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

@@ -63,7 +63,7 @@ class Latency:
     def measure(
         self, operation: Operation, implementation: Implementation, pass_name: str, *, identical: bool = False
     ) -> Figures:
-        """One cell: its samples, and what they mean.
+        """One cell: its samples, and the figures from them.
 
         Args:
             operation: What is timed.

@@ -130,7 +130,7 @@ class Line:
             raise UnreadableError(f"gave an answer of {json_bytes + tensor_bytes:,} bytes, which is too long")
         content = parsed(self._read(json_bytes, until))
         if content.get("number") != number:
-            raise UnreadableError("answered a request that nobody made")
+            raise UnreadableError("answered an unknown request")
         answer = content.get("answer")
         if not isinstance(answer, dict) or not isinstance(answer.get("status"), str):
             raise UnreadableError("gave no answer that can be read")

@@ -42,7 +42,7 @@ def outcome_of(
     """The outcome for one contestant, as its record holds it: a status, and with status "ok" the figures.
 
     Args:
-        candidate: Who is measured.
+        candidate: What is measured.
         context: The device and the baseline.
         gate: What it must pass first.
         measurement: The measurement, run here or in the candidate's own process.

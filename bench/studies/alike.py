@@ -74,7 +74,7 @@ def answer(records: list[Record]) -> str:
     }
     shares = {name: those for name, those in shares.items() if those}
     if not shares:
-        return "Nobody has been compared with another seed yet."
+        return "No implementation has been compared with another seed yet."
     distances = listed(
         [f"{mean(those):.1%} [{min(those):.1%}, {max(those):.1%}] with `{n}`" for n, those in shares.items()]
     )

@@ -1,8 +1,8 @@
-"""What a batch norm must do beyond one problem of one shape: asked of every implementation that nobody here wrote.
+"""What a batch norm must do beyond one problem of one shape: asked of every implementation from outside.
 
 Our own are held to it by the conformance suite. Duties are drawn from a seed (`draw.py`, `special.py`), over all that
 `F.batch_norm` may be asked for: so that no list of cases is there to be learned. They are called where the
-implementation lives (`calls.py`), and judged by whoever asked (`judge.py`).
+implementation lives (`calls.py`), and judged where they were asked for (`judge.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kernels.duties.special import Special
 
 LEAST_ROWS = 40
 BUDGET_SECONDS = 15.0
-"""After so long the rows are left out that add nothing but pairs: each may cost a slow implementation seconds."""
+"""After this many seconds, rows that add only pairs are left out: each may take a slow implementation seconds."""
 
 
 @dataclass
@@ -115,7 +115,7 @@ def examine(
 
 
 class _EnoughError(Exception):
-    """Something is wrong, and nobody wants to know more."""
+    """Something is wrong, and no more needs to be known."""
 
 
 @dataclass

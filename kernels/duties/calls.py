@@ -1,6 +1,6 @@
 """Call an implementation as a duty asks, and bring back all that it has handed out and may have touched.
 
-Nothing is judged here: this runs where the implementation does, and whoever asked judges, in a process of its own.
+Nothing is judged here: this runs in the implementation's process, and the one that asked judges.
 What comes in and goes out is plain: numbers, words, and dense tensors by name.
 """
 

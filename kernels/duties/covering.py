@@ -16,7 +16,7 @@ MOST_ROWS = 200
 def rows(
     factors: Mapping[str, Sequence[Any]], settle: Callable[[Row], Row], least: int, generator: random.Random
 ) -> list[Row]:
-    """At least so many rows; the first ones have as many new values as possible, the later ones new pairs.
+    """At least `least` rows; the first ones have as many new values as possible, the later ones new pairs.
 
     Args:
         factors: For each factor its values, hashable; a value that occurs twice is drawn twice as often.

@@ -52,7 +52,7 @@ def refusals(duty: Duty, facts: Facts, tensors: Tensors) -> list[str]:
 def objection(
     implementation: Implementation, duty: Duty, facts: Facts, tensors: Tensors, exam: Exam | None = None
 ) -> Objection | None:
-    """None, or the first thing that is wrong with the answers; whoever raises gives no answer, and no wrong one.
+    """None, or the first thing that is wrong with the answers; an exception is no answer, so no wrong one.
 
     Args:
         implementation: Whose they are: its declared differences count.
@@ -67,7 +67,7 @@ def objection(
     """
     start: dict[str, Any] = {}
     if refusals(duty, facts, tensors):
-        return None  # what comes after a refusal starts from nobody knows where
+        return None  # the state after a refusal is unknown
     for number, (problem, fact) in enumerate(zip(duty.problems, facts, strict=True)):
         own = {name: tensors[f"{number}.{name}"] for name in (*HANDED_OUT, *RUNNING) if f"{number}.{name}" in tensors}
         names = (*own, *OPERANDS, "grad_output")
@@ -158,7 +158,7 @@ def _finite(problem: Problem, name: str) -> Problem:
 
 
 def _where_it_counts(exact: dict[str, Tensor], answers: Tensors) -> Tensors:
-    """The answers with the right ones in the place of those that nobody is held to.
+    """The answers, with the right ones in place of those that don't count.
 
     What is not finite may be any of those values. In channel 0, which has such an operand, gradients and statistics
     that stay finite by the equations needn't do so by everybody's formula.
