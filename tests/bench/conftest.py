@@ -27,15 +27,6 @@ def without_plots(monkeypatch):
 
 
 @pytest.fixture
-def one_thread():
-    """Two threads wait for each other for seconds when another process holds one of two cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def gate(monkeypatch):
     """As strict as in the main job, but at a shape whose solution takes no seconds."""
     monkeypatch.setattr(gates, "LENET_SHAPES", ((16, 3),))

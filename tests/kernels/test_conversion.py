@@ -2,7 +2,6 @@
 
 import copy
 import os
-import pickle
 import re
 
 import pytest
@@ -14,6 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from kernels import BatchNorm, convert, unconvert
 from kernels.conversion import Swapped
+from tests.copies import through_pickle
 
 WITH_BATCH_NORM = re.compile(
     r"densenet|efficientnet|googlenet|inception_v3|mnasnet|mobilenet|regnet|resnet|resnext|shufflenet|vgg.*_bn"
@@ -238,7 +238,7 @@ def test_the_input_is_limited_as_before():
         layer(torch.randn(4, 3))
 
 
-@pytest.mark.parametrize("through", [copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))], ids=["copy", "pickle"])  # noqa: S301
+@pytest.mark.parametrize("through", [copy.deepcopy, through_pickle], ids=["copy", "pickle"])
 def test_copies_of_a_converted_network_do_the_same(through):
     converted, _ = convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), "naive")
     converted(X)
