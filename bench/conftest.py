@@ -29,6 +29,7 @@ from bench.session.options import pytest_addoption as pytest_addoption
 from bench.session.precedence import precedence
 from bench.session.roster import candidates
 from bench.session.run import DeviceLostError, Run, took_the_device
+from bench.session.selection import Selection, check_memory, selected
 from bench.view import tables
 from kernels import UnknownImplementationError
 from kernels.triton_fused import interpreted
@@ -37,6 +38,7 @@ from models import device as devices
 from models.fashion_mnist import DataError, FashionMNIST
 
 CANDIDATES = pytest.StashKey[list[Candidate]]()
+SELECTION = pytest.StashKey[Selection]()
 DATA = pytest.StashKey[FashionMNIST]()
 RUN = pytest.StashKey[Run]()
 ENDED_BY = pytest.StashKey[signal.Signals]()
@@ -59,6 +61,9 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     try:
         device = devices.select(option.device)
+        config.stash[SELECTION] = selected(
+            option.shape, option.block, option.memory_format, quick=option.quick, gpu=device.type == "cuda"
+        )
         root = Path(option.results_dir or ROOT / "results" / ("quick" if option.quick else ""))
         folder = root.resolve() / environment.machine(device)
         isolation = Isolation(
@@ -77,6 +82,9 @@ def pytest_configure(config: pytest.Config) -> None:
                 config.add_cleanup(candidate.child.close)
         if option.collectonly:
             return
+        if config.stash[SELECTION].asked:
+            processes = 1 + sum(candidate.child is not None for candidate in config.stash[CANDIDATES])
+            check_memory(config.stash[SELECTION].operations, DTYPES[option.dtype], device, processes)
         allocator.settle()
         config.add_cleanup(exclusive(folder).release)
         journal = Journal(folder)
@@ -88,6 +96,11 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(number, functools.partial(_end, config))
     if option.time_limit:
         config.stash[DISARM] = time_limit.alarm(option.time_limit, functools.partial(_out_of_time, config))
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say what is measured otherwise than it was asked for."""
+    return config.stash[SELECTION].note or None if SELECTION in config.stash else None
 
 
 def _end(config: pytest.Config, number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature

@@ -55,8 +55,8 @@ PASSES: Mapping[str, Mapping[str, Passes]] = {
 }
 """Operators of ATen that don't read each operand once and write each result once, in training: by name and device.
 
-Where the device is missing, the passes are not known. Sources are paths in PyTorch's aten/src/ATen/native, for
-contiguous tensors. In evaluation batch norm goes over x once.
+Where the device is missing, the passes are not known. Sources are paths in PyTorch's aten/src/ATen/native. In
+channels-last batch norm has kernels of its own, which go over x as often. In evaluation batch norm goes over x once.
 """
 
 _MODES = ("training", "train", "update")  # what operators of batch norm call it

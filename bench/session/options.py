@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import pytest
 import torch
 
+from bench.record.operations import BLOCKS, MEMORY_FORMATS
 from bench.session import time_limit
 
 DTYPES = {
@@ -64,3 +66,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="stop cleanly before this much wall time; continue with --resume (default: no limit)",
     )
     add("--resume", action="store_true", help="continue the newest run in the results folder")
+    operations_options(add)
+
+
+def operations_options(add: Callable[..., None]) -> None:
+    """What latency is measured of; `selection.selected` reads them, and says in one line what is wrong with them."""
+    add(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NxCx...",
+        help="latency of input of this shape, 2-D to 5-D, such as 32x64x56x56; repeatable (default: the standard ones)",
+    )
+    add(
+        "--block",
+        action="append",
+        default=[],
+        metavar="BLOCK",
+        help=f"what is around batch norm: {', '.join(BLOCKS)}; repeatable (default: none and LeNet's, and residual+relu"
+        " at the shapes of ResNet)",
+    )
+    add(
+        "--memory-format",
+        action="append",
+        default=[],
+        metavar="FORMAT",
+        help=f"{' or '.join(MEMORY_FORMATS)}; repeatable (default: contiguous)",
+    )
