@@ -24,6 +24,7 @@ from bench.session import time_limit
 from bench.session.candidate import Candidate
 from bench.session.gate import Gate
 from bench.session.isolation import Isolation
+from bench.session.networks import networks
 from bench.session.options import DTYPES, QUICK_IMAGES
 from bench.session.options import pytest_addoption as pytest_addoption
 from bench.session.precedence import precedence
@@ -36,6 +37,7 @@ from kernels.triton_fused import interpreted
 from models import allocator, fashion_mnist
 from models import device as devices
 from models.fashion_mnist import DataError, FashionMNIST
+from models.networks import Network, NetworkSpec
 
 CANDIDATES = pytest.StashKey[list[Candidate]]()
 SELECTION = pytest.StashKey[Selection]()
@@ -46,6 +48,7 @@ ENDINGS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 OUT_OF_TIME = pytest.StashKey[bool]()
 DISARM = pytest.StashKey[Callable[[], None]]()
 LEFT = pytest.StashKey[set[str]]()
+NETWORKS = pytest.StashKey[dict[NetworkSpec, Network]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,6 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
             effort=EFFORTS.choose(device, quick=option.quick),
             also=took_the_device(folder / FILE) if option.resume else (),
         )
+        config.stash[NETWORKS] = networks(option.model, option.input, device)
         config.stash[CANDIDATES] = candidates(option.impl, device, isolation)
         for candidate in config.stash[CANDIDATES]:
             if candidate.child:
@@ -150,6 +154,8 @@ def _place(item: pytest.Item) -> tuple[Any, ...]:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave the studies out of the main job: they take an hour, and run when their folder is named."""
+    if collection_path.name == "test_model.py" and not config.option.model:
+        return True
     named = {part for argument in config.args for part in Path(argument.partition("::")[0]).parts}
     return True if collection_path.name in {"studies", "lesson"} - named else None
 
