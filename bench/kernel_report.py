@@ -38,7 +38,7 @@ def cells(shapes: str) -> list[tuple[Operation, str]]:
 
 
 def ask(request: Request) -> Reply:
-    """Have a process with Triton's interpreter look at an implementation."""
+    """Examine an implementation in a process with Triton's interpreter."""
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder) / "request", Path(folder) / "reply"
         question.write_bytes(pickle.dumps(request))
@@ -50,7 +50,7 @@ def ask(request: Request) -> Reply:
 
 
 def compile_all(name: str, reply: Reply, targets: list[Target]) -> list[Row]:
-    """Every launch of the reply for its target."""
+    """Compile each launch of the reply for its target."""
     rows = []
     by_name = {target.name: target for target in targets}
     for (operation, layout, pass_name, target), launches in reply.launches.items():

@@ -1,4 +1,4 @@
-"""What an implementation launches for an operation, seen in Triton's interpreter: a process of its own.
+"""Record the launches of an implementation in Triton's interpreter, in a separate process.
 
     TRITON_INTERPRET=1 python -m bench.triton.kernel_launches REQUEST REPLY
 

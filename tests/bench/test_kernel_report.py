@@ -1,7 +1,6 @@
 """The page about Triton kernels: what is counted in the interpreter, and what the compiler makes of the kernels."""
 
 import csv
-import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +14,7 @@ from bench.triton.interpreter import Launch, Pointer, watch
 from bench.triton.kernel_compile import TARGETS, Target, compile_launch
 from bench.triton.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request, laid_out, observe, passes
 from kernels.triton_fused import interpreted
+from tests.copies import through_pickle
 from tests.processes import start
 
 pytestmark = pytest.mark.skipif(not interpreted(), reason="needs Triton's interpreter: TRITON_INTERPRET=1, no GPU")
@@ -176,7 +176,7 @@ def test_a_counted_reply_becomes_a_page():
     operation = Operation((2, 3, 6, 8), "block")
     reply = observe(Request("triton_fused", [(operation, CONTIGUOUS), (operation, CHANNELS_LAST)], [SMALL], SMALL))
     assert reply.failure is None
-    text = kernel_tables.page({"triton_fused": pickle.loads(pickle.dumps(reply))}, [])  # noqa: S301
+    text = kernel_tables.page({"triton_fused": through_pickle(reply)}, [])
     assert "| `triton_fused`   | (2, 3, 6, 8) batch norm + sigmoid + 2x2 max-pool, contiguous" in text
     assert "channels-last" in text
     assert "mean 1e6, std 1" in text
