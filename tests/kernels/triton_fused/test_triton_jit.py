@@ -6,6 +6,7 @@ compilation. On the short way (`kernels.triton_fused.launch`) nothing is compile
 compiler would have handed to the launcher. This file is the program of that process, too.
 """
 
+import itertools
 import random
 import sys
 from types import SimpleNamespace
@@ -56,10 +57,16 @@ for shape, dtype, options, training in (
     ((40, 2, 24, 24), torch.float64, {}, True),
     ((40, 2, 25, 23), torch.float32, {"momentum": None, **POOLED}, True),
     ((40, 2, 24, 24), torch.float32, POOLED, False),
+    ((1, 3, 12, 12), torch.float16, {"residual": True, "activation": "relu"}, True),
+    ((64, 20), torch.float32, {"residual": True, "activation": "sigmoid"}, True),
+    ((40, 2, 24, 24), torch.bfloat16, {"residual": True, "activation": "relu"}, True),
+    ((40, 2, 24, 24), torch.float64, {"residual": True, "activation": "sigmoid"}, False),
+    ((40, 2, 24, 24), torch.float32, {"residual": True}, True),
 ):
+    residual = torch.randn(shape).to(dtype) if options.pop("residual", False) else None
     layer = BatchNorm(shape[1], "triton_fused", **options).train(training)
     layer = layer.double() if dtype == torch.float64 else layer
-    y = layer(torch.randn(shape).to(dtype).requires_grad_())
+    y = layer(torch.randn(shape).to(dtype).requires_grad_(), residual)
     y.backward(torch.ones_like(y))
 print(" ".join(seen))
 """
@@ -102,11 +109,12 @@ for shape, planes, pool in (
     parts = plan.divide(shape, planes, False, None, True, False, X, machine, False)
     work = plan.divide(shape, planes, pool, "sigmoid", True, False, X, machine, False)
     held_to_64_bits(code.statistics, parts, parts.case, (X, REAL, None), (parts.images, parts.tiles))
-    numbers = (work.images, parts.tiles * parts.case.BM, work.tiles)
-    tensors = (X, X, REAL, REAL, REAL, REAL, None, REAL, REAL)
-    held_to_64_bits(code.apply, work, work.merging(parts), tensors, numbers, FLOATS)
-    numbers = (work.images, work.tiles)
-    held_to_64_bits(code.backward_sums, work, work.case, (X, X, REAL, REAL, REAL, REAL), numbers)
+    for more in (None,) if pool else (None, X):
+        numbers = (work.images, parts.tiles * parts.case.BM, work.tiles)
+        tensors = (X, more, X, REAL, REAL, REAL, REAL, None, REAL, REAL)
+        held_to_64_bits(code.apply, work, work.merging(parts), tensors, numbers, FLOATS)
+        numbers = (work.images, work.tiles)
+        held_to_64_bits(code.backward_sums, work, work.case, (X, X, more, more, REAL, REAL, REAL, REAL), numbers)
     held_to_64_bits(code.backward, work, work.merging(work), (X, X, X, *[REAL] * 6), numbers)
 """
 
@@ -123,11 +131,14 @@ def test_every_kind_of_call_compiles():
     printed = in_a_process("-c", PROGRAM)
     resident = ["forward_resident", "backward_resident"]
     split = ["statistics", "apply", "backward_sums", "backward"]
-    assert printed.split() == [*resident * 3, *split, *split, *split[1:]]
+    without = [*resident * 3, *split, *split, *split[1:]]
+    assert printed.split() == [*without, *resident * 2, *split, *split[1:], *split]
 
 
 def test_wide_kernels_count_with_64_bits():
-    assert in_a_process("-c", WIDE).split() == ["statistics", "apply", "backward_sums", "backward"] * 4
+    pooled = ["statistics", "apply", "backward_sums", "backward"]
+    plain_and_residual = ["statistics", *["apply", "backward_sums"] * 2, "backward"]
+    assert in_a_process("-c", WIDE).split() == [*pooled, *plain_and_residual, *pooled, *plain_and_residual]
 
 
 @pytest.mark.parametrize("backend", ["cuda", "hip"])
@@ -230,7 +241,17 @@ def off_by_one(tensor):
     return torch.zeros(tensor.numel() + 1, dtype=tensor.dtype)[1:].view(tensor.shape)
 
 
-def step(shape, dtype=torch.float32, training=True, parameters=None, rows=False, without=None, unaligned=(), **options):
+def step(
+    shape,
+    dtype=torch.float32,
+    training=True,
+    parameters=None,
+    rows=False,
+    without=None,
+    unaligned=(),
+    residual=False,
+    **options,
+):
     """A forward and a backward, on the same tensors each time."""
     from kernels import BatchNorm
 
@@ -242,14 +263,16 @@ def step(shape, dtype=torch.float32, training=True, parameters=None, rows=False,
     x = off_by_one(x) if "input" in unaligned else x
     if "weight" in unaligned:
         layer.weight.data = off_by_one(layer.weight)
-    return step_on(x, layer)
+    added = torch.zeros_like(x) if residual else None
+    added = off_by_one(added) if "residual" in unaligned else added
+    return step_on(x, layer, added)
 
 
-def step_on(x, layer):
+def step_on(x, layer, residual=None):
     x.requires_grad_()
 
     def call():
-        y = layer(x)
+        y = layer(x, residual)
         y.backward(torch.zeros_like(y))
 
     return call
@@ -259,6 +282,7 @@ POOLED = {"activation": "sigmoid", "pool": 2}
 DOUBLE = {"dtype": torch.float64, "parameters": torch.float64}
 HALF = {"dtype": torch.float16}
 ROWS = {"rows": True, "activation": "relu"}
+RESIDUAL = {"residual": True, "activation": "relu"}
 RESIDENT, SPLIT, MATRIX = (2, 4, 6, 6), (40, 4, 24, 24), (64, 20)
 IMAGES = [RESIDENT, (1, 4, 6, 6), (16, 4, 6, 6), SPLIT, (41, 3, 25, 23), (256, 16, 16, 16)]
 OTHERS = [MATRIX, (256, 120), (2000, 64), (5, 3, 7), (5, 3, 2, 3, 4), (400, 3, 70), (7, 1)]
@@ -276,8 +300,20 @@ SETTINGS = [
     {"without": "num_batches_tracked"},
     {"without": "bias"},
     {"without": "weight"},
+    RESIDUAL,
+    {**RESIDUAL, **HALF},
+    {**RESIDUAL, "training": False},
+    {"residual": True, **DOUBLE},
 ]
-OF_IMAGES = [POOLED, {**POOLED, **DOUBLE}, {**POOLED, "rows": True}, {**POOLED, "training": False}, ROWS, ROWS | HALF]
+OF_IMAGES = [
+    {**RESIDUAL, "rows": True},
+    POOLED,
+    {**POOLED, **DOUBLE},
+    {**POOLED, "rows": True},
+    {**POOLED, "training": False},
+    ROWS,
+    ROWS | HALF,
+]
 
 
 def every_kind_of_call(comparison):
@@ -287,8 +323,10 @@ def every_kind_of_call(comparison):
     unaligned = [
         step(shape, unaligned=[operand], **options)
         for shape in (RESIDENT, SPLIT, MATRIX)
-        for operand in ("input", "weight")
-        for options in ({}, HALF)
+        for operand, options in itertools.chain(
+            itertools.product(("input", "weight"), ({}, HALF)),
+            itertools.product(("residual",), (RESIDUAL, {**RESIDUAL, **HALF})),
+        )
     ]
     order = random.Random(0)
     for time in range(3):
