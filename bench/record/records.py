@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bench.record.kept import KeptFile
+from bench.record.operations import CONTIGUOUS
 
 Record = dict[str, Any]
 
@@ -107,8 +108,13 @@ def upgraded(record: Any) -> Any:
 
     Batch norm alone was the operation "kernel", a pass of both directions or in inference had its direction in its
     name, the pass of a part was called "which", and recalibrated statistics were statistics estimated "anew".
+    Latencies of either version that name no memory format are of contiguous tensors: there was no other.
     """
-    if not isinstance(record, dict) or record.get("schema") != 1 or not isinstance(record.get("key"), dict):
+    if not isinstance(record, dict) or not isinstance(record.get("key"), dict):
+        return record
+    if record.get("kind") == "latency" and "memory_format" not in record["key"]:
+        record = {**record, "key": {**record["key"], "memory_format": CONTIGUOUS}}
+    if record.get("schema") != 1:
         return record
     new = {**record, "schema": 2, "key": dict(record["key"])}
     if new["key"].get("operation") == "kernel":
