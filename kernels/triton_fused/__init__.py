@@ -65,7 +65,7 @@ batch_norm_block = block_of(KERNELS, OPERATORS)
 
 IMPLEMENTATION = Implementation(
     name="triton_fused",
-    summary="batch norm, activation and pool fused in Triton",
+    summary="batch norm, activation and pool or residual fused in Triton",
     batch_norm=batch_norm_block,
     batch_norm_block=batch_norm_block,
     why_unavailable=why_unavailable,
