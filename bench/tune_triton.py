@@ -56,7 +56,7 @@ def tune(operation: Operation, device: torch.device) -> tuple[str, tuple[int, in
     height, width = space if len(space) == 2 else (1, torch.Size(space).numel())
     shape = (n, c, height, width)
     pool, planes = operation.pool is not None, bool(space)
-    key = plan.key(shape, planes, pool, torch.float32)
+    key = plan.key(shape, planes, pool, torch.float32, operation.residual)
     machine = plan.machine_of(device)
     if plan.is_resident(shape, planes, pool, torch.float32, machine):
         return key, None

@@ -157,7 +157,7 @@ def _check_running(
 
 
 def check_strided(*tensors: Tensor | None) -> None:
-    """Refuse sparse parameters, where no kernel asks for their memory.
+    """Refuse sparse tensors, where no kernel asks for their memory.
 
     Raises:
         NotImplementedError: One of them is sparse.
@@ -173,6 +173,7 @@ def check_residual(input: Tensor, residual: Tensor) -> None:
     Raises:
         TypeError: It is no tensor.
         RuntimeError: It has another shape, type or device than the input.
+        NotImplementedError: It is sparse.
     """
     if not isinstance(residual, Tensor):
         raise TypeError(f"batch_norm_block(): argument 'residual' must be Tensor, not {type(residual).__name__}")
@@ -182,6 +183,7 @@ def check_residual(input: Tensor, residual: Tensor) -> None:
         raise RuntimeError(f"residual is {residual.dtype}, which does not go with an input of {input.dtype}")
     if residual.device != input.device:
         raise RuntimeError(f"expected residual on {input.device} like the input, found {residual.device}")
+    check_strided(residual)
 
 
 def in_one_dimension(parameter: Tensor | None) -> Tensor | None:

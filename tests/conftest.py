@@ -18,6 +18,7 @@ LONG = (
     "test_cpu_fused_memory.py",
     "test_step.py",
     "test_triton_jit.py",
+    "test_triton_residual.py",
     "test_report.py",
     "test_duties.py",
 )

@@ -66,7 +66,7 @@ def moved(
     declared = candidate_name == "triton_fused" or (
         candidate_name == "cpu_fused" and not _replaced(implementation, dtype)
     )
-    if declared and operation.residual:
+    if declared and operation.residual and candidate_name == "cpu_fused":
         return None  # nobody has counted it yet
     if candidate_name == "triton_fused":
         return triton_fused(operation, training, dtype, device).of(direction)
@@ -101,7 +101,8 @@ _EXPLANATIONS = {
     ),
     "triton_fused": (
         "declared from its source: where a channel fits into registers each tensor is read or written once, else"
-        " training reads x twice, and its backward x and dy twice; the parts of sums between two launches are left out"
+        " training reads x twice, and its backward x and dy twice, or with a residual dy and y once, writes dz and"
+        " reads it again; the parts of sums between two launches are left out"
     ),
 }
 
@@ -143,15 +144,18 @@ def triton_fused(operation: Operation, training: bool, dtype: torch.dtype, devic
     from kernels.triton_fused import plan
 
     x, y = _sizes(operation, dtype)
+    residual = x if operation.residual else 0  # what writes y reads it
     if not training:
-        return Traffic(x + y, None)  # apply reads x and writes y
+        return Traffic(x + residual + y, None)  # apply reads x and writes y
     planes = _in_planes(operation)
     shape, machine = as_images(torch.Size(operation.shape)), plan.machine_of(device)
+    # With a residual backward_sums, or backward_resident, reads y too and writes dz; `backward` reads dz for dy.
+    through_y = y + y if operation.residual and operation.activation else 0
     if plan.is_resident(shape, planes, operation.pool is not None, dtype, machine):
         # forward_resident reads x and writes y; backward_resident reads x and dy and writes dx.
-        return Traffic(x + y, x + y + x)
+        return Traffic(x + residual + y, x + y + x + through_y)
     # statistics reads x, apply reads x and writes y; backward_sums reads x and dy, backward both again and writes dx.
-    return Traffic(x + x + y, 2 * (x + y) + x)
+    return Traffic(x + x + residual + y, 2 * (x + y) + x + through_y)
 
 
 def _in_planes(operation: Operation) -> bool:

@@ -4,6 +4,7 @@
 what the compiler would have handed to the launcher.
 """
 
+import itertools
 import random
 import sys
 from types import SimpleNamespace
@@ -109,7 +110,17 @@ def off_by_one(tensor):
     return torch.zeros(tensor.numel() + 1, dtype=tensor.dtype)[1:].view(tensor.shape)
 
 
-def step(shape, dtype=torch.float32, training=True, parameters=None, rows=False, without=None, unaligned=(), **options):
+def step(
+    shape,
+    dtype=torch.float32,
+    training=True,
+    parameters=None,
+    rows=False,
+    without=None,
+    unaligned=(),
+    residual=False,
+    **options,
+):
     """A forward and a backward, on the same tensors each time."""
     from kernels import BatchNorm
 
@@ -121,14 +132,16 @@ def step(shape, dtype=torch.float32, training=True, parameters=None, rows=False,
     x = off_by_one(x) if "input" in unaligned else x
     if "weight" in unaligned:
         layer.weight.data = off_by_one(layer.weight)
-    return step_on(x, layer)
+    added = torch.zeros_like(x) if residual else None
+    added = off_by_one(added) if "residual" in unaligned else added
+    return step_on(x, layer, added)
 
 
-def step_on(x, layer):
+def step_on(x, layer, residual=None):
     x.requires_grad_()
 
     def call():
-        y = layer(x)
+        y = layer(x, residual)
         y.backward(torch.zeros_like(y))
 
     return call
@@ -138,6 +151,7 @@ POOLED = {"activation": "sigmoid", "pool": 2}
 DOUBLE = {"dtype": torch.float64, "parameters": torch.float64}
 HALF = {"dtype": torch.float16}
 ROWS = {"rows": True, "activation": "relu"}
+RESIDUAL = {"residual": True, "activation": "relu"}
 RESIDENT, SPLIT, MATRIX = (2, 4, 6, 6), (40, 4, 24, 24), (64, 20)
 IMAGES = [RESIDENT, (1, 4, 6, 6), (16, 4, 6, 6), SPLIT, (41, 3, 25, 23), (256, 16, 16, 16)]
 OTHERS = [MATRIX, (256, 120), (2000, 64), (5, 3, 7), (5, 3, 2, 3, 4), (400, 3, 70), (7, 1)]
@@ -155,8 +169,20 @@ SETTINGS = [
     {"without": "num_batches_tracked"},
     {"without": "bias"},
     {"without": "weight"},
+    RESIDUAL,
+    {**RESIDUAL, **HALF},
+    {**RESIDUAL, "training": False},
+    {"residual": True, **DOUBLE},
 ]
-OF_IMAGES = [POOLED, {**POOLED, **DOUBLE}, {**POOLED, "rows": True}, {**POOLED, "training": False}, ROWS, ROWS | HALF]
+OF_IMAGES = [
+    {**RESIDUAL, "rows": True},
+    POOLED,
+    {**POOLED, **DOUBLE},
+    {**POOLED, "rows": True},
+    {**POOLED, "training": False},
+    ROWS,
+    ROWS | HALF,
+]
 
 
 def every_kind_of_call(comparison):
@@ -166,8 +192,10 @@ def every_kind_of_call(comparison):
     unaligned = [
         step(shape, unaligned=[operand], **options)
         for shape in (RESIDENT, SPLIT, MATRIX)
-        for operand in ("input", "weight")
-        for options in ({}, HALF)
+        for operand, options in itertools.chain(
+            itertools.product(("input", "weight"), ({}, HALF)),
+            itertools.product(("residual",), (RESIDUAL, {**RESIDUAL, **HALF})),
+        )
     ]
     order = random.Random(0)
     for time in range(3):

@@ -45,10 +45,16 @@ for shape, dtype, options, training in (
     ((40, 2, 24, 24), torch.float64, {}, True),
     ((40, 2, 25, 23), torch.float32, {"momentum": None, **POOLED}, True),
     ((40, 2, 24, 24), torch.float32, POOLED, False),
+    ((1, 3, 12, 12), torch.float16, {"residual": True, "activation": "relu"}, True),
+    ((64, 20), torch.float32, {"residual": True, "activation": "sigmoid"}, True),
+    ((40, 2, 24, 24), torch.bfloat16, {"residual": True, "activation": "relu"}, True),
+    ((40, 2, 24, 24), torch.float64, {"residual": True, "activation": "sigmoid"}, False),
+    ((40, 2, 24, 24), torch.float32, {"residual": True}, True),
 ):
+    residual = torch.randn(shape).to(dtype) if options.pop("residual", False) else None
     layer = BatchNorm(shape[1], "triton_fused", **options).train(training)
     layer = layer.double() if dtype == torch.float64 else layer
-    y = layer(torch.randn(shape).to(dtype).requires_grad_())
+    y = layer(torch.randn(shape).to(dtype).requires_grad_(), residual)
     y.backward(torch.ones_like(y))
 print(" ".join(seen))
 """
@@ -91,11 +97,12 @@ for shape, planes, pool in (
     parts = plan.divide(shape, planes, False, None, True, False, X, machine, False)
     work = plan.divide(shape, planes, pool, "sigmoid", True, False, X, machine, False)
     held_to_64_bits(code.statistics, parts, parts.case, (X, REAL, None), (parts.images, parts.tiles))
-    numbers = (work.images, parts.tiles * parts.case.BM, work.tiles)
-    tensors = (X, X, REAL, REAL, REAL, REAL, None, REAL, REAL)
-    held_to_64_bits(code.apply, work, work.merging(parts), tensors, numbers, FLOATS)
-    numbers = (work.images, work.tiles)
-    held_to_64_bits(code.backward_sums, work, work.case, (X, X, REAL, REAL, REAL, REAL), numbers)
+    for more in (None,) if pool else (None, X):
+        numbers = (work.images, parts.tiles * parts.case.BM, work.tiles)
+        tensors = (X, more, X, REAL, REAL, REAL, REAL, None, REAL, REAL)
+        held_to_64_bits(code.apply, work, work.merging(parts), tensors, numbers, FLOATS)
+        numbers = (work.images, work.tiles)
+        held_to_64_bits(code.backward_sums, work, work.case, (X, X, more, more, REAL, REAL, REAL, REAL), numbers)
     held_to_64_bits(code.backward, work, work.merging(work), (X, X, X, *[REAL] * 6), numbers)
 """
 
@@ -112,11 +119,14 @@ def test_every_kind_of_call_compiles():
     printed = in_a_process("-c", PROGRAM)
     resident = ["forward_resident", "backward_resident"]
     split = ["statistics", "apply", "backward_sums", "backward"]
-    assert printed.split() == [*resident * 3, *split, *split, *split[1:]]
+    without = [*resident * 3, *split, *split, *split[1:]]
+    assert printed.split() == [*without, *resident * 2, *split, *split[1:], *split]
 
 
 def test_wide_kernels_count_with_64_bits():
-    assert in_a_process("-c", WIDE).split() == ["statistics", "apply", "backward_sums", "backward"] * 4
+    pooled = ["statistics", "apply", "backward_sums", "backward"]
+    plain_and_residual = ["statistics", *["apply", "backward_sums"] * 2, "backward"]
+    assert in_a_process("-c", WIDE).split() == [*pooled, *plain_and_residual, *pooled, *plain_and_residual]
 
 
 @pytest.mark.parametrize("backend", ["cuda", "hip"])
