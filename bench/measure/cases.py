@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from bench.record.operations import Operation
+import torch
+from torch import Tensor
+
+from bench.record.operations import CHANNELS_LAST, Operation
 from kernels.problems import make_problem
 from kernels.reference import Problem
+
+CHANNELS_LAST_OF = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""By the number of dimensions; other tensors have no such memory format."""
 
 
 def problem_of(operation: Operation, *, training: bool = True, **settings: Any) -> Problem:
     """A random problem of an operation; in inference without a backward.
 
     Args:
-        operation: Shape, and batch norm alone or the block.
+        operation: Shape, what is around batch norm, and in which memory format.
         training: Whether the batch's own statistics normalize.
         settings: Others that `kernels.problems.make_problem` takes.
     """
-    return make_problem(
+    problem = make_problem(
         operation.shape,
+        residual=operation.residual,
         activation=operation.activation,
         pool=operation.pool,
         training=training,
         backward=training,
         **settings,
     )
+    return in_channels_last(problem) if operation.memory_format == CHANNELS_LAST else problem
+
+
+def in_channels_last(problem: Problem) -> Problem:
+    """The same, with all that has the batch's size in channels-last, as after a convolution in that format."""
+
+    def laid_out(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        # Not contiguous(), which leaves a tensor with one channel as it is, strides and all.
+        return torch.empty_like(tensor, memory_format=CHANNELS_LAST_OF[tensor.dim()]).copy_(tensor)
+
+    x = laid_out(problem.input)
+    assert x is not None
+    return replace(problem, input=x, residual=laid_out(problem.residual), grad_output=laid_out(problem.grad_output))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import pytest
 import torch
 
+from bench.record.operations import BLOCKS, MEMORY_FORMATS
 from bench.session import time_limit
 
 DTYPES = {
@@ -24,6 +26,14 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
     return number
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """An option that is a shape: `32x3x224x224`."""
+    sizes = text.lower().split("x")
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"must be sizes above 0 such as 32x3x224x224, not {text!r}")
+    return tuple(map(int, sizes))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,6 +71,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--time-limit",
         type=time_limit.seconds,
         metavar="SECONDS",
-        help="end in good order before the process has run so long; --resume goes on (default: no limit)",
+        help="stop cleanly before this much wall time; continue with --resume (default: no limit)",
     )
-    add("--resume", action="store_true", help="go on with the last run in the results folder")
+    add(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="measure in a network: torchvision's NAME, or FILE.py:FUNCTION that returns (module, input); repeatable",
+    )
+    add(
+        "--input",
+        type=shape,
+        metavar="NxCxHxW",
+        help="input of torchvision's networks (default: 32x3x224x224)",
+    )
+    add("--resume", action="store_true", help="continue the newest run in the results folder")
+    operations_options(add)
+
+
+def operations_options(add: Callable[..., None]) -> None:
+    """What latency is measured of; `selection.selected` reads them, and says in one line what is wrong with them."""
+    add(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NxCx...",
+        help="latency of input of this shape, 2-D to 5-D, such as 32x64x56x56; repeatable (default: the standard ones)",
+    )
+    add(
+        "--block",
+        action="append",
+        default=[],
+        metavar="BLOCK",
+        help=f"what is around batch norm: {', '.join(BLOCKS)}; repeatable (default: none and LeNet's, and residual+relu"
+        " at the shapes of ResNet)",
+    )
+    add(
+        "--memory-format",
+        action="append",
+        default=[],
+        metavar="FORMAT",
+        help=f"{' or '.join(MEMORY_FORMATS)}; repeatable (default: contiguous)",
+    )
