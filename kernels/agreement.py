@@ -181,11 +181,15 @@ class Exam:
             roundings["dx"] = ROUNDINGS + chain
         variance = self._through_variance(values**0.5)
         added = torch.finfo(torch.float64 if wide == torch.float64 else torch.float32).eps
+        # With a residual the slope of sigmoid is y (1 - y), as in torch: who fuses it keeps y, rounded, and no z.
+        by_output = self.problem.residual is not None and self.problem.activation == "sigmoid"
+        slope = dict.fromkeys(("dweight", "dbias"), torch.finfo(x.dtype).eps if by_output else 0.0)
         return {
             quantity: self._margin
             * (
                 roundings.get(quantity, ROUNDINGS) * torch.finfo(wide).eps * self.solution.condition
                 + variance.get(quantity, 0.0) * added
+                + slope.get(quantity, 0.0)
             )
             + 2 * max(torch.finfo(dtype).eps, torch.finfo(wide).eps if self._rough else 0)
             for quantity, dtype in self._stored().items()

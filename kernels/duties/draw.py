@@ -19,7 +19,8 @@ from kernels.reference import Problem
 
 MOST_ELEMENTS = 40_000
 KINK = 1e-4
-"""The slope of relu is not asked for this near to 0, relative to the largest value: a rounding decides it."""
+"""The slope of relu is not asked for this near to 0, relative to the largest value: a rounding decides it. So for the
+pixels of a window that are this near to each other."""
 
 FACTORS: dict[str, Sequence[Any]] = {
     "training": (True, False),
@@ -132,10 +133,11 @@ def settle(row: Row) -> Row:
     if row["grad_mode"] != "grad" or not wanted:
         for name in ("backward", "grad_layout"):
             row.pop(name)
-    elif row.get("activation") == "relu" and row["grad_layout"] in EXPANDED:
-        row["grad_layout"] = "contiguous"  # see `with_gradient_of`
     if "pool" in row and (row["dimensions"] != 4 or row["places"] in ("one", "in a line")):
         row["pool"] = None
+    routed = row.get("pool") is not None and row.get("residual") is not None
+    if (row.get("activation") == "relu" or routed) and row.get("grad_layout") in EXPANDED:
+        row["grad_layout"] = "contiguous"  # see `with_gradient_of`
     return row
 
 
@@ -243,16 +245,31 @@ def _present(problem: Problem, names: Sequence[str]) -> list[str]:
 
 
 def with_gradient_of(problem: Problem, layout: str) -> Problem:
-    """The same problem with a gradient that can lie so, and nothing sent back where the slope of relu is a rounding."""
+    """The same problem with a gradient that can lie so, and nothing sent back where a rounding decides its way.
+
+    That is the slope of relu near 0. With a residual it is also which pixel of a window counts: pixels of equal output
+    have equal input no more, so the sums depend on it.
+    """
     dy = problem.grad_output
     assert dy is not None
     if layout in EXPANDED:
         dy = EXPANDED[layout](dy).contiguous()
+    # What is normalized may be rounded to its type before a residual brings it near to 0, or two pixels together.
+    rounded = torch.float32 if problem.residual is None else problem.input.dtype
+    without = replace(problem, grad_output=None)
+    undecided = []
     if problem.activation == "relu":
-        before = reference.solve(replace(problem, activation=None, grad_output=None))
+        before = reference.solve(replace(without, activation=None))
         z = before.values["output"].abs()
-        # What is normalized may be rounded to its type before a residual brings it near to 0.
-        rounded = torch.float32 if problem.residual is None else problem.input.dtype
-        margin = max(KINK, 8 * torch.finfo(rounded).eps * before.condition) * z.max()
-        dy = dy.masked_fill((z <= margin).to(dy.device), 0)
+        undecided.append(z <= _margin(rounded, before) * z.max())
+    if problem.pool and problem.residual is not None:
+        solution = reference.solve(without)
+        assert solution.gap is not None
+        undecided.append(solution.gap <= _margin(rounded, solution) * solution.values["output"].abs().max())
+    for places in undecided:
+        dy = dy.masked_fill(places.to(dy.device), 0)
     return replace(problem, grad_output=dy)
+
+
+def _margin(rounded: torch.dtype, solution: reference.Solution) -> float:
+    return max(KINK, 8 * torch.finfo(rounded).eps * solution.condition)
