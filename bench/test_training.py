@@ -42,8 +42,8 @@ def trainings(
         records: dict[str, list[Record]] = {candidate.label: [] for candidate in roster}
         for seed in range(option.seeds):
             settings = Settings(epochs=epochs, seed=seed)
-            for label, found in train_in_turns(roster, data, settings, run, gate, progress).items():
-                records[label] += found
+            for label, own in train_in_turns(roster, data, settings, run, gate, progress).items():
+                records[label] += own
         return records
 
     return train_all

@@ -1,19 +1,21 @@
-"""Put an implementation in the place of a network's batch norms, and take it out again.
+"""Replace a network's batch norms by an implementation, and restore them.
 
 layers    each of torch's layers gives its place to one with the same parameters, buffers and hooks
-fusion    where torch.fx proves it safe, that layer does the activation and the pool behind it, too: `fusion.py`
+fusion    where torch.fx proves it safe, that layer also adds the residual behind it, and does activation and pool:
+          `fusion.py`
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from kernels.changes import Change, Report
-from kernels.contract import Implementation
+from kernels.contract import ACTIVATIONS, Implementation
 from kernels.fusion import fused
 from kernels.layer import BatchNorm
 from kernels.registry import load
@@ -32,9 +34,16 @@ class Swapped(BatchNorm):
         self.of._check_input_dim(self, input)
         super()._check_input_dim(input)
 
+    def forward(self, input: Tensor, residual: Tensor | float | None = None) -> Tensor:
+        """As its base class, but add whatever the network added, broadcast or of another type too."""
+        if residual is None or _is_like(residual, input):
+            return super().forward(input, residual)
+        self._check_input_dim(input)
+        return ACTIVATIONS[self.activation](self._block(input, None, None, None) + residual)
+
 
 def convert(module: nn.Module, implementation: Implementation | str, *, fuse: bool = True) -> tuple[nn.Module, Report]:
-    """Have an implementation do the batch norms of a network.
+    """Replace the batch norms of a network by an implementation.
 
     Layers are swapped in place, as `torch.nn.SyncBatchNorm.convert_sync_batchnorm` does it. A network in which
     something is fused comes back as a `torch.fx.GraphModule`, which shares its layers, parameters and buffers with
@@ -43,10 +52,11 @@ def convert(module: nn.Module, implementation: Implementation | str, *, fuse: bo
     Args:
         module: Any network, or a layer.
         implementation: An `Implementation`, or what `kernels.load` takes.
-        fuse: Whether to do activations (ReLU, sigmoid) and 2 x 2 max-pools in one with the batch norm before them.
+        fuse: Whether to do residual additions, activations (ReLU, sigmoid) and 2 x 2 max-pools in one with the batch
+            norm before them.
 
     Returns:
-        The network, and what became of each of its batch norms.
+        The network, and a report on each of its batch norms.
 
     Raises:
         UnknownImplementationError, BrokenImplementationError: As `kernels.load` does.
@@ -65,7 +75,7 @@ def convert(module: nn.Module, implementation: Implementation | str, *, fuse: bo
 
 
 def unconvert(module: nn.Module) -> nn.Module:
-    """Give a converted network torch's own layers back, with the parameters and statistics that it has now.
+    """Restore torch's own layers in a converted network, with its current parameters and statistics.
 
     Args:
         module: What `convert` returned, or a copy of it. Layers are swapped in place.
@@ -85,8 +95,15 @@ def unconvert(module: nn.Module) -> nn.Module:
     return module
 
 
+def _is_like(residual: object, input: Tensor) -> TypeGuard[Tensor]:
+    """Whether an implementation takes it for a residual."""
+    if not isinstance(residual, Tensor) or residual.shape != input.shape:
+        return False
+    return residual.dtype is input.dtype and residual.device == input.device
+
+
 def _original_of(module: nn.Module) -> nn.Module | None:
-    """What a network with fused blocks was made from; None for others."""
+    """The network from which one with fused blocks was made; None for others."""
     meta = module.meta if isinstance(module, torch.fx.GraphModule) else {}
     original: nn.Module | None = (meta.get(_ORIGINAL) or vars(module).get(f"_{_ORIGINAL}") or (None,))[0]
     return original
@@ -99,7 +116,7 @@ def _torchs(layer: Swapped) -> nn.Module:
 
 
 def _swapped(module: nn.Module, implementation: Implementation) -> tuple[nn.Module, dict[str, Change]]:
-    """The network with every batch norm swapped that can be; what became of each, by name."""
+    """The network with every possible batch norm swapped, and the change of each, by name."""
     changes: dict[str, Change] = {}
     new: dict[int, Swapped] = {}  # a layer that stands in two places does so afterward
     names = {id(part): name for name, part in module.named_modules()}

@@ -41,7 +41,9 @@ BLOCKS = {
     "sigmoid": Block(activation="sigmoid"),
     "relu+pool": Block(activation="relu", pool=2),
     "sigmoid+pool": Block(activation="sigmoid", pool=2),
+    "residual": Block(residual=True),
     "residual+relu": Block(residual=True, activation="relu"),
+    "residual+sigmoid": Block(residual=True, activation="sigmoid"),
 }
 """By the name that `--block` has for it."""
 

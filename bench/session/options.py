@@ -28,6 +28,14 @@ def positive(text: str) -> int:
     return number
 
 
+def shape(text: str) -> tuple[int, ...]:
+    """An option that is a shape: `32x3x224x224`."""
+    sizes = text.lower().split("x")
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"must be sizes above 0 such as 32x3x224x224, not {text!r}")
+    return tuple(map(int, sizes))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of the main job."""
     group = parser.getgroup("bnbench")
@@ -63,9 +71,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--time-limit",
         type=time_limit.seconds,
         metavar="SECONDS",
-        help="end in good order before the process has run so long; --resume goes on (default: no limit)",
+        help="stop cleanly before this much wall time; continue with --resume (default: no limit)",
     )
-    add("--resume", action="store_true", help="go on with the last run in the results folder")
+    add(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="measure in a network: torchvision's NAME, or FILE.py:FUNCTION that returns (module, input); repeatable",
+    )
+    add(
+        "--input",
+        type=shape,
+        metavar="NxCxHxW",
+        help="input of torchvision's networks (default: 32x3x224x224)",
+    )
+    add("--resume", action="store_true", help="continue the newest run in the results folder")
     operations_options(add)
 
 

@@ -1,8 +1,8 @@
 """Any network's batch norms swapped, fused where nobody else looks, and given back."""
 
 import copy
+import operator
 import os
-import pickle
 import re
 
 import pytest
@@ -14,6 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from kernels import BatchNorm, convert, unconvert
 from kernels.conversion import Swapped
+from tests.copies import through_pickle
 
 WITH_BATCH_NORM = re.compile(
     r"densenet|efficientnet|googlenet|inception_v3|mnasnet|mobilenet|regnet|resnet|resnext|shufflenet|vgg.*_bn"
@@ -23,9 +24,9 @@ FEW = ["resnet18", "mobilenet_v3_small", "densenet121", "googlenet", "shufflenet
 """One of each way to write a network. `BNBENCH_EVERY_MODEL=1` asks for all of torchvision's: minutes."""
 
 
-def close(found, expected):
+def close(ours, expected):
     # A deep network multiplies roundings: of 1e-16 they become 1e-6 of a gradient in resnet152, where a fault is 1.
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def two_steps(network, x):
@@ -78,6 +79,7 @@ class Network(nn.Module):
         self.conv = nn.Conv2d(3, 4, 3)
         self.bn = nn.BatchNorm2d(4)
         self.other = nn.BatchNorm2d(4)
+        self.again = nn.Conv2d(4, 4, 1)
         self.relu = nn.ReLU()
         for name, part in parts.items():
             setattr(self, name, part)
@@ -118,6 +120,25 @@ WAYS = {
     "other activation": (lambda n, x: F.hardswish(n.bn(x)), {}),
     "called twice": (lambda n, x: n.relu(n.bn(n.relu(n.bn(x)))), {}),
     "leaky": (lambda n, x: F.leaky_relu(n.bn(x)), {}),
+    "residual": (lambda n, x: n.relu(n.bn(x) + x), {"bn": "residual + relu"}),
+    "residual first": (lambda n, x: torch.add(x, n.bn(x)).sigmoid(), {"bn": "residual + sigmoid"}),
+    "residual alone": (lambda n, x: n.other(x + n.bn(x)) * 2, {"bn": "residual"}),
+    "residual in place": (lambda n, x: n.relu(operator.iadd(n.bn(x), x)), {"bn": "residual + relu"}),
+    "residual changed in place": (lambda n, x: n.relu(operator.iadd(x.mul(2), n.bn(x))), {}),
+    "residual and pool": (lambda n, x: F.max_pool2d(n.relu(n.bn(x) + x), 2), {"bn": "residual + relu"}),
+    "alias of what is changed in place": (lambda n, x: (lambda z: operator.iadd(z, n.bn(x)) * z)(x * 1), {}),
+    "residual scaled": (lambda n, x: n.relu(torch.add(n.bn(x), x, alpha=2)), {}),
+    "residual of two norms": (lambda n, x: n.relu(n.bn(x) + n.other(n.again(x))), {"other": "residual + relu"}),
+    "norm added to itself": (lambda n, x: (lambda y: n.relu(y + y))(n.bn(x)), {}),
+    "number added": (lambda n, x: n.relu(n.bn(x) + 1), {}),
+    "input read before the addition": (lambda n, x: n.relu(n.bn(x) + x.size(0)), {}),
+    "size added": (lambda n, x: n.relu(n.bn(n.again(x)) + x.size(0)), {"bn": "residual + relu"}),
+    "broadcast": (lambda n, x: n.relu(n.bn(x) + x.mean((2, 3), keepdim=True)), {}),
+    "broadcast into": (lambda n, x: n.relu(n.bn(n.again(x)) + x.mean()), {"bn": "residual + relu"}),
+    "residual changed before the addition": (
+        lambda n, x: (lambda y, z: n.relu(y + z.mul_(2)))(n.bn(n.again(x)), x * 1),
+        {"bn": "residual + relu"},
+    ),
 }  # fmt: skip
 
 
@@ -154,7 +175,7 @@ def frozen(network):
 
 def with_a_watched_activation(network):
     network.relu.register_forward_hook(lambda *_: None)
-    return network, "no ReLU or sigmoid follows"
+    return network, "no ReLU, sigmoid or addition follows"
 
 
 @pytest.mark.parametrize("prepare", [watched, frozen, with_a_watched_activation])
@@ -238,7 +259,7 @@ def test_the_input_is_limited_as_before():
         layer(torch.randn(4, 3))
 
 
-@pytest.mark.parametrize("through", [copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))], ids=["copy", "pickle"])  # noqa: S301
+@pytest.mark.parametrize("through", [copy.deepcopy, through_pickle], ids=["copy", "pickle"])
 def test_copies_of_a_converted_network_do_the_same(through):
     converted, _ = convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), "naive")
     converted(X)

@@ -63,7 +63,7 @@ def test_nobody_is_asked_twice_and_lenet_without_batch_norm_not_at_all(asked):
 
 def user(batch_norm):
     who = candidate("user.py")
-    return dataclasses.replace(who, found=dataclasses.replace(who.found, batch_norm=batch_norm))
+    return dataclasses.replace(who, loaded=dataclasses.replace(who.loaded, batch_norm=batch_norm))
 
 
 def zeros(input, *args, **kwargs):
