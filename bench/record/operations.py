@@ -182,6 +182,7 @@ def operations(quick: bool = False, gpu: bool = False) -> list[Operation]:
 
 
 _STANDARD = frozenset(operations(gpu=True))
+LENET_BLOCKS = tuple(Operation(shape, "block") for shape in LENET_SHAPES)
 
 
 def standard_passes(operation: Operation) -> tuple[str, ...]:
