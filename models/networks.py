@@ -42,8 +42,6 @@ class Network:
     settings: Settings
 
 
-NETWORKS = {
-    "lenet": Network(lenet, Settings()),
-    "resnet20": Network(resnet20, Settings(lr=0.3)),
-}
+LENET, RESNET20 = "lenet", "resnet20"
+NETWORKS = {LENET: Network(lenet, Settings()), RESNET20: Network(resnet20, Settings(lr=0.3))}
 """By name. LeNet's settings are the lesson's; ResNet-20 learns well at this rate with and without batch norm."""

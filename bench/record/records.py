@@ -103,12 +103,17 @@ def parse(line: bytes) -> Record | None:
 
 
 def upgraded(record: Any) -> Any:
-    """A record of version 1 in the words of version 2; anything else as it is.
+    """A record of an earlier format in today's; anything else as it is.
 
-    Batch norm alone was the operation "kernel", a pass of both directions or in inference had its direction in its
-    name, the pass of a part was called "which", and recalibrated statistics were statistics estimated "anew".
+    Of version 1: batch norm alone was the operation "kernel", a pass of both directions or in inference had its
+    direction in its name, the pass of a part was called "which", and recalibrated statistics were statistics estimated
+    "anew". Of version 2: what was trained was LeNet, and no key said so.
     """
-    if not isinstance(record, dict) or record.get("schema") != 1 or not isinstance(record.get("key"), dict):
+    if not isinstance(record, dict) or not isinstance(record.get("key"), dict):
+        return record
+    if record.get("kind") == "epoch":
+        record = {**record, "key": {"network": "lenet", **record["key"]}}
+    if record.get("schema") != 1:
         return record
     new = {**record, "schema": 2, "key": dict(record["key"])}
     if new["key"].get("operation") == "kernel":

@@ -1,4 +1,4 @@
-"""Who may train: LeNet's own blocks, in training and in inference, against the float64 reference.
+"""Who may train: a network's own blocks, in training and in inference, against the float64 reference.
 
 An implementation from outside is asked for all duties of a batch norm first; see `kernels/duties`. Where it lives in
 a process of its own, that process solves problems; they are drawn here, and the answers are judged here.
@@ -6,13 +6,14 @@ a process of its own, that process solves problems; they are drawn here, and the
 
 from __future__ import annotations
 
-import functools
 import secrets
+from collections.abc import Iterator
 
 import torch
 
-from bench.measure.cases import problem_of
+from bench.measure.cases import problem_of, problems_of_resnet20
 from bench.measure.figures import WrongError, one_line
+from bench.record.networks import LENET, RESNET20
 from bench.record.operations import LENET_SHAPES, Operation
 from bench.record.records import OK, WRONG
 from bench.session import tampering
@@ -25,8 +26,12 @@ from kernels.duties import examine
 from kernels.duties.calls import NOT_IMPLEMENTED, Ask, Facts, Plan, Tensors
 from kernels.duties.draw import single
 from kernels.duties.judge import objection
+from kernels.reference import Problem
 
 SEED = 20150212
+IMAGES = "images"
+"""Of LeNet's blocks, those of images."""
+
 ANSWER_BYTES, ANSWERS = 1 << 20, 20
 """The most that a child's answer may have, and in multiples of what it was asked with."""
 
@@ -44,7 +49,8 @@ class Gate:
         self._device, self._dtype = device, dtype
         self._seed = secrets.randbits(31) if seed is None else seed
         self._duties: dict[str, str | None] = {}
-        self._blocks: dict[tuple[str, bool], str | None] = {}
+        self._blocks: dict[tuple[str, str], str | None] = {}
+        self._exams: dict[tuple[str, int], list[Exam]] = {}
 
     def failed_duty(self, candidate: Candidate) -> str | None:
         """None, or the first duty that an implementation from outside fails.
@@ -61,33 +67,33 @@ class Gate:
             self._duties[name] = self._examined(candidate)
         return self._duties[name]
 
-    def why_wrong(self, candidate: Candidate) -> str | None:
-        """None, or what is wrong with it in LeNet; LeNet without batch norm has nothing to be asked about.
+    def why_wrong(self, candidate: Candidate, network: str = LENET) -> str | None:
+        """None, or what is wrong with it in a network; one without batch norm has nothing to be asked about.
 
         Raises:
             NotImplementedError: It says that it doesn't do one of the blocks.
             Exception: Whatever else the implementation raises.
         """
-        return self._why_wrong(candidate, images_only=False)
+        return self._why_wrong(candidate, network)
 
     def why_wrong_on_images(self, candidate: Candidate) -> str | None:
-        """The same where batches of images are all that is asked for."""
-        return self._why_wrong(candidate, images_only=True)
+        """The same in LeNet where batches of images are all that is asked for."""
+        return self._why_wrong(candidate, IMAGES)
 
-    def _why_wrong(self, candidate: Candidate, *, images_only: bool) -> str | None:
+    def _why_wrong(self, candidate: Candidate, blocks: str) -> str | None:
         if candidate.found is None:
             return None
         if reason := self.failed_duty(candidate):
             return reason
         name = candidate.found.name  # not the label: A/A is the baseline, which need not be asked twice
-        if (name, False) in self._blocks:  # who may train may do the half of it
-            return self._blocks[name, False]
-        if (name, images_only) not in self._blocks:
-            drawn = self._drawn_exams if candidate.child else self._exams
-            exams = [exam for exam in drawn if not images_only or exam.problem.input.dim() == 4]
+        if blocks == IMAGES and (name, LENET) in self._blocks:  # who may train may do the half of it
+            blocks = LENET
+        if (name, blocks) not in self._blocks:
+            # In another process, problems that no other process can know.
+            exams = self._exams_of(blocks, self._seed if candidate.child else SEED)
             wrong = (self._objection(candidate, exam) for exam in exams)
-            self._blocks[name, images_only] = next((f"wrong: {words}" for words in wrong if words), None)
-        return self._blocks[name, images_only]
+            self._blocks[name, blocks] = next((f"wrong: {words}" for words in wrong if words), None)
+        return self._blocks[name, blocks]
 
     def _examined(self, candidate: Candidate) -> str | None:
         ask = asked_of(candidate.child, self._device) if candidate.child else None
@@ -118,23 +124,22 @@ class Gate:
         wrong = objection(candidate.implementation, duty, facts, found, exam)
         return wrong.words if wrong else None
 
-    @functools.cached_property
-    def _exams(self) -> list[Exam]:
+    def _exams_of(self, blocks: str, seed: int) -> list[Exam]:
         """Made when first needed, and kept with their solutions, which take seconds."""
-        return self._exams_of(SEED)
+        if blocks == IMAGES:
+            return [exam for exam in self._exams_of(LENET, seed) if exam.problem.input.dim() == 4]
+        if (blocks, seed) not in self._exams:
+            self._exams[blocks, seed] = [Exam(problem) for problem in self._problems(blocks, seed)]
+        return self._exams[blocks, seed]
 
-    @functools.cached_property
-    def _drawn_exams(self) -> list[Exam]:
-        """Problems that no other process can know."""
-        return self._exams_of(self._seed)
-
-    def _exams_of(self, seed: int) -> list[Exam]:
-        blocks = [Operation(shape, "block") for shape in LENET_SHAPES]
-        return [
-            Exam(problem_of(block, device=self._device, seed=seed, training=training))
-            for block in blocks
-            for training in (True, False)
-        ]
+    def _problems(self, network: str, seed: int) -> Iterator[Problem]:
+        if network == RESNET20:
+            yield from problems_of_resnet20(device=self._device, seed=seed)
+        else:
+            for shape in LENET_SHAPES:
+                block = Operation(shape, "block")
+                for training in (True, False):
+                    yield problem_of(block, device=self._device, seed=seed, training=training)
 
 
 def asked_of(child: Child, device: torch.device) -> Ask:

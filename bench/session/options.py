@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bench.session import time_limit
+from models.networks import LENET, NETWORKS, RESNET20
 
 DTYPES = {
     "float32": torch.float32,
@@ -15,6 +16,7 @@ DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+CELL_SECONDS = {LENET: 300, RESNET20: 1800}
 QUICK_IMAGES = 5120  # twenty whole batches
 
 
@@ -38,6 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="an implementation, or FILE.py:FUNCTION; repeatable (default: all, and plain LeNet)",
     )
+    add(
+        "--network",
+        choices=list(NETWORKS),
+        default=LENET,
+        help="what is trained; all other measurements are of LeNet (default: lenet)",
+    )
     add("--epochs", type=positive, metavar="N", help="epochs of training (default: 10; 1 with --quick)")
     add("--seeds", type=positive, default=1, metavar="N", help="train with seeds 0 to N-1 (default: 1)")
     add(
@@ -53,9 +61,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--cell-timeout",
         type=positive,
-        default=300,
         metavar="SECONDS",
-        help="of a cell or an epoch of an implementation in its own process (default: 300)",
+        help="of a cell or an epoch of an implementation in its own process (default: 300; 1800 with resnet20)",
     )
     add(
         "--time-limit",

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import kernels
 from models import allocator, device, fashion_mnist
-from models.networks import NETWORKS
+from models.networks import LENET, NETWORKS
 from models.training import Epoch, Settings, Step, train, warm_up
 
 BAD_INPUT = 2
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"{', '.join(kernels.names())}, FILE.py:FUNCTION, or none for the network without batch norm",
     )
-    parser.add_argument("--network", choices=list(NETWORKS), default="lenet", help="default: %(default)s")
+    parser.add_argument("--network", choices=list(NETWORKS), default=LENET, help="default: %(default)s")
     parser.add_argument("--epochs", type=_whole(1), metavar="N", help=f"default: {_defaults('epochs')}")
     parser.add_argument(
         "--seed",
