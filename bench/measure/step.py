@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.measure.context import Context
 from bench.measure.efforts import Effort, Efforts
@@ -79,6 +79,7 @@ class Steps:
         self._network, self._settings = network, NETWORKS[network].settings
         self.model = NETWORKS[network].build(implementation, seed=self._settings.seed, device=self._device)
         if boundary:
+            assert isinstance(self.model, nn.Sequential)  # a chain, whose parts follow one another
             watch(self.model, boundary)
         self._mark = step_mark(boundary) if boundary else unheard
         self._parameters = list(self.model.parameters())

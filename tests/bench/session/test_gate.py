@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from bench.measure import cases
 from bench.measure import latency as latencies
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.operations import LENET_SHAPES, Operation
@@ -59,6 +60,37 @@ def test_nobody_is_asked_twice_and_lenet_without_batch_norm_not_at_all(asked):
     for name in ("naive", BASELINE, AA, "naive", PLAIN):
         assert gate.why_wrong(candidate(name)) is None
     assert [name for name, _ in asked] == ["naive"] * 8 + [BASELINE] * 8
+
+
+def test_resnet_asks_for_its_own_blocks_and_lenet_for_its_own(asked, monkeypatch):
+    monkeypatch.setattr(cases, "RESNET20_SHAPES", ((4, 16, 6, 6), (4, 32, 3, 3)))
+    gate = Gate(torch.device("cpu"))
+    for _ in range(2):
+        assert gate.why_wrong(candidate("naive"), "resnet20") is None
+    problems = [problem for _, problem in asked]
+    assert [(tuple(p.input.shape), p.activation, p.training) for p in problems] == [
+        (shape, activation, training)
+        for shape in cases.RESNET20_SHAPES
+        for activation in ("relu", None)
+        for training in (True, False)
+    ]
+    assert {p.pool for p in problems} == {None}
+    gate.why_wrong(candidate("naive"))
+    assert [tuple(p.input.shape) for _, p in asked[len(problems) :: 2]] == list(LENET_SHAPES)
+
+
+def test_who_does_images_only_may_train_resnet(monkeypatch):
+    monkeypatch.setattr(cases, "RESNET20_SHAPES", ((4, 16, 6, 6),))
+    tampering.remember()
+    gate, who = Gate(torch.device("cpu")), Candidate("x", dishonest.plug_in(images_only))
+    assert gate.why_wrong(who, "resnet20") is None
+    with pytest.raises(NotImplementedError, match="4-D only"):
+        gate.why_wrong(who)
+
+
+def test_who_is_wrong_in_resnet_may_not_train_it(monkeypatch):
+    monkeypatch.setattr(cases, "RESNET20_SHAPES", ((4, 16, 6, 6),))
+    assert Gate(torch.device("cpu")).why_wrong(user(zeros), "resnet20").startswith("wrong: output off by ")
 
 
 def user(batch_norm):
