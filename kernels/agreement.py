@@ -9,7 +9,7 @@ of the problem (|mean| / std): two correct implementations differ by as much.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,10 +17,14 @@ from torch import Tensor
 from kernels import reference
 from kernels.attempts import aten_answers, attempt, largest_difference
 from kernels.contract import Implementation
+from kernels.kinks import Kinks
 from kernels.reference import Problem, from_windows, windows
 
 ATEN_MULTIPLE = 4.0
 ROUNDINGS = 16.0
+OWN_ROUNDINGS = 4.0
+
+_GRADIENTS = {"dx", "dweight", "dbias", "dresidual"}
 
 
 @dataclass(frozen=True)
@@ -77,16 +81,19 @@ class Exam:
         self.solution = reference.solve(problem)
         self._check_solution()
         self._scales = {quantity: self._scale(quantity) for quantity in self.solution.values}
+        self._kinks = self._kinks_of()
+        self.solution = replace(self.solution, kink=None)  # which is twice as large as the batch
         self._aten: dict[str, float]
         if like is not None:
             self._aten = {quantity: 2 * like._aten[quantity] for quantity in self.solution.values}
             return
         # Kept as long as the exam: else a candidate could find the right numbers in memory that was just freed.
         self._answers = aten_answers(problem)
-        aten = self._errors(self._answers, self.solution.values)
+        aten = self._errors(self._answers, self._exact(self._answers))
         for answers in also:
-            exact = {quantity: value for quantity, value in self.solution.values.items() if quantity in answers}
-            aten |= {quantity: max(aten[quantity], error) for quantity, error in self._errors(answers, exact).items()}
+            exact = {quantity: value for quantity, value in self._exact(answers).items() if quantity in answers}
+            errors = self._errors(answers, exact)
+            aten |= {quantity: max(aten[quantity], error) for quantity, error in errors.items()}
         self._check_aten(aten)
         self._aten = {quantity: ATEN_MULTIPLE * error for quantity, error in aten.items()}
 
@@ -102,7 +109,7 @@ class Exam:
         An implementation that declares "biased running_var" is held to exactly that, and one that
         declares "half" to the roundings of its input's type.
         """
-        exact = {q: value for q, value in self.solution.values.items() if only is None or q in only}
+        exact = {q: value for q, value in self._exact(answers).items() if only is None or q in only}
         if "running_var" in exact and "biased running_var" in implementation.differences:
             exact["running_var"] = self.solution.biased_running_var
         errors = self._errors(answers, exact)
@@ -142,7 +149,7 @@ class Exam:
         if quantity == "running_mean" and problem.training:
             terms.append(problem.momentum * exact(problem.input).square().mean().sqrt())
         if quantity == "output" and problem.activation is None:
-            terms += [exact(t) for t in (problem.weight, problem.bias) if t is not None]
+            terms += [exact(t) for t in (problem.weight, problem.bias, problem.residual) if t is not None]
             terms += [torch.ones(1)] if problem.weight is None else []
         if quantity == "dweight" and problem.activation is None and problem.grad_output is not None:
             terms.append(exact(problem.grad_output).transpose(0, 1).flatten(1).norm(dim=1))
@@ -199,17 +206,37 @@ class Exam:
         errors = {}
         for quantity, right in exact.items():
             value = answers[quantity].to(right.device, torch.float64)
-            if quantity == "dx" and self.solution.gap is not None:
-                difference = largest_difference(self._without_routing(value), self._without_routing(right))
-            else:
-                difference = largest_difference(value, right)
+            if quantity in ("dx", "dresidual") and self.solution.gap is not None:
+                value, right = self._without_routing(value), self._without_routing(right)
+            difference = largest_difference(value, right)
             errors[quantity] = difference / (self._scales[quantity] or 1.0)
         return errors
+
+    def _kinks_of(self) -> Kinks | None:
+        """Where a rounding decides the slope of relu, if anywhere."""
+        if self.solution.kink is None:
+            return None
+        wide = torch.finfo(torch.promote_types(self.problem.input.dtype, torch.float32)).eps
+        own = OWN_ROUNDINGS * wide * self.solution.condition * self.solution.scales["output"]
+        kinks = Kinks(self.solution.kink, self._rounding_of_output(), own)
+        return kinks if kinks.any else None
+
+    def _rounding_of_output(self) -> float:
+        return 4 * self._floors()["output"] * self.solution.scales["output"]
+
+    def _exact(self, answers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The reference's values; where either slope of relu is right, with that of the answers."""
+        values = self.solution.values
+        if self._kinks and "output" in answers and answers.keys() & _GRADIENTS:
+            positive = self._kinks.choice(answers, values["dx"] if "dx" in answers else None)
+            if positive is not None:
+                return reference.solve(self.problem, positive).values
+        return values
 
     def _without_routing(self, dx: Tensor) -> Tensor:
         """Average dx over the windows whose maximum the rounding decides: either pixel is right there."""
         assert self.solution.gap is not None
-        rounding = 4 * self._floors()["output"] * self.solution.scales["output"]
+        rounding = self._rounding_of_output()
         patches = windows(dx)
         undecided = (self.solution.gap <= rounding).unsqueeze(-1)
         merged = torch.where(undecided, patches.mean(-1, keepdim=True), patches)

@@ -89,8 +89,8 @@ def check_scalars(training: bool, momentum: float | None, eps: float) -> None:
     if type(eps) is not float:
         _check_number("eps", eps)
     if eps <= 0.0 and (training or eps < 0.0):
-        which = "positive during training" if training else "non-negative"
-        raise ValueError(f"batch_norm eps must be {which}, but got {eps}")
+        sign = "positive during training" if training else "non-negative"
+        raise ValueError(f"batch_norm eps must be {sign}, but got {eps}")
 
 
 def check_tensors(
@@ -165,6 +165,23 @@ def check_strided(*tensors: Tensor | None) -> None:
     for tensor in tensors:
         if tensor is not None and tensor.layout is not torch.strided:
             raise NotImplementedError(f'"batch_norm" not implemented for {tensor.layout}')
+
+
+def check_residual(input: Tensor, residual: Tensor) -> None:
+    """Refuse a residual that isn't like the input: it would broadcast, or turn the output into another type.
+
+    Raises:
+        TypeError: It is no tensor.
+        RuntimeError: It has another shape, type or device than the input.
+    """
+    if not isinstance(residual, Tensor):
+        raise TypeError(f"batch_norm_block(): argument 'residual' must be Tensor, not {type(residual).__name__}")
+    if residual.shape != input.shape:
+        raise RuntimeError(f"residual should have the input's size {list(input.shape)}, not {list(residual.shape)}")
+    if residual.dtype is not input.dtype:
+        raise RuntimeError(f"residual is {residual.dtype}, which does not go with an input of {input.dtype}")
+    if residual.device != input.device:
+        raise RuntimeError(f"expected residual on {input.device} like the input, found {residual.device}")
 
 
 def in_one_dimension(parameter: Tensor | None) -> Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from kernels.builtin import IMPLEMENTATION as BUILTIN
 from kernels.contract import Implementation
 from kernels.reference import Problem
 
-LEAVES = ("input", "weight", "bias")
+LEAVES = ("input", "weight", "bias", "residual")
 """What may ask for a gradient."""
 
 
@@ -46,13 +47,16 @@ def attempt(implementation: Implementation, problem: Problem, wanted: Collection
 
     x = copy(problem.input, backward and "input" in wanted)
     weight, bias = copy(problem.weight, "weight" in wanted), copy(problem.bias, "bias" in wanted)
+    residual = copy(problem.residual, backward and "residual" in wanted)
     assert x is not None
     running_mean, running_var = copy(problem.running_mean, False), copy(problem.running_var, False)
     function: Callable[..., Tensor] = implementation.batch_norm
-    extra = {}
-    if problem.activation or problem.pool:
+    extra: dict[str, Any] = {}
+    if is_block(problem):
         function = implementation.block
         extra = {"activation": problem.activation, "pool": problem.pool}
+        if residual is not None:
+            extra["residual"] = residual
     with torch.inference_mode(not backward):
         y = function(
             x,
@@ -70,7 +74,7 @@ def attempt(implementation: Implementation, problem: Problem, wanted: Collection
         raise DutyError(f"the output's device is {y.device}, not {problem.input.device}")
     answers = {"output": y.detach().clone()}  # at once: what is still being written later was not there in time
     if problem.grad_output is not None:
-        leaves = {"dx": x, "dweight": weight, "dbias": bias}
+        leaves = {"dx": x, "dweight": weight, "dbias": bias, "dresidual": residual}
         asked = {name: leaf for name, leaf in leaves.items() if leaf is not None and leaf.requires_grad}
         if not y.requires_grad:
             raise DutyError("the output has no gradient")
@@ -79,13 +83,21 @@ def attempt(implementation: Implementation, problem: Problem, wanted: Collection
             if gradient is None:
                 raise DutyError(f"{name} is missing")
             answers[name] = gradient
-    if largest_difference(x.detach(), problem.input) > 0:
-        raise DutyError("the input was changed")
-    if y.numel() and y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
-        raise DutyError("the output is a view of the input")
+    for name, tensor, given in (("input", x, problem.input), ("residual", residual, problem.residual)):
+        if tensor is None or given is None:
+            continue
+        if largest_difference(tensor.detach(), given) > 0:
+            raise DutyError(f"the {name} was changed")
+        if y.numel() and y.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
+            raise DutyError(f"the output is a view of the {name}")
     if running_mean is not None and running_var is not None:
         answers |= {"running_mean": running_mean, "running_var": running_var}
     return answers
+
+
+def is_block(problem: Problem) -> bool:
+    """Whether more than batch norm alone is asked for."""
+    return problem.residual is not None or problem.activation is not None or problem.pool is not None
 
 
 def aten_answers(problem: Problem, wanted: Collection[str] = LEAVES) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 
 from kernels import naive
-from kernels.arguments import check_arguments, check_strided
+from kernels.arguments import check_arguments, check_residual, check_strided
 from kernels.contract import Implementation, compose
 from kernels.reasons import in_one_line
 from kernels.routes import is_transformed, is_watched
@@ -61,6 +61,7 @@ def batch_norm_block(
     momentum: float = 0.1,
     eps: float = 1e-5,
     *,
+    residual: Tensor | None = None,
     activation: str | None = None,
     pool: int | None = None,
 ) -> Tensor:
@@ -71,9 +72,12 @@ def batch_norm_block(
     # Here: a graph can't raise these errors.
     check_arguments(input, running_mean, running_var, weight, bias, training, momentum, eps)
     check_strided(running_mean, running_var, weight, bias)
+    if residual is not None:
+        check_residual(input, residual)
+        check_strided(residual)
     arguments = (input, running_mean, running_var, weight, bias, training)
-    block = {"activation": activation, "pool": pool}
-    if torch.compiler.is_compiling() or is_transformed() or is_watched(*arguments[:5]):
+    block = {"residual": residual, "activation": activation, "pool": pool}
+    if torch.compiler.is_compiling() or is_transformed() or is_watched(*arguments[:5], residual):
         return _block(*arguments, momentum, eps, **block)
     _Seen.ran_python = False
     y: Tensor = _compiled()(*arguments, _as_tensor(float(momentum)), float(eps), **block)
@@ -93,7 +97,7 @@ def _check_gradients(gradients: tuple[Tensor | None, ...]) -> None:
 
 
 def batch_norm(*args: Any, **kwargs: Any) -> Tensor:
-    """`batch_norm_block` without activation and pooling."""
+    """`batch_norm_block` without residual, activation and pooling."""
     return batch_norm_block(*args, **kwargs)
 
 

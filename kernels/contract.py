@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from kernels.arguments import check_residual
 
 ACTIVATIONS: Mapping[str | None, Callable[[Tensor], Tensor]] = {
     None: lambda x: x,
@@ -37,14 +40,26 @@ class BatchNormFunction(Protocol):
 
 
 BlockFunction = Callable[..., Tensor]
-"""A `BatchNormFunction` with two more keywords, `activation` and `pool`."""
+"""A `BatchNormFunction` with more keywords: `residual`, `activation` and `pool`."""
 
 
 def compose(batch_norm: BatchNormFunction) -> BlockFunction:
-    """The block (batch norm, activation, pooling) for an implementation that does not fuse it."""
+    """The block (batch norm, residual, activation, pooling) for an implementation that does not fuse it."""
 
-    def batch_norm_block(*args: Any, activation: str | None = None, pool: int | None = None, **kwargs: Any) -> Tensor:
-        output = ACTIVATIONS[activation](batch_norm(*args, **kwargs))
+    def batch_norm_block(
+        input: Tensor,
+        *args: Any,
+        residual: Tensor | None = None,
+        activation: str | None = None,
+        pool: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        if residual is not None:
+            check_residual(input, residual)
+        output = batch_norm(input, *args, **kwargs)
+        if residual is not None:
+            output = output + residual
+        output = ACTIVATIONS[activation](output)
         return output if pool is None else F.max_pool2d(output, pool)
 
     return batch_norm_block
@@ -68,8 +83,9 @@ class Implementation:
         name: The row label in every table; the name of its file.
         summary: One line for a reader who has not seen the code.
         batch_norm: The function; see `BatchNormFunction`.
-        batch_norm_block: The same with `activation` (None, "sigmoid", "relu") and `pool` (None, 2: a
-            2 x 2 max-pool) fused in. Without one it is composed of `batch_norm` and torch's operations.
+        batch_norm_block: The same with `residual` (None, or a tensor like the input, added before the activation),
+            `activation` (None, "sigmoid", "relu") and `pool` (None, 2: a 2 x 2 max-pool) fused in. Without one it is
+            composed of `batch_norm` and torch's operations; so is a block with a residual where it takes none.
         why_unavailable: For a device, None or one line that says what is missing there.
         backend: What runs underneath for an input and mode, for the record: "cuDNN 9.2", "inductor".
         differences: Where it departs from `F.batch_norm` on purpose: a short key that the conformance
@@ -79,6 +95,7 @@ class Implementation:
         order: Its place in every table: ascending, then by name.
         spec: What `kernels.load` needs to find it again. Set by the registry.
         block: `batch_norm_block`, or its composition. Set here.
+        fuses_residual: Whether `batch_norm_block` takes a residual. Set here.
     """
 
     name: str
@@ -92,10 +109,16 @@ class Implementation:
     order: int = 100
     spec: str = ""
     block: BlockFunction = field(init=False, repr=False, compare=False)
+    fuses_residual: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Not a cached property: until Python 3.11 those take a lock, which torch.compile can't trace.
-        object.__setattr__(self, "block", self.batch_norm_block or compose(self.batch_norm))
+        own = self.batch_norm_block
+        fuses = own is not None and _takes(own, "residual")
+        composed = compose(self.batch_norm)
+        block = composed if own is None else own if fuses else _without_residual(own, composed)
+        object.__setattr__(self, "block", block)
+        object.__setattr__(self, "fuses_residual", fuses)
 
     @property
     def fused(self) -> bool:
@@ -106,3 +129,20 @@ class Implementation:
     def foreign(self) -> bool:
         """Whether it comes from a file of its own, so that no conformance suite has seen it."""
         return ".py" in self.spec
+
+
+def _takes(function: Callable[..., Any], keyword: str) -> bool:
+    """Whether a function names a keyword: one that takes any may ignore it."""
+    try:
+        return keyword in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False  # built into C: nothing to look at
+
+
+def _without_residual(own: BlockFunction, composed: BlockFunction) -> BlockFunction:
+    """A block that is one's own, and composed where there is a residual."""
+
+    def batch_norm_block(*args: Any, residual: Tensor | None = None, **kwargs: Any) -> Tensor:
+        return own(*args, **kwargs) if residual is None else composed(*args, residual=residual, **kwargs)
+
+    return batch_norm_block

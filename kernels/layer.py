@@ -77,18 +77,26 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         if self.pool is not None and input.dim() != 4:
             raise ValueError(f"pool=2 expects 4D input (got {input.dim()}D input)")
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalize, activate, pool: (N, C, ...) to (N, C, ...), or (N, C, H // 2, W // 2) with a pool."""
-        if type(input) is _PROXY:
-            node: Tensor = self._as_one_node(input)
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Normalize, add the residual, activate, pool.
+
+        Args:
+            input: (N, C, ...).
+            residual: None, or what is added before the activation, of the input's shape and type.
+
+        Returns:
+            (N, C, ...), or (N, C, H // 2, W // 2) with a pool.
+        """
+        if type(input) is _PROXY or type(residual) is _PROXY:
+            node: Tensor = self._as_one_node(input, residual)
             return node
         self._check_input_dim(input)
         update = self.training and self.track_running_stats
         momentum: Any = 0.0 if self.momentum is None else self.momentum
-        counter: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
         if update and self.num_batches_tracked is not None:
             if self.implementation.counts_batches:
-                counter["num_batches_tracked"] = self.num_batches_tracked
+                extra["num_batches_tracked"] = self.num_batches_tracked
                 momentum = self.momentum
             else:
                 self.num_batches_tracked.add_(1)
@@ -106,17 +114,22 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             momentum,
             self.eps,
         )
-        if self.activation is None and self.pool is None:
-            return self.implementation.batch_norm(*arguments, **counter)
-        return self.implementation.block(*arguments, activation=self.activation, pool=self.pool, **counter)
+        if self.activation is None and self.pool is None and residual is None:
+            return self.implementation.batch_norm(*arguments, **extra)
+        if residual is not None:
+            extra["residual"] = residual
+        return self.implementation.block(*arguments, activation=self.activation, pool=self.pool, **extra)
 
-    def _as_one_node(self, input: Any) -> Any:
-        tracer = input.tracer
+    def _as_one_node(self, input: Any, residual: Any) -> Any:
+        proxy: Any = input if type(input) is _PROXY else residual
+        tracer = proxy.tracer
         if tracer.root is self:
             raise TypeError(
                 "torch.fx takes this layer as one node of a network: put it in an nn.Sequential to trace it"
             )
-        return tracer.create_proxy("call_module", tracer.path_of_module(self), (input,), {})
+        return tracer.create_proxy(
+            "call_module", tracer.path_of_module(self), (input,) if residual is None else (input, residual), {}
+        )
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
         """None; and the one place where a conversion to synchronized layers, torch's or another, passes by."""

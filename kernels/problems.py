@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ def make_problem(
     mean: float = 0.5,
     std: float = 2.0,
     training: bool = True,
+    residual: bool = False,
     activation: str | None = None,
     pool: int | None = None,
     backward: bool = True,
@@ -36,7 +39,7 @@ def make_problem(
     x = torch.empty(shape).normal_(mean, std, generator=generator).to(device, dtype)
     parameters = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
     weight = (1 + 0.5 * draw(channels)) * torch.where(draw(channels) < -1, -1.0, 1.0)
-    return Problem(
+    problem = Problem(
         input=x,
         running_mean=draw(channels).to(device, parameters),
         running_var=(0.5 + draw(channels).square()).to(device, parameters),
@@ -47,3 +50,6 @@ def make_problem(
         pool=pool,
         grad_output=torch.empty(out).normal_(generator=generator).to(device, dtype) if backward else None,
     )
+    if residual:  # last, so that the others are the same without
+        problem = replace(problem, residual=torch.empty(shape).normal_(generator=generator).to(device, dtype))
+    return problem

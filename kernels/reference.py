@@ -1,9 +1,10 @@
-"""The float64 oracle: batch norm, activation and pooling, forward and backward, from the equations.
+"""The float64 oracle: batch norm, residual, activation and pooling, forward and backward, from the equations.
 
 With m values per channel, dz the gradient that reaches the normalized output z, and x^ = (x - mean) / s,
 s = sqrt(var + eps):
 
-    z       = weight x^ + bias
+    z       = weight x^ + bias + residual
+    dresidual = dz
     dbias   = sum(dz)
     dweight = sum(dz x^)
     dx      = weight / s (dz - dbias / m - x^ dweight / m)     training: mean and var depend on x
@@ -18,6 +19,7 @@ Source: Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +33,7 @@ class Problem:
         input: (N, C, ...), any floating type.
         running_mean: (C,) or None; so are `running_var`, `weight` and `bias`.
         training: Whether the batch's own statistics normalize.
+        residual: What is added before the activation, like the input, or None.
         activation: None, "sigmoid" or "relu".
         pool: None or 2.
         grad_output: The gradient of the output, or None where no backward is asked for.
@@ -44,9 +47,24 @@ class Problem:
     training: bool = True
     momentum: float = 0.1
     eps: float = 1e-5
+    residual: Tensor | None = None
     activation: str | None = None
     pool: int | None = None
     grad_output: Tensor | None = None
+
+
+class Kink(NamedTuple):
+    """What the slope of relu depends on: near z = 0 a rounding decides it.
+
+    Attributes:
+        z: Of the input's shape, as the next two.
+        gradient: What is sent back where the slope is 1.
+        gain: By what dx changes with it: weight / s, (C, 1, ...).
+    """
+
+    z: Tensor
+    gradient: Tensor
+    gain: Tensor
 
 
 @dataclass(frozen=True)
@@ -54,12 +72,13 @@ class Solution:
     """What the equations give, in float64.
 
     Attributes:
-        values: "output", "running_mean", "running_var", and with a gradient "dx", "dweight", "dbias";
+        values: "output", "running_mean", "running_var", and with a gradient "dx", "dweight", "dbias", "dresidual";
             those that the problem doesn't ask for are missing.
         scales: For each of them the magnitude of what is added up to make it: what an error is relative to.
         condition: 1 + max |mean| / s over channels: how much a rounding of x is magnified in x^.
         gap: With a pool, (N, C, H // 2, W // 2): the largest minus the second largest activation of each
             window. Where it is below the rounding of the activation, either pixel may get the gradient.
+        kink: See `Kink`; None without relu or without a gradient.
         biased_running_var: `running_var` without the correction m / (m - 1), for implementations that
             declare this difference.
     """
@@ -68,11 +87,17 @@ class Solution:
     scales: dict[str, float]
     condition: float
     gap: Tensor | None
+    kink: Kink | None
     biased_running_var: Tensor
 
 
-def solve(problem: Problem) -> Solution:
-    """Solve a problem in float64, on the device of its input (on the CPU for devices without float64)."""
+def solve(problem: Problem, positive: Tensor | None = None) -> Solution:
+    """Solve a problem in float64, on the device of its input (on the CPU for devices without float64).
+
+    Args:
+        problem: What to solve.
+        positive: Where the slope of relu is 1, of the input's shape; None: where z is above 0.
+    """
     device = "cpu" if problem.input.device.type in ("mps", "xpu") else problem.input.device
 
     def exact(tensor: Tensor | None, default: float) -> Tensor:
@@ -101,7 +126,11 @@ def solve(problem: Problem) -> Solution:
     s = (var + problem.eps).sqrt()
     x_hat = (x - mean.view(per_channel)) / s.view(per_channel)
     z = x_hat * weight.view(per_channel) + bias.view(per_channel)
+    if problem.residual is not None:
+        z = z + exact(problem.residual, 0.0)
     activated, slope = _activate(z, problem.activation)
+    if positive is not None:
+        slope = positive.to(z.dtype)
     output, gap = (activated, None) if problem.pool is None else _pool(activated)
 
     values = {"output": output}
@@ -109,6 +138,7 @@ def solve(problem: Problem) -> Solution:
     if problem.running_mean is not None:
         values |= {"running_mean": running_mean, "running_var": running_var}
         scales |= {"running_mean": _largest(running_mean), "running_var": _largest(running_var)}
+    kink = None
     if problem.grad_output is not None:
         dy = problem.grad_output.detach().to(device, torch.float64)
         da = dy if problem.pool is None else _unpool(activated, dy)
@@ -129,8 +159,13 @@ def solve(problem: Problem) -> Solution:
         if problem.bias is not None:
             values["dbias"] = dbias
             scales["dbias"] = _largest(dz.square().sum(dims).sqrt())
+        if problem.residual is not None:
+            values["dresidual"] = dz
+            scales["dresidual"] = _largest(dz)
+        if problem.activation == "relu":
+            kink = Kink(z, da, (weight / s).view(per_channel))
     condition = 1.0 + _largest(mean / s)
-    return Solution(values, scales, condition, gap, biased_running_var)
+    return Solution(values, scales, condition, gap, kink, biased_running_var)
 
 
 def _activate(z: Tensor, activation: str | None) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ declared difference is tested and never skipped, and one that is declared but no
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from unittest import mock
@@ -193,6 +194,7 @@ def _given(implementation: Implementation, problem: Problem) -> Implementation:
     """The implementation, always called with this problem's mode and with or without statistics as there."""
 
     def given(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        @functools.wraps(function)
         def call(x, running_mean, running_var, weight, bias, _training, *rest, **block):  # type: ignore[no-untyped-def]
             if problem.running_mean is None:
                 running_mean = running_var = None

@@ -98,13 +98,14 @@ def test_activation_and_pool_by_hand():
 def aten(problem):
     """The same quantities by ATen and autograd, in float64."""
     x = problem.input.clone().requires_grad_()
-    names = [n for n in ("weight", "bias") if getattr(problem, n) is not None]
+    names = [n for n in ("weight", "bias", "residual") if getattr(problem, n) is not None]
     parameters = [getattr(problem, n).clone().requires_grad_() for n in names]
     given = dict(zip(names, parameters, strict=True))
     running = [None if t is None else t.clone() for t in (problem.running_mean, problem.running_var)]
     y = F.batch_norm(
         x, *running, given.get("weight"), given.get("bias"), problem.training, problem.momentum, problem.eps
     )
+    y = y + given["residual"] if "residual" in given else y
     y = {None: lambda z: z, "sigmoid": torch.sigmoid, "relu": torch.relu}[problem.activation](y)
     y = F.max_pool2d(y, problem.pool) if problem.pool else y
     gradients = torch.autograd.grad(y, [x, *parameters], problem.grad_output)
@@ -125,8 +126,10 @@ def test_equals_aten_in_float64(shape, training):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("shape", [(5, 3, 8, 6), (5, 3, 7, 9), (2, 1, 2, 3)], ids=str)
 @pytest.mark.parametrize(("activation", "pool"), BLOCKS)
-def test_equals_aten_in_float64_over_the_block(activation, pool, shape, training):
-    problem = make_problem(shape, dtype=torch.float64, training=training, activation=activation, pool=pool)
+@pytest.mark.parametrize("residual", [False, True])
+def test_equals_aten_in_float64_over_the_block(activation, pool, shape, training, residual):
+    block = {"activation": activation, "pool": pool, "residual": residual}
+    problem = make_problem(shape, dtype=torch.float64, training=training, **block)
     torch.testing.assert_close(reference.solve(problem).values, aten(problem), **EXACT)
 
 
