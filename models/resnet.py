@@ -75,7 +75,7 @@ class ResNet(nn.Module):
     def __init__(self, convolutions: Iterator[nn.Conv2d], fc: nn.Linear, norm: Implementation | None) -> None:
         super().__init__()
         self.conv1 = next(convolutions)
-        self.bn1 = _norm(norm, CHANNELS[0], relu=True)
+        self.bn1 = _norm(norm, CHANNELS[0])
         stages = [nn.Sequential(*(Block(convolutions, norm) for _ in range(BLOCKS))) for _ in CHANNELS]
         self.layer1, self.layer2, self.layer3 = stages
         self.fc = fc
@@ -94,13 +94,12 @@ class Block(nn.Module):
     def __init__(self, convolutions: Iterator[nn.Conv2d], norm: Implementation | None) -> None:
         super().__init__()
         self.conv1, self.conv2 = next(convolutions), next(convolutions)
-        self.bn1 = _norm(norm, self.conv1.out_channels, relu=True)
-        self.bn2 = _norm(norm, self.conv2.out_channels, relu=False)
+        self.bn1, self.bn2 = (_norm(norm, convolution.out_channels) for convolution in (self.conv1, self.conv2))
 
     def forward(self, x: Tensor) -> Tensor:
         """Add what the convolutions find to the shortcut, and rectify."""
-        y = self.conv2(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(y) + self._shortcut(x))
+        y: Tensor = self.bn2(self.conv2(self.bn1(self.conv1(x))), self._shortcut(x))
+        return y
 
     def _shortcut(self, x: Tensor) -> Tensor:
         stride, more = self.conv1.stride[0], self.conv1.out_channels - self.conv1.in_channels
@@ -125,7 +124,13 @@ def _convolution(before: int, channels: int, *, bias: bool) -> nn.Conv2d:
     return layer
 
 
-def _norm(implementation: Implementation | None, channels: int, *, relu: bool) -> nn.Module:
-    if implementation is not None:
-        return BatchNorm(channels, implementation, activation="relu" if relu else None, **_DRAWN)
-    return nn.ReLU() if relu else nn.Identity()
+class Rectifier(nn.Module):
+    """What is left of a batch norm's place without it."""
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Add the residual, if there is one, and rectify."""
+        return torch.relu(x if residual is None else x + residual)
+
+
+def _norm(implementation: Implementation | None, channels: int) -> nn.Module:
+    return Rectifier() if implementation is None else BatchNorm(channels, implementation, activation="relu", **_DRAWN)
