@@ -1,19 +1,21 @@
 """Put an implementation in the place of a network's batch norms, and take it out again.
 
 layers    each of torch's layers gives its place to one with the same parameters, buffers and hooks
-fusion    where torch.fx proves it safe, that layer does the activation and the pool behind it, too: `fusion.py`
+fusion    where torch.fx proves it safe, that layer also adds the residual behind it, and does activation and pool:
+          `fusion.py`
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from kernels.changes import Change, Report
-from kernels.contract import Implementation
+from kernels.contract import ACTIVATIONS, Implementation
 from kernels.fusion import fused
 from kernels.layer import BatchNorm
 from kernels.registry import load
@@ -32,6 +34,13 @@ class Swapped(BatchNorm):
         self.of._check_input_dim(self, input)
         super()._check_input_dim(input)
 
+    def forward(self, input: Tensor, residual: Tensor | float | None = None) -> Tensor:
+        """As its base class, but add whatever the network added, broadcast or of another type too."""
+        if residual is None or _is_like(residual, input):
+            return super().forward(input, residual)
+        self._check_input_dim(input)
+        return ACTIVATIONS[self.activation](self._block(input, None, None, None) + residual)
+
 
 def convert(module: nn.Module, implementation: Implementation | str, *, fuse: bool = True) -> tuple[nn.Module, Report]:
     """Have an implementation do the batch norms of a network.
@@ -43,7 +52,8 @@ def convert(module: nn.Module, implementation: Implementation | str, *, fuse: bo
     Args:
         module: Any network, or a layer.
         implementation: An `Implementation`, or what `kernels.load` takes.
-        fuse: Whether to do activations (ReLU, sigmoid) and 2 x 2 max-pools in one with the batch norm before them.
+        fuse: Whether to do residual additions, activations (ReLU, sigmoid) and 2 x 2 max-pools in one with the batch
+            norm before them.
 
     Returns:
         The network, and what became of each of its batch norms.
@@ -83,6 +93,13 @@ def unconvert(module: nn.Module) -> nn.Module:
         if isinstance(layer, Swapped):
             module = _put(module, parent, name, back.setdefault(id(layer), _torchs(layer)))
     return module
+
+
+def _is_like(residual: object, input: Tensor) -> TypeGuard[Tensor]:
+    """Whether an implementation takes it for a residual."""
+    if not isinstance(residual, Tensor) or residual.shape != input.shape:
+        return False
+    return residual.dtype is input.dtype and residual.device == input.device
 
 
 def _original_of(module: nn.Module) -> nn.Module | None:

@@ -1,4 +1,4 @@
-"""Where a batch norm's activation and pool may be done in one with it: where torch.fx proves that nobody else looks.
+"""Where what follows a batch norm may be done in one with it: where torch.fx proves that nobody else looks.
 
 The graph of a network says who reads each value. Only batch norms and what holds them are traced through: everything
 else stays a call of the network's own part, whatever it does inside.
@@ -6,6 +6,7 @@ else stays a call of the network's own part, whatever it does inside.
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,10 @@ _ACTIVATIONS: dict[Any, str] = {
     "sigmoid": "sigmoid",
     "sigmoid_": "sigmoid",
 }
+_ADDITIONS = (operator.add, torch.add, "add", "__add__")
+_ADDITIONS_IN_PLACE = (operator.iadd, "add_", "__iadd__")
+_MAKERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Their results are new memory, which nobody else can change."""
 _POOL: dict[str, Any] = {
     "kernel_size": None,
     "stride": None,
@@ -47,7 +52,26 @@ _POOL: dict[str, Any] = {
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
+class _Proxy(fx.Proxy):
+    """Keeps `y += x` what it is: fx makes `y + x` of it, and whoever else has y then sees the old values."""
+
+
+def _in_place(name: str) -> Any:
+    def method(self: fx.Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+
+    return method
+
+
+for _name in ("iadd", "isub", "imul", "imatmul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"):
+    setattr(_Proxy, f"__{_name}__", _in_place(_name))
+
+
 class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """What stands for a value."""
+        return _Proxy(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - fx's signature
         """Whether it stays a call: a batch norm, what has none inside, and what hooks watch."""
         inside = any(isinstance(part, _BatchNorm) for part in m.modules())
@@ -151,9 +175,12 @@ def _why_alone(node: fx.Node, layer: BatchNorm, network: fx.GraphModule, calls: 
         return "it is a block already"
     if len(node.users) > 1:
         return "its output is read in several places"
-    if not node.users or not _activation(next(iter(node.users)), network):
-        return "no ReLU or sigmoid follows"
-    return None
+    if not node.users:
+        return "nobody reads its output"
+    following = next(iter(node.users))
+    if _is_addition(following):
+        return _why_no_residual(node, following, network)
+    return None if _activation(following, network) else "no ReLU, sigmoid or addition follows"
 
 
 def _activation(node: fx.Node, network: fx.GraphModule) -> str | None:
@@ -168,23 +195,60 @@ def _activation(node: fx.Node, network: fx.GraphModule) -> str | None:
 
 def _fuse(node: fx.Node, layer: BatchNorm, network: fx.GraphModule) -> str:
     """Have a layer do what follows it; what that is."""
-    last = next(iter(node.users))
-    activation = _activation(last, network)
-    following = [last]
-    pool = next(iter(last.users)) if len(last.users) == 1 else None
-    pools = pool is not None and _is_pool(pool, network) and _of_images(layer)
-    if pool is not None and pools:
-        following.append(pool)
+    following: list[fx.Node] = []
+    residual = activation = pool = None
+    after = _only_reader(node)
+    if after is not None and _is_addition(after):
+        residual = _other_operand(node, after)
+        following.append(after)
+        after = _only_reader(after)
+    if after is not None and (activation := _activation(after, network)):
+        following.append(after)
+        after = _only_reader(after)
+        if after is not None and residual is None and _is_pool(after, network) and _of_images(layer):
+            pool = 2
+            following.append(after)
     block = type(layer).__new__(type(layer))
-    block.__dict__.update({**vars(layer), "activation": activation, "pool": 2 if pools else None})
+    block.__dict__.update({**vars(layer), "activation": activation, "pool": pool})
     network.set_submodule(str(node.target), block)
+    if residual is not None:
+        following[0].prepend(node)  # where the residual is ready, and as it was read
+        node.args = (node.args[0], residual)
     following[-1].replace_all_uses_with(node)
     for done in reversed(following):
         part, name = _module_of(done, network), str(done.target)
         node.graph.erase_node(done)
         if part is not None and not any(n.op == "call_module" and n.target == name for n in node.graph.nodes):
             network.delete_submodule(name)
-    return f"{activation}{' + pool' if pools else ''}"
+    parts = ("residual" if residual else None, activation, "pool" if pool else None)
+    return " + ".join(part for part in parts if part)
+
+
+def _only_reader(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _is_addition(node: fx.Node) -> bool:
+    """Whether a call adds two values, and nothing else."""
+    called = node.op in ("call_function", "call_method") and node.target in (*_ADDITIONS, *_ADDITIONS_IN_PLACE)
+    two = len(node.args) == 2 and len(node.all_input_nodes) == 2
+    return bool(called and two and not node.kwargs)
+
+
+def _other_operand(node: fx.Node, addition: fx.Node) -> fx.Node:
+    return next(each for each in addition.all_input_nodes if each is not node)
+
+
+def _why_no_residual(node: fx.Node, addition: fx.Node, network: fx.GraphModule) -> str | None:
+    """None, or why an addition can't be done in one with the batch norm before it."""
+    if addition.target in _ADDITIONS_IN_PLACE and addition.args[0] is not node:
+        return "what is added to is changed in place"
+    if node.next is addition:
+        return None
+    source = node.all_input_nodes[0]
+    if len(source.users) == 1 and isinstance(_module_of(source, network), _MAKERS):
+        return None
+    return "between it and the addition its input might change"
 
 
 def _of_images(layer: BatchNorm) -> bool:

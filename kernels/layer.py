@@ -91,6 +91,9 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             node: Tensor = self._as_one_node(input, residual)
             return node
         self._check_input_dim(input)
+        return self._block(input, residual, self.activation, self.pool)
+
+    def _block(self, input: Tensor, residual: Tensor | None, activation: str | None, pool: int | None) -> Tensor:
         update = self.training and self.track_running_stats
         momentum: Any = 0.0 if self.momentum is None else self.momentum
         extra: dict[str, Any] = {}
@@ -114,11 +117,11 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             momentum,
             self.eps,
         )
-        if self.activation is None and self.pool is None and residual is None:
+        if activation is None and pool is None and residual is None:
             return self.implementation.batch_norm(*arguments, **extra)
         if residual is not None:
             extra["residual"] = residual
-        return self.implementation.block(*arguments, activation=self.activation, pool=self.pool, **extra)
+        return self.implementation.block(*arguments, activation=activation, pool=pool, **extra)
 
     def _as_one_node(self, input: Any, residual: Any) -> Any:
         proxy: Any = input if type(input) is _PROXY else residual

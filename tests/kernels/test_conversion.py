@@ -1,6 +1,7 @@
 """Any network's batch norms swapped, fused where nobody else looks, and given back."""
 
 import copy
+import operator
 import os
 import pickle
 import re
@@ -78,6 +79,7 @@ class Network(nn.Module):
         self.conv = nn.Conv2d(3, 4, 3)
         self.bn = nn.BatchNorm2d(4)
         self.other = nn.BatchNorm2d(4)
+        self.again = nn.Conv2d(4, 4, 1)
         self.relu = nn.ReLU()
         for name, part in parts.items():
             setattr(self, name, part)
@@ -118,6 +120,25 @@ WAYS = {
     "other activation": (lambda n, x: F.hardswish(n.bn(x)), {}),
     "called twice": (lambda n, x: n.relu(n.bn(n.relu(n.bn(x)))), {}),
     "leaky": (lambda n, x: F.leaky_relu(n.bn(x)), {}),
+    "residual": (lambda n, x: n.relu(n.bn(x) + x), {"bn": "residual + relu"}),
+    "residual first": (lambda n, x: torch.add(x, n.bn(x)).sigmoid(), {"bn": "residual + sigmoid"}),
+    "residual alone": (lambda n, x: n.other(x + n.bn(x)) * 2, {"bn": "residual"}),
+    "residual in place": (lambda n, x: n.relu(operator.iadd(n.bn(x), x)), {"bn": "residual + relu"}),
+    "residual changed in place": (lambda n, x: n.relu(operator.iadd(x.mul(2), n.bn(x))), {}),
+    "residual and pool": (lambda n, x: F.max_pool2d(n.relu(n.bn(x) + x), 2), {"bn": "residual + relu"}),
+    "alias of what is changed in place": (lambda n, x: (lambda z: operator.iadd(z, n.bn(x)) * z)(x * 1), {}),
+    "residual scaled": (lambda n, x: n.relu(torch.add(n.bn(x), x, alpha=2)), {}),
+    "residual of two norms": (lambda n, x: n.relu(n.bn(x) + n.other(n.again(x))), {"other": "residual + relu"}),
+    "norm added to itself": (lambda n, x: (lambda y: n.relu(y + y))(n.bn(x)), {}),
+    "number added": (lambda n, x: n.relu(n.bn(x) + 1), {}),
+    "input read before the addition": (lambda n, x: n.relu(n.bn(x) + x.size(0)), {}),
+    "size added": (lambda n, x: n.relu(n.bn(n.again(x)) + x.size(0)), {"bn": "residual + relu"}),
+    "broadcast": (lambda n, x: n.relu(n.bn(x) + x.mean((2, 3), keepdim=True)), {}),
+    "broadcast into": (lambda n, x: n.relu(n.bn(n.again(x)) + x.mean()), {"bn": "residual + relu"}),
+    "residual changed before the addition": (
+        lambda n, x: (lambda y, z: n.relu(y + z.mul_(2)))(n.bn(n.again(x)), x * 1),
+        {"bn": "residual + relu"},
+    ),
 }  # fmt: skip
 
 
@@ -154,7 +175,7 @@ def frozen(network):
 
 def with_a_watched_activation(network):
     network.relu.register_forward_hook(lambda *_: None)
-    return network, "no ReLU or sigmoid follows"
+    return network, "no ReLU, sigmoid or addition follows"
 
 
 @pytest.mark.parametrize("prepare", [watched, frozen, with_a_watched_activation])
