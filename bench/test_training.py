@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -18,10 +17,10 @@ from bench.record.records import Record
 from bench.session.candidate import Candidate, contestants
 from bench.session.gate import Gate
 from bench.session.handover import hand_over, replayed_clock
+from bench.session.options import training_settings
 from bench.session.run import Run
 from bench.session.turns import train_in_turns
 from models.fashion_mnist import FashionMNIST
-from models.networks import NETWORKS
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -39,12 +38,10 @@ def trainings(
     @functools.cache
     def train_all() -> dict[str, list[Record]]:
         option = pytestconfig.option
-        usual = NETWORKS[option.network].settings
-        epochs = option.epochs or (1 if option.quick else usual.epochs)
         roster = contestants(pytestconfig.stash[CANDIDATES], option.impl)
         records: dict[str, list[Record]] = {candidate.label: [] for candidate in roster}
         for seed in range(option.seeds):
-            settings = replace(usual, epochs=epochs, seed=seed)
+            settings = training_settings(option, seed)
             found = train_in_turns(roster, data, option.network, settings, run, gate, progress)
             for label, of_seed in found.items():
                 records[label] += of_seed

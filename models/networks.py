@@ -44,4 +44,4 @@ class Network:
 
 LENET, RESNET20 = "lenet", "resnet20"
 NETWORKS = {LENET: Network(lenet, Settings()), RESNET20: Network(resnet20, Settings(lr=0.3))}
-"""By name. LeNet's settings are the lesson's; ResNet-20 learns well at this rate with and without batch norm."""
+"""By name. LeNet's settings are the lesson's. ResNet-20 trains well at this rate with batch norm only."""

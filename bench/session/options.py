@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import pytest
 import torch
 
 from bench.session import time_limit
 from models.networks import LENET, NETWORKS, RESNET20
+from models.training import Settings
 
 DTYPES = {
     "float32": torch.float32,
@@ -28,6 +30,12 @@ def positive(text: str) -> int:
     return number
 
 
+def training_settings(option: argparse.Namespace, seed: int) -> Settings:
+    """How the network that is asked for is trained under a seed."""
+    usual = NETWORKS[option.network].settings
+    return replace(usual, epochs=option.epochs or (1 if option.quick else usual.epochs), seed=seed)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of the main job."""
     group = parser.getgroup("bnbench")
@@ -38,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="an implementation, or FILE.py:FUNCTION; repeatable (default: all, and plain LeNet)",
+        help="an implementation, or FILE.py:FUNCTION; repeatable (default: all, and the network without batch norm)",
     )
     add(
         "--network",

@@ -23,8 +23,8 @@ from bench.view.columns import Column, markdown
 from bench.view.tables import counted
 from bench.view.training_tables import spread
 
-RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
-IMAGES, BATCH_SIZE, EPOCHS, SEEDS = 5120, 64, 3, 3
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+IMAGES, BATCH_SIZE, EPOCHS, SEEDS = 4096, 64, 3, 3
 LOSS, ACCURACY = "study-resnet20-loss.svg", "study-resnet20-rates.svg"
 BATCH_NORM, WITHOUT = NETWORKS
 
@@ -34,7 +34,7 @@ def points(norm: str, quick: bool) -> list[Point]:
     size = {"epochs": 1, "limit": 256} if quick else {"epochs": EPOCHS, "limit": IMAGES}
     return [
         {"implementation": name, "seed": seed, **size, "batch_size": BATCH_SIZE, "lr": rate}
-        for rate in (RATES[2:3] if quick else RATES)
+        for rate in (RATES[3:4] if quick else RATES)
         for seed in range(1 if quick else SEEDS)
         for name in (norm, PLAIN)
     ]

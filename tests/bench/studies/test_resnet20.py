@@ -23,7 +23,7 @@ def add_trainings(session, gain=0.1, plain_losses=(2.2, 2.1)):
     for seed in range(3):
         uneven = 0.01 * seed
         for rate, loss, accuracy in ((0.03, 1.5, 0.4), (0.1, 0.8, 0.70), (0.3, 0.6, 0.72), (1.0, 2.0, 0.3)):
-            point = {"seed": seed, "epochs": 2, "limit": 5120, "batch_size": 64, "lr": rate}
+            point = {"seed": seed, "epochs": 2, "limit": 4096, "batch_size": 64, "lr": rate}
             good = epochs([2.0, loss + uneven], [0.2, accuracy + uneven], gained=gain + uneven / 10)
             add(session, "resnet20", {"implementation": "cpu_fused", **point}, {"epochs": good})
             loss, accuracy = (plain_losses[1], 0.3) if rate == 0.03 else (float("nan"), 0.1)
@@ -76,8 +76,8 @@ def test_the_page_says_that_a_part_of_the_images_was_seen(folder):
     report.build(folder)
     text = (folder / STUDY.file).read_text(encoding="utf-8")
     assert text.startswith("# Do LeNet's findings hold for ResNet-20?")
-    assert "-k resnet20`: 24 trainings on the first 5,120 training images of Test data, " in text
-    assert "the first 5,120 training images" in " ".join(STUDY.note.split())
+    assert "-k resnet20`: 24 trainings on the first 4,096 training images of Test data, " in text
+    assert "the first 4,096 training images" in " ".join(STUDY.note.split())
     rows = [line for line in text.splitlines() if line.startswith("| 2 ")]
     assert [cell.strip().split(" ")[0] for cell in rows[0].split("|")[2:5]] == ["0.610", "0.730", "0.831"]
 
@@ -90,7 +90,7 @@ def test_charts_name_the_rates(trained):
 
 
 def test_one_network_alone_answers_nothing(session):
-    point = {"implementation": PLAIN, "seed": 0, "epochs": 1, "limit": 5120, "batch_size": 64, "lr": 0.1}
+    point = {"implementation": PLAIN, "seed": 0, "epochs": 1, "limit": 4096, "batch_size": 64, "lr": 0.1}
     add(session, "resnet20", point, {"epochs": epochs([1.0], [0.5])})
     assert resnet20.answer(STUDY.newest(session.records)) == learning_rates.ONLY_ONE
     assert STUDY.page(session.records)
