@@ -89,7 +89,7 @@ def _faster(records: list[Record]) -> str:
     return (
         f"**With batch norm, ResNet-20 {'trains faster' if apart.high < 0 else 'is not shown to train faster'}.** After"
         f" {counted(epochs, 'epoch')}, each at its best learning rate, the train loss is {mean(losses[0]):.3f} with"
-        f" batch norm (at {rates[0]:g}) and {mean(losses[1]):.3f} without (at {rates[1]:g}), {apart.text(3)} apart."
+        f" batch norm (at {rates[0]:g}) and {mean(losses[1]):.3f} without (at {rates[1]:g}; {apart.text(3)})."
     )
 
 
@@ -157,13 +157,13 @@ STUDY = Study(
         ACCURACY: ("Test accuracy over the learning rate", rates_chart),
     },
     note=f"""\
-ResNet-20 is trained on the first {IMAGES:,} training images and tested on the same share of the test images: less than
-a tenth of both, so its accuracies are below those of `training.md`. Plain SGD in batches of {BATCH_SIZE}, which make
-more steps of so few images than LeNet's 256 would; the same initial weights and batches for both networks under a seed.
-Without batch norm, convolutions have biases, and blocks still have shortcuts. Test accuracy is that after the last
-epoch, with the running statistics and with statistics recalibrated over the same training images. *learned nothing*:
-the loss is not finite, or the accuracy is at most {learning_rates.CHANCE:g}. *best*: the lowest train loss. Over seeds:
-mean ± standard deviation [range]; differences of losses have the 95% interval of Welch's t, those of statistics that
-of a paired t over seeds.""",
+ResNet-20 sees the first {IMAGES:,} training images and the same share of the test images, so its accuracies are below
+those of `training.md`. Plain SGD in batches of {BATCH_SIZE}, which make more steps of so few images than LeNet's 256
+would; the same initial weights and batches for both networks under a seed. Without batch norm, convolutions have
+biases, and blocks still have shortcuts. Its best learning rate is the one with which a network reaches the lowest train
+loss. Test accuracy is that after the last epoch, with the running statistics and with statistics recalibrated over the
+same training images. *learned nothing*: the loss is not finite, or the accuracy is at most {learning_rates.CHANCE:g}.
+Over seeds: mean ± standard deviation [range]; differences of losses have the 95% interval of Welch's t, those of
+statistics that of a paired t.""",
     network=RESNET20,
 )

@@ -46,7 +46,7 @@ def test_the_answer_takes_the_three_findings_one_by_one(trained):
     text = resnet20.answer(good)
     assert (
         "After 2 epochs, each at its best learning rate, the train loss is 0.610 with batch norm (at 0.3) and 2.110"
-        " without (at 0.03), -1.500 [-1.523, -1.477] apart."
+        " without (at 0.03; -1.500 [-1.523, -1.477])."
     ) in text
     assert "With batch norm, training works at learning rates 0.1 and 0.3 (best: 0.730 at 0.3)" in text
     assert "Without it, training works at 0.03 only (best: 0.300 at 0.03); 9 of 12 trainings learned nothing." in text
