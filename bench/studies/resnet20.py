@@ -160,10 +160,10 @@ STUDY = Study(
 ResNet-20 sees the first {IMAGES:,} training images and the same share of the test images, so its accuracies are below
 those of `training.md`. Plain SGD in batches of {BATCH_SIZE}, which make more steps of so few images than LeNet's 256
 would; the same initial weights and batches for both networks under a seed. Without batch norm, convolutions have
-biases, and blocks still have shortcuts. Its best learning rate is the one with which a network reaches the lowest train
-loss. Test accuracy is that after the last epoch, with the running statistics and with statistics recalibrated over the
-same training images. *learned nothing*: the loss is not finite, or the accuracy is at most {learning_rates.CHANCE:g}.
-Over seeds: mean ± standard deviation [range]; differences of losses have the 95% interval of Welch's t, those of
-statistics that of a paired t.""",
+biases, and blocks still have shortcuts. The best learning rate of a network is the one with which it reaches the lowest
+train loss. Test accuracy is that after the last epoch, with the running statistics and with statistics recalibrated
+over the same training images. *learned nothing*: the loss is not finite, or the accuracy is at most
+{learning_rates.CHANCE:g}. Over seeds: mean ± standard deviation [range]; differences of losses have the 95% interval of
+Welch's t, those of statistics that of a paired t.""",
     network=RESNET20,
 )
