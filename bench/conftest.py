@@ -24,19 +24,23 @@ from bench.session import time_limit
 from bench.session.candidate import Candidate
 from bench.session.gate import Gate
 from bench.session.isolation import Isolation
+from bench.session.networks import networks
 from bench.session.options import CELL_SECONDS, DTYPES, QUICK_IMAGES
 from bench.session.options import pytest_addoption as pytest_addoption
 from bench.session.precedence import precedence
 from bench.session.roster import candidates
 from bench.session.run import DeviceLostError, Run, took_the_device
+from bench.session.selection import Selection, check_memory, selected
 from bench.view import tables
 from kernels import UnknownImplementationError
 from kernels.triton_fused import interpreted
 from models import allocator, fashion_mnist
 from models import device as devices
 from models.fashion_mnist import DataError, FashionMNIST
+from models.networks import Network, NetworkSpec
 
 CANDIDATES = pytest.StashKey[list[Candidate]]()
+SELECTION = pytest.StashKey[Selection]()
 DATA = pytest.StashKey[FashionMNIST]()
 RUN = pytest.StashKey[Run]()
 ENDED_BY = pytest.StashKey[signal.Signals]()
@@ -44,6 +48,7 @@ ENDINGS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 OUT_OF_TIME = pytest.StashKey[bool]()
 DISARM = pytest.StashKey[Callable[[], None]]()
 LEFT = pytest.StashKey[set[str]]()
+NETWORKS = pytest.StashKey[dict[NetworkSpec, Network]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,6 +64,9 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     try:
         device = devices.select(option.device)
+        config.stash[SELECTION] = selected(
+            option.shape, option.block, option.memory_format, quick=option.quick, gpu=device.type == "cuda"
+        )
         root = Path(option.results_dir or ROOT / "results" / ("quick" if option.quick else ""))
         folder = root.resolve() / environment.machine(device)
         isolation = Isolation(
@@ -71,12 +79,16 @@ def pytest_configure(config: pytest.Config) -> None:
             effort=EFFORTS.choose(device, quick=option.quick),
             also=took_the_device(folder / FILE) if option.resume else (),
         )
+        config.stash[NETWORKS] = networks(option.model, option.input, device)
         config.stash[CANDIDATES] = candidates(option.impl, device, isolation)
         for candidate in config.stash[CANDIDATES]:
             if candidate.child:
                 config.add_cleanup(candidate.child.close)
         if option.collectonly:
             return
+        if config.stash[SELECTION].asked:
+            processes = 1 + sum(candidate.child is not None for candidate in config.stash[CANDIDATES])
+            check_memory(config.stash[SELECTION].operations, DTYPES[option.dtype], device, processes)
         allocator.settle()
         config.add_cleanup(exclusive(folder).release)
         journal = Journal(folder)
@@ -88,6 +100,11 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(number, functools.partial(_end, config))
     if option.time_limit:
         config.stash[DISARM] = time_limit.alarm(option.time_limit, functools.partial(_out_of_time, config))
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say what is measured otherwise than it was asked for."""
+    return config.stash[SELECTION].note or None if SELECTION in config.stash else None
 
 
 def _end(config: pytest.Config, number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
@@ -137,6 +154,8 @@ def _place(item: pytest.Item) -> tuple[Any, ...]:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """The studies are no part of the main job: they take an hour, and each folder of them is run when it is named."""
+    if collection_path.name == "test_model.py" and not config.option.model:
+        return True
     named = {part for argument in config.args for part in Path(argument.partition("::")[0]).parts}
     return True if collection_path.name in {"studies", "lesson"} - named else None
 

@@ -28,7 +28,7 @@ from bench.measure import environment
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.load import busy_others
 from bench.record.networks import LENET, by_network, network_of, title_of
-from bench.record.operations import PASSES, operations
+from bench.record.operations import operation_of, operations, standard_passes
 from bench.record.records import FILE, OK, Record, RecordsError, read_all, write
 from bench.record.runs import main_run, newest, of_main, of_one_run
 from bench.studies.registry import studies
@@ -116,12 +116,12 @@ def missing_of_main(run: dict[str, list[Record]]) -> list[str]:
     have = {kind: {r["implementation"] for r in records} for kind, records in run.items()}
     everyone = _everyone()
     device = newest(run["latency"])["conditions"]["device"]
-    cells = {(r["key"]["shape"], r["key"]["operation"], r["key"]["pass"], r["implementation"]) for r in run["latency"]}
-    wanted = itertools.product(operations(gpu=torch.device(device).type == "cuda"), PASSES, everyone)
+    cells = {(operation_of(r["key"]), r["key"]["pass"], r["implementation"]) for r in run["latency"]}
     missing = [
-        f"{operation.shape_text} {operation.kind}, {pass_name}, {name}"
-        for operation, pass_name, name in wanted
-        if (operation.shape_text, operation.kind, pass_name, name) not in cells
+        f"{operation.name}, {pass_name}, {name}"
+        for operation in operations(gpu=torch.device(device).type == "cuda")
+        for pass_name, name in itertools.product(standard_passes(operation), everyone)
+        if (operation, pass_name, name) not in cells
     ]
     missing += [f"step of {name}" for name in (*everyone, PLAIN) if name not in have.get("step", set())]
     missing += missing_of_training(run.get("epoch", []))

@@ -23,6 +23,7 @@ from bench.view import (
     calibration_tables,
     index,
     latency_page,
+    model_page,
     profile_tables,
     report_page,
     roofline_tables,
@@ -38,6 +39,7 @@ PAGES = (
     step_tables.PAGE,
     training_page.PAGE,
     profile_tables.PAGE,
+    model_page.PAGE,
     lesson_tables.PAGE,
     calibration_tables.PAGE,
     registry.page(),
@@ -64,11 +66,12 @@ def build(folder: Path, run: str | None = None) -> tuple[list[Path], str]:
         shown = page.records(records)
         if not shown:
             continue
-        for name, render in page.files.items():
-            if name.endswith(".svg") and importlib.util.find_spec("matplotlib") is None:
-                continue
-            if text := render(shown):
-                written.append(write(folder / name, text))
+        for part, own in page.split(shown).items():
+            for name, render in page.files.items():
+                if name.endswith(".svg") and importlib.util.find_spec("matplotlib") is None:
+                    continue
+                if text := render(own):
+                    written.append(write(folder / name.format(part), text))
         if own := [r for r in shown if r["run"] == run]:
             digest.append(page.short(own))
     if importlib.util.find_spec("bokeh") and (text := html_page(records)):
@@ -106,7 +109,8 @@ def published(root: Path) -> list[index.Machine]:
     pages = [name for page in PAGES for name in page.files if name.endswith(".md")]
     published_machines = []
     for folder, records in machines(root):
-        files = [name for name in (*pages, report_page.FILE_NAME, FILE) if (folder / name).exists()]
+        names = [path.name for page in pages for path in sorted(folder.glob(page.format("*")))]
+        files = [name for name in (*names, report_page.FILE_NAME, FILE) if (folder / name).exists()]
         studied = [r for r in records if r["kind"] == "study"]
         answers = {s.file: (s.question, text) for s in registry.studies() if (text := s.short(studied))}
         published_machines.append(index.Machine(folder.name, records, files, answers))

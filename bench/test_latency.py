@@ -1,4 +1,4 @@
-"""How long a call takes: batch norm alone and LeNet's block, in training and inference, each way.
+"""How long a call takes: batch norm alone and in blocks, in training and inference, each way.
 
 Every implementation is gated against the float64 reference, timed in pairs with the baseline, and gated again.
 """
@@ -8,29 +8,28 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.conftest import CANDIDATES, outcome
+from bench.conftest import CANDIDATES, SELECTION, outcome
 from bench.measure.context import Context
 from bench.record.labels import BASELINE
-from bench.record.operations import PASSES, Operation, operations
+from bench.record.operations import Operation
 from bench.record.records import Record
 from bench.session.candidate import Candidate, identical
 from bench.session.gate import Gate
 from bench.session.handover import hand_over, replayed_clock
 from bench.session.latency import baseline_side, latency_key, outcome_of_cell
 from bench.session.run import Run
-from models import device as devices
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per cell, operation by operation; the A/A comparison first, since the baseline's row is its."""
-    roster, option = metafunc.config.stash[CANDIDATES], metafunc.config.option
+    roster, selection = metafunc.config.stash[CANDIDATES], metafunc.config.stash[SELECTION]
     baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
     rows = [identical(baseline), baseline, *(c for c in roster if c is not baseline)]
     cells = [
-        pytest.param(operation, row, pass_name, id=f"{operation.shape_text}-{operation.kind}-{pass_name}-{row.label}")
-        for operation in operations(option.quick, gpu=devices.find(option.device).type == "cuda")
+        pytest.param(operation, row, pass_name, id=f"{operation.name.replace(' ', '-')}-{pass_name}-{row.label}")
+        for operation in selection.operations
         for row in rows
-        for pass_name in PASSES
+        for pass_name in selection.passes(operation)
     ]
     metafunc.parametrize(("operation", "candidate", "pass_name"), cells)
 
@@ -49,8 +48,7 @@ def test_latency(
     """Time one implementation on one operation, one way."""
     record = cell(run, context, gate, operation, candidate, baseline, pass_name)
     outcome(record)
-    group = f"{operation.shape_text} {operation.kind}, {pass_name}"
-    hand_over(benchmark, group, record["candidate_ns"], record["iterations"])
+    hand_over(benchmark, f"{operation.name}, {pass_name}", record["candidate_ns"], record["iterations"])
 
 
 def cell(

@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from bench.record.operations import Operation
+import torch
+from torch import Tensor
+
+from bench.record.operations import CHANNELS_LAST, Operation
 from kernels.problems import make_problem
 from kernels.reference import Problem
 
-RESNET20_SHAPES = ((256, 16, 28, 28), (256, 32, 14, 14), (256, 64, 7, 7))
-"""What enters the batch norms of ResNet-20's stages."""
+CHANNELS_LAST_OF = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""By the number of dimensions; other tensors have no such memory format."""
 
 
 def problem_of(operation: Operation, *, training: bool = True, **settings: Any) -> Problem:
     """A random problem of an operation; in inference without a backward.
 
     Args:
-        operation: Shape, and batch norm alone or the block.
+        operation: Shape, what is around batch norm, and in which memory format.
         training: Whether the batch's own statistics normalize.
         settings: Others that `kernels.problems.make_problem` takes.
     """
-    return make_problem(
+    problem = make_problem(
         operation.shape,
+        residual=operation.residual,
         activation=operation.activation,
         pool=operation.pool,
         training=training,
         backward=training,
         **settings,
     )
+    return in_channels_last(problem) if operation.memory_format == CHANNELS_LAST else problem
 
 
-def problems_of_resnet20(**settings: Any) -> Iterator[Problem]:
-    """Random problems of ResNet-20's batch norms: with ReLU, and alone where a block adds its shortcut behind it.
+def in_channels_last(problem: Problem) -> Problem:
+    """The same, with all that has the batch's size in channels-last, as after a convolution in that format."""
 
-    Args:
-        settings: That `kernels.problems.make_problem` takes.
-    """
-    for shape in RESNET20_SHAPES:
-        for activation in ("relu", None):
-            for training in (True, False):
-                yield make_problem(shape, activation=activation, training=training, backward=training, **settings)
+    def laid_out(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        # Not contiguous(), which leaves a tensor with one channel as it is, strides and all.
+        return torch.empty_like(tensor, memory_format=CHANNELS_LAST_OF[tensor.dim()]).copy_(tensor)
+
+    x = laid_out(problem.input)
+    assert x is not None
+    return replace(problem, input=x, residual=laid_out(problem.residual), grad_output=laid_out(problem.grad_output))

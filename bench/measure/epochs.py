@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.measure import checkpoints
-from bench.measure.cases import RESNET20_SHAPES
 from bench.measure.figures import Figures, WrongError
 from bench.measure.verification import State, state_of, why_no_evaluation, why_no_step
-from bench.record.operations import LENET_SHAPES
+from bench.record.operations import LENET_SHAPES, RESNET20_SHAPES
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
-from models.networks import LENET, NETWORKS, RESNET20
+from models.recipes import LENET, RECIPES, RESNET20
 from models.training import Epoch, Settings, train, warm_up
 
 
@@ -81,13 +80,13 @@ def begin(
         implementation: Its batch norms; None for none.
         label: Row label.
         data: The images.
-        network: Its name in `models.networks.NETWORKS`.
+        network: Its name in `models.recipes.RECIPES`.
         settings: How to train it.
         folder: Where weights are kept.
         done: How many epochs are.
     """
     device = data.train_images.device
-    model = NETWORKS[network].build(implementation, seed=settings.seed, device=device)
+    model = RECIPES[network].build(implementation, seed=settings.seed, device=device)
     watch = Watch(model)
     if done and checkpoints.restore(folder, network, label, settings.seed, done, model):
         epochs = train(model, data, settings, first_epoch=done + 1, on_batch=watch.on_batch)

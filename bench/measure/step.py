@@ -23,7 +23,7 @@ from bench.measure.verification import State, state_of, why_no_step
 from kernels import Implementation
 from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
-from models.networks import LENET, NETWORKS
+from models.recipes import LENET, RECIPES
 from models.step import Totals, take_step, unheard
 from models.training import shuffled
 
@@ -32,7 +32,7 @@ EFFORTS = Efforts(
     gpu=Effort(seconds=0.6, most_seconds=1.2, least_rounds=16, most_rounds=300),
     quick=Effort(seconds=0.2, most_seconds=0.2, least_rounds=6, most_rounds=20),
 )
-SETTINGS = NETWORKS[LENET].settings
+SETTINGS = RECIPES[LENET].settings
 EPOCH = 1
 FIRST_STEPS = 10
 ALONE_NS = 200_000_000
@@ -61,7 +61,7 @@ class Steps:
         data: The images. Only whole batches are taken, in the order of the epoch, and after the last one the first
             again: so whoever is compared goes through the same sequence.
         boundary: Told when the parts of each step of LeNet begin; None: nobody is.
-        network: Its name in `models.networks.NETWORKS`.
+        network: Its name in `models.recipes.RECIPES`.
 
     Raises:
         ValueError: There are fewer images than a batch has.
@@ -76,8 +76,8 @@ class Steps:
     ) -> None:
         self._device = data.train_images.device
         self._implementation = implementation
-        self._network, self._settings = network, NETWORKS[network].settings
-        self.model = NETWORKS[network].build(implementation, seed=self._settings.seed, device=self._device)
+        self._network, self._settings = network, RECIPES[network].settings
+        self.model = RECIPES[network].build(implementation, seed=self._settings.seed, device=self._device)
         if boundary:
             assert isinstance(self.model, nn.Sequential)  # a chain, whose parts follow one another
             watch(self.model, boundary)

@@ -16,8 +16,11 @@ from bench.measure.operands import Content, Operands
 from bench.measure.timing import SelfWarming, Subject
 from kernels import Implementation
 from kernels.agreement import ROUNDINGS, Exam, worst
+from kernels.attempts import is_block
 
-ALL = ("output", "dx", "dweight", "dbias")
+GRADIENTS = ("dx", "dweight", "dbias", "dresidual")
+"""Of a window's leaves, in this order; the last one where there is a residual."""
+
 Answers = dict[str, Tensor]
 Call = Callable[[], Tensor]
 
@@ -32,7 +35,7 @@ class Sample:
     Attributes:
         places: The windows of its calls, in order.
         place: Of the call that was kept.
-        answers: "output", and where a backward was timed "dx", "dweight" and "dbias".
+        answers: "output", and where a backward was timed those of `GRADIENTS`.
         running: The running statistics before the sample, and, from `seal` on, after it.
         content: Of the operands, from `seal` on.
     """
@@ -66,7 +69,7 @@ class Workload:
         self._running = (problem.running_mean.clone(), problem.running_var.clone())
         function: Callable[..., Tensor] = implementation.batch_norm
         extra: dict[str, Any] = {}
-        if problem.activation or problem.pool:
+        if is_block(problem):
             function = implementation.block
             extra = {"activation": problem.activation, "pool": problem.pool}
         settings = {"momentum": problem.momentum, "eps": problem.eps, **extra}
@@ -103,10 +106,14 @@ class Workload:
             self._windows = [self._window(place) for place in range(self._operands.windows)]
 
     def _window(self, place: int) -> tuple[Call, tuple[Tensor, ...], Tensor | None]:
-        x = self._operands.x.window(place).requires_grad_(self._operands.problem.training)
+        training = self._operands.problem.training
+        x = self._operands.x.window(place).requires_grad_(training)
         dy = None if self._operands.dy is None else self._operands.dy.window(place)
         call = functools.partial(self._function, x, *self._running, *self._parameters)
-        return call, (x, *self._parameters), dy
+        if self._operands.residual is None:
+            return call, (x, *self._parameters), dy
+        residual = self._operands.residual.window(place).requires_grad_(training)
+        return functools.partial(call, residual=residual), (x, *self._parameters, residual), dy
 
     def _prepared(self, iterations: int) -> tuple[list[Any], Any, list[Any], Sample]:
         """The calls before the one that is kept, that one, and those behind it; and the sample, not filled yet."""
@@ -148,7 +155,7 @@ class Workload:
             found = gradient(kept_y, kept_leaves, kept_dy)
             for y, leaves, dy in graphs[2]:
                 gradient(y, leaves, dy)
-            sample.answers.update(zip(ALL, (kept_y, *found), strict=True))
+            sample.answers.update(_named(kept_y, found))
             return sample
 
         return run
@@ -164,7 +171,7 @@ class Workload:
             found = gradient(y, kept_leaves, kept_dy)
             for call, leaves, dy in after:
                 gradient(call(), leaves, dy)
-            sample.answers.update(zip(ALL, (y, *found), strict=True))
+            sample.answers.update(_named(y, found))
             return sample
 
         return run
@@ -205,8 +212,8 @@ class Workload:
         """
         assert isinstance(sample, Sample)
         assert sample.content is not None
-        if not self._operands.untouched():
-            return "the input was changed"
+        if name := self._operands.touched():
+            return f"the {name} was changed"
         backward = "dx" in sample.answers
         exam = Exam(self._operands.solved(sample.place, sample.content, backward=backward), like=like)
         bad = worst(exam.judge(self._implementation, sample.answers, only=sample.answers))
@@ -258,3 +265,8 @@ class Workload:
         kept = sum(int(row["bytes"]) for row in ledger.rows([]))
         del y  # and with it the graph: it had to be there
         return kept
+
+
+def _named(y: Tensor, gradients: tuple[Tensor, ...]) -> Answers:
+    """The answers of a call, forward and backward, by quantity."""
+    return {"output": y, **dict(zip(GRADIENTS, gradients, strict=False))}

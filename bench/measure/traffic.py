@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.measure.cases import problem_of
 from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
-from bench.record.operations import PASS, Operation
+from bench.record.operations import CONTIGUOUS, PASS, Operation
 from kernels import Implementation
 from kernels.fused.layouts import as_images, output_shape
 from models import device as devices
@@ -72,8 +72,8 @@ PASSES: Mapping[str, Mapping[str, Passes]] = {
 }
 """Operators of ATen that don't read each operand once and write each result once, in training: by name and device.
 
-Where the device is missing, nobody knows. Sources are paths in PyTorch's aten/src/ATen/native, for contiguous tensors.
-In evaluation batch norm goes over x once.
+Where the device is missing, nobody knows. Sources are paths in PyTorch's aten/src/ATen/native. In channels-last batch
+norm has kernels of its own, which go over x as often. In evaluation batch norm goes over x once.
 """
 
 _MODES = ("training", "train", "update")  # what operators of batch norm call it
@@ -118,11 +118,15 @@ def moved(
     training, direction = PASS[pass_name]
     if candidate_name == "compiled":
         return None
+    declared = candidate_name == "triton_fused" or (
+        candidate_name == "cpu_fused" and not _replaced(implementation, dtype)
+    )
+    if declared and operation.residual:
+        return None  # nobody has counted it yet
     if candidate_name == "triton_fused":
         return triton_fused(operation, training, dtype, device).of(direction)
-    if candidate_name == "cpu_fused" and not _replaced(implementation, dtype):
-        planes = math.prod(operation.shape[2:]) != 1
-        return cpu_fused(operation, training, dtype, planes=planes).of(direction)
+    if declared:
+        return cpu_fused(operation, training, dtype, planes=_in_planes(operation)).of(direction)
     return _watched(implementation, operation, training, dtype, device).of(direction)
 
 
@@ -196,13 +200,18 @@ def triton_fused(operation: Operation, training: bool, dtype: torch.dtype, devic
     x, y = _sizes(operation, dtype)
     if not training:
         return Traffic(x + y, None)  # apply reads x and writes y
-    planes = math.prod(operation.shape[2:]) != 1
+    planes = _in_planes(operation)
     shape, machine = as_images(torch.Size(operation.shape)), plan.machine_of(device)
     if plan.is_resident(shape, planes, operation.pool is not None, dtype, machine):
         # forward_resident reads x and writes y; backward_resident reads x and dy and writes dx.
         return Traffic(x + y, x + y + x)
     # statistics reads x, apply reads x and writes y; backward_sums reads x and dy, backward both again and writes dx.
     return Traffic(x + x + y, 2 * (x + y) + x)
+
+
+def _in_planes(operation: Operation) -> bool:
+    """Whether the channels of the batch are planes, and not columns: see `kernels.fused.layouts`."""
+    return operation.memory_format == CONTIGUOUS and math.prod(operation.shape[2:]) != 1
 
 
 def _sizes(operation: Operation, dtype: torch.dtype) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kernels import Implementation
 from kernels.builtin import IMPLEMENTATION as BUILTIN
 from models.fashion_mnist import FashionMNIST
-from models.networks import LENET, NETWORKS
+from models.recipes import LENET, RECIPES
 from models.step import cross_entropy, descend, normalized
 from models.training import evaluate
 
@@ -61,8 +61,8 @@ def why_no_step(
         network: Its name.
     """
     norm = BUILTIN if implementation else None
-    exact = _after_steps(before, batches, data, NETWORKS[network].build(norm).to(torch.float64), lr)
-    near = _after_steps(before, batches, data, NETWORKS[network].build(norm).to(torch.float32), lr)
+    exact = _after_steps(before, batches, data, RECIPES[network].build(norm).to(torch.float64), lr)
+    near = _after_steps(before, batches, data, RECIPES[network].build(norm).to(torch.float32), lr)
     if not all(map(_finite, near.values())) and not all(map(_finite, after.values())):
         return None
     start = {name: tensor.to("cpu", torch.float64) for name, tensor in before.items()}
@@ -104,7 +104,7 @@ def why_no_evaluation(model: nn.Module, data: FashionMNIST, accuracy: float, net
         accuracy: What it is said to have.
         network: Its name.
     """
-    twin = NETWORKS[network].build(BUILTIN, device=data.test_images.device)
+    twin = RECIPES[network].build(BUILTIN, device=data.test_images.device)
     twin.load_state_dict(model.state_dict())
     right = evaluate(twin, data)
     if abs(accuracy - right) <= 1 - LEAST_ALIKE:

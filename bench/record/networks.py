@@ -1,4 +1,4 @@
-"""The names of the networks that are trained, as `models/networks.py` has them, and what pages call them."""
+"""The names of the networks that are trained, as `models/recipes.py` has them, and what pages call them."""
 
 from __future__ import annotations
 

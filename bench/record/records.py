@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bench.record.kept import KeptFile
+from bench.record.operations import CONTIGUOUS
 
 Record = dict[str, Any]
 
@@ -27,6 +28,9 @@ FILE = "records.jsonl"
 REJECTED = "records.rejected"
 LOCK = ".records.lock"
 FORMAT = Path(__file__).with_name("record.schema.json")
+
+ADDED = {"latency": {"memory_format": CONTIGUOUS}, "epoch": {"network": "lenet"}}
+"""By kind, what keys did not name as long as there was one of it."""
 
 OLD_PASSES = {"training both": "training", "inference forward": "inference"}
 
@@ -107,12 +111,13 @@ def upgraded(record: Any) -> Any:
 
     Of version 1: batch norm alone was the operation "kernel", a pass of both directions or in inference had its
     direction in its name, the pass of a part was called "which", and recalibrated statistics were statistics estimated
-    "anew". Of version 2: what was trained was LeNet, and no key said so.
+    "anew". Of either version: latencies whose keys name no memory format are of contiguous tensors, and trainings whose
+    keys name no network are LeNet's: there were no others.
     """
     if not isinstance(record, dict) or not isinstance(record.get("key"), dict):
         return record
-    if record.get("kind") == "epoch":
-        record = {**record, "key": {"network": "lenet", **record["key"]}}
+    if added := ADDED.get(record.get("kind", "")):
+        record = {**record, "key": {**added, **record["key"]}}
     if record.get("schema") != 1:
         return record
     new = {**record, "schema": 2, "key": dict(record["key"])}

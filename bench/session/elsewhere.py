@@ -47,6 +47,7 @@ def answers_to(problem: Problem, quantities: Any) -> Expected:
         "dx": problem.input,
         "dweight": problem.weight,
         "dbias": problem.bias,
+        "dresidual": problem.residual,
         "running_mean": problem.running_mean,
         "running_var": problem.running_var,
     }

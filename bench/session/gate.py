@@ -7,17 +7,17 @@ a process of its own, that process solves problems; they are drawn here, and the
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 
 import torch
 
-from bench.measure.cases import problem_of, problems_of_resnet20
+from bench.measure.cases import problem_of
 from bench.measure.figures import WrongError, one_line
 from bench.record.networks import LENET, RESNET20
-from bench.record.operations import LENET_SHAPES, Operation
+from bench.record.operations import LENET_SHAPES, RESIDUAL, RESNET20_SHAPES, Operation
 from bench.record.records import OK, WRONG
 from bench.session import tampering
 from bench.session.candidate import Candidate, Child, ChildError
+from bench.session.elsewhere import sat_elsewhere
 from bench.session.messages import UnreadableError, packed, unpacked
 from bench.session.replies import reason_of
 from kernels.agreement import Exam, ExamError, worst
@@ -26,7 +26,6 @@ from kernels.duties import examine
 from kernels.duties.calls import NOT_IMPLEMENTED, Ask, Facts, Plan, Tensors
 from kernels.duties.draw import single
 from kernels.duties.judge import objection
-from kernels.reference import Problem
 
 SEED = 20150212
 IMAGES = "images"
@@ -111,11 +110,13 @@ class Gate:
 
     def _objection(self, candidate: Candidate, exam: Exam) -> str | None:
         """None, or what is wrong with the solution of a problem."""
-        if candidate.child is None:
+        if candidate.child is None or exam.problem.residual is not None:  # which no plan of a duty has
             try:
-                return str(worst(exam.mark(candidate.implementation)) or "") or None
+                here = candidate.child is None
+                deviations = exam.mark(candidate.implementation) if here else sat_elsewhere(candidate, exam)
             except DutyError as error:
                 return str(error)
+            return str(worst(deviations) or "") or None
         duty = single("", exam.problem, grad_mode="grad" if exam.problem.training else "inference_mode")
         facts, found = asked_of(candidate.child, self._device)(*duty.plan())
         if "refused" in facts[0]:
@@ -129,17 +130,19 @@ class Gate:
         if blocks == IMAGES:
             return [exam for exam in self._exams_of(LENET, seed) if exam.problem.input.dim() == 4]
         if (blocks, seed) not in self._exams:
-            self._exams[blocks, seed] = [Exam(problem) for problem in self._problems(blocks, seed)]
+            self._exams[blocks, seed] = [
+                Exam(problem_of(block, device=self._device, seed=seed, training=training))
+                for block in blocks_of(blocks)
+                for training in (True, False)
+            ]
         return self._exams[blocks, seed]
 
-    def _problems(self, network: str, seed: int) -> Iterator[Problem]:
-        if network == RESNET20:
-            yield from problems_of_resnet20(device=self._device, seed=seed)
-        else:
-            for shape in LENET_SHAPES:
-                block = Operation(shape, "block")
-                for training in (True, False):
-                    yield problem_of(block, device=self._device, seed=seed, training=training)
+
+def blocks_of(network: str) -> list[Operation]:
+    """What a network puts to a batch norm."""
+    if network == RESNET20:
+        return [Operation(shape, kind) for shape in RESNET20_SHAPES for kind in ("relu", RESIDUAL)]
+    return [Operation(shape, "block") for shape in LENET_SHAPES]
 
 
 def asked_of(child: Child, device: torch.device) -> Ask:

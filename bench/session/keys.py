@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from bench.measure.step import EPOCH, SETTINGS
+from bench.record.operations import BOTH, Operation
 from models.fashion_mnist import FashionMNIST
+from models.networks import NetworkSpec
 
 
 def step_key(label: str, data: FashionMNIST) -> dict[str, Any]:
@@ -33,3 +35,25 @@ def profile_key(label: str, data: FashionMNIST, of: str) -> dict[str, Any]:
 def scaling_key(label: str) -> dict[str, Any]:
     """Of the times of many sizes."""
     return {"kind": "profile", "implementation": label, "of": "scaling", "dtype": "float32"}
+
+
+def model_key(label: str, spec: NetworkSpec, of: str, operation: Operation | None = None) -> dict[str, Any]:
+    """Of a network: of its "norms", of a "block" at one of its shapes, or of its "step"."""
+    cell = {}
+    if operation:
+        cell = {
+            "shape": operation.shape_text,
+            "operation": operation.kind,
+            "pass": BOTH,
+            "memory_format": operation.memory_format,
+        }
+    return {
+        "kind": "model",
+        "implementation": label,
+        "model": spec.name,
+        "of": of,
+        "input": "own" if spec.is_file else "x".join(map(str, spec.shape)),
+        "seed": spec.seed,
+        "dtype": "float32",
+        **cell,
+    }

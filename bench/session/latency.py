@@ -32,6 +32,7 @@ def latency_key(context: Context, operation: Operation, candidate: Candidate, pa
         "implementation": candidate.label,
         "shape": operation.shape_text,
         "operation": operation.kind,
+        "memory_format": operation.memory_format,
         "pass": pass_name,
         "dtype": str(context.dtype).removeprefix("torch."),
     }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 
+from bench.record.operations import BLOCKS, MEMORY_FORMATS
 from bench.session import time_limit
-from models.networks import LENET, NETWORKS, RESNET20
+from models.recipes import LENET, RECIPES, RESNET20
 from models.training import Settings
 
 DTYPES = {
@@ -32,8 +34,16 @@ def positive(text: str) -> int:
 
 def training_settings(option: argparse.Namespace, seed: int) -> Settings:
     """How the network that is asked for is trained under a seed."""
-    usual = NETWORKS[option.network].settings
+    usual = RECIPES[option.network].settings
     return replace(usual, epochs=option.epochs or (1 if option.quick else usual.epochs), seed=seed)
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """An option that is a shape: `32x3x224x224`."""
+    sizes = text.lower().split("x")
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"must be sizes above 0 such as 32x3x224x224, not {text!r}")
+    return tuple(map(int, sizes))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add(
         "--network",
-        choices=list(NETWORKS),
+        choices=list(RECIPES),
         default=LENET,
         help="what is trained; all other measurements are of LeNet (default: lenet)",
     )
@@ -78,4 +88,44 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="end in good order before the process has run so long; --resume goes on (default: no limit)",
     )
+    add(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="measure in a network: torchvision's NAME, or FILE.py:FUNCTION that returns (module, input); repeatable",
+    )
+    add(
+        "--input",
+        type=shape,
+        metavar="NxCxHxW",
+        help="input of torchvision's networks (default: 32x3x224x224)",
+    )
     add("--resume", action="store_true", help="go on with the last run in the results folder")
+    operations_options(add)
+
+
+def operations_options(add: Callable[..., None]) -> None:
+    """What latency is measured of; `selection.selected` reads them, and says in one line what is wrong with them."""
+    add(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NxCx...",
+        help="latency of input of this shape, 2-D to 5-D, such as 32x64x56x56; repeatable (default: the standard ones)",
+    )
+    add(
+        "--block",
+        action="append",
+        default=[],
+        metavar="BLOCK",
+        help=f"what is around batch norm: {', '.join(BLOCKS)}; repeatable (default: none and LeNet's, and residual+relu"
+        " at the shapes of ResNet)",
+    )
+    add(
+        "--memory-format",
+        action="append",
+        default=[],
+        metavar="FORMAT",
+        help=f"{' or '.join(MEMORY_FORMATS)}; repeatable (default: contiguous)",
+    )

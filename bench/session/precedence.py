@@ -11,6 +11,8 @@ from typing import Any
 
 from bench.record.operations import GPU_SHAPES, LENET_SHAPES, Operation
 
+LENETS = [Operation(shape, "block") for shape in LENET_SHAPES]
+GPUS = [Operation(shape, "norm") for shape in GPU_SHAPES]
 KINDS = {"test_step": 2, "test_latency": 3, "test_training": 4, "test_profile": 5}
 
 
@@ -23,8 +25,8 @@ def precedence(file: str, parameters: Mapping[str, Any]) -> int:
     """
     operation = parameters.get("operation")
     if isinstance(operation, Operation):
-        if operation.kind == "block" and operation.shape in LENET_SHAPES:
+        if operation in LENETS:
             return 0
-        if operation.kind == "norm" and operation.shape in GPU_SHAPES:
+        if operation in GPUS:
             return 1
     return KINDS.get(file, len(KINDS) + 2)

@@ -21,7 +21,7 @@ from bench.measure.timing import MOST_ITERATIONS, Subject, nothing, timed
 from bench.record.records import OK, WRONG
 from bench.session.candidate import Child, ChildError
 from kernels import Implementation
-from models.networks import LENET
+from models.recipes import LENET
 
 KINDS = ("latency", "step", "epoch")
 """Measurements whose calls can be repeated."""

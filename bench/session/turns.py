@@ -22,7 +22,7 @@ from bench.session.outcomes import condemned, failure, held_to_our_clock, judged
 from bench.session.replies import EPOCH, reason_of, taken
 from bench.session.run import Run
 from models.fashion_mnist import FashionMNIST
-from models.networks import NETWORKS
+from models.recipes import RECIPES
 from models.training import Settings
 
 
@@ -136,7 +136,7 @@ def go_on(turn: LocalTurn | RemoteTurn, data: FashionMNIST, settings: Settings, 
         assert turn.candidate.child is not None
         answer = turn.candidate.child.ask("epoch", folder, settings.seed)
         outcome = taken(EPOCH, answer, foreign=turn.candidate.foreign)
-        usual = NETWORKS[turn.network].settings.batch_size
+        usual = RECIPES[turn.network].settings.batch_size
         if turn.candidate.foreign and outcome["status"] == OK and settings.batch_size == usual:
             steps = -(-len(data.train_images) // settings.batch_size)
             step = {"candidate_ns": [1e9 * outcome["step_seconds"] / steps], "iterations": 1}

@@ -29,16 +29,22 @@ def _nothing(_: list[Record]) -> Any:
     return ()
 
 
+def _whole(records: list[Record]) -> dict[str, list[Record]]:
+    return {"": records}
+
+
 @dataclass(frozen=True)
 class Page:
     """The views of one kind of record. Each function gets records that may share a table.
 
     Attributes:
         kind: Of the records.
-        files: By file name, from the records to the text; a file whose text would be empty is not written.
+        files: By file name, from the records to the text; a file whose text would be empty is not written. With "{}"
+            in the name there is one for each part of `split`.
         short: For a terminal.
         sections: For `report.html`.
         choose: From all records of the kind to those that may share a table.
+        split: From the records to those of each file, by what takes the place of "{}" in its name.
         beside: Other kinds that its functions get too, as far as they were measured in the same run.
     """
 
@@ -47,6 +53,7 @@ class Page:
     short: Callable[[list[Record]], str] = _nothing
     sections: Callable[[list[Record]], Sequence[Section]] = _nothing
     choose: Callable[[list[Record]], list[Record]] = of_one_run
+    split: Callable[[list[Record]], Mapping[str, list[Record]]] = _whole
     beside: Sequence[str] = ()
 
     def records(self, records: list[Record]) -> list[Record]:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import kernels
 from models import allocator, device, fashion_mnist
-from models.networks import LENET, NETWORKS
+from models.recipes import LENET, RECIPES
 from models.training import Epoch, Settings, Step, train, warm_up
 
 BAD_INPUT = 2
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"{', '.join(kernels.names())}, FILE.py:FUNCTION, or none for the network without batch norm",
     )
-    parser.add_argument("--network", choices=list(NETWORKS), default=LENET, help="default: %(default)s")
+    parser.add_argument("--network", choices=list(RECIPES), default=LENET, help="default: %(default)s")
     parser.add_argument("--epochs", type=_whole(1), metavar="N", help=f"default: {_defaults('epochs')}")
     parser.add_argument(
         "--seed",
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _defaults(name: str) -> str:
     """A setting of each network, or the one that all of them have."""
-    values = {network: getattr(each.settings, name) for network, each in NETWORKS.items()}
+    values = {network: getattr(each.settings, name) for network, each in RECIPES.items()}
     if len(set(values.values())) == 1:
         return str(next(iter(values.values())))
     return ", ".join(f"{value} for {network}" for network, value in values.items())
@@ -112,7 +112,7 @@ def _fail(message: object, code: int) -> int:
 def _run(options: argparse.Namespace, start: float) -> int:
     memory = allocator.settle()
     try:
-        network = NETWORKS[options.network]
+        network = RECIPES[options.network]
         asked = {name: getattr(options, name) for name in ("epochs", "batch_size", "lr", "seed")}
         settings = replace(network.settings, **{n: value for n, value in asked.items() if value is not None})
         place = device.select(options.device)

@@ -91,10 +91,11 @@ class Session:
         operation: str = "norm",
         pass_name: str = "training",
         dtype: str = "float32",
+        memory_format: str = "contiguous",
         **changes: Any,
     ) -> Record:
         """A cell of the latency tables: 100.125 µs of `builtin`, 8 iterations a round, 20 rounds."""
-        key = latency_key(name, shape, operation, pass_name, dtype)
+        key = latency_key(name, shape, operation, pass_name, dtype, memory_format)
         baseline_ns = [801_000] * 20
         outcome = {
             "status": OK,
@@ -195,13 +196,16 @@ class Session:
         return self.run.append(step_key(name, 60_000, "fashion-mnist"), outcome, candidate(name))
 
 
-def latency_key(name: str, shape: str, operation: str, pass_name: str, dtype: str) -> dict[str, str]:
-    """As `Latency.key` makes it."""
+def latency_key(
+    name: str, shape: str, operation: str, pass_name: str, dtype: str, memory_format: str = "contiguous"
+) -> dict[str, str]:
+    """As `bench.session.latency.latency_key` makes it."""
     return {
         "kind": "latency",
         "implementation": name,
         "shape": shape,
         "operation": operation,
+        "memory_format": memory_format,
         "pass": pass_name,
         "dtype": dtype,
     }

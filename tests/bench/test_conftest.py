@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bench.session.options import positive, pytest_addoption, training_settings
-from models.networks import NETWORKS
+from models.recipes import RECIPES
 
 OPTIONS_OF_PLUG_INS = {
     "pytest-timeout": "timeout timeout-method timeout-disable-debugger-detection session-timeout",
@@ -64,8 +64,8 @@ def options(**given):
 
 
 def test_a_network_is_trained_at_its_own_settings_unless_others_are_asked_for():
-    for network, each in NETWORKS.items():
+    for network, each in RECIPES.items():
         assert training_settings(options(network=network), 3) == replace(each.settings, seed=3)
         assert training_settings(options(network=network, epochs=2, quick=True), 0) == replace(each.settings, epochs=2)
         assert training_settings(options(network=network, quick=True), 0) == replace(each.settings, epochs=1)
-    assert len({each.settings.lr for each in NETWORKS.values()}) > 1
+    assert len({each.settings.lr for each in RECIPES.values()}) > 1

@@ -102,6 +102,8 @@ REFUSED = {
     "no cuda": ["--device", "cuda"],
     "no rocm": ["--device", "rocm"],
     "epochs": ["--epochs", "-1"],
+    "shape": ["--shape", "1x64x1x1"],
+    "memory": ["--shape", "1000000x1000000"],
 }
 
 GOOD = """\
@@ -484,6 +486,15 @@ def test_numbers_that_count_nothing_are_refused_as_argparse_does(outcome):
     run = refusal(outcome, "epochs")
     assert "argument --epochs: must be a whole number above 0, not '-1'" in run.output
     assert "usage: " in run.output
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("shape", "--shape 1x64x1x1 has one value per channel"), ("memory", "is too large for this")]
+)
+def test_an_operation_that_can_not_be_measured_is_one_line(outcome, name, says):
+    (line,) = refusal(outcome, name).error_lines
+    assert line.startswith("ERROR: --shape")
+    assert says in line
 
 
 def test_a_results_folder_that_cannot_be_written_is_said_before_measuring(outcome):

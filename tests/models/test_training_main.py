@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.fashion_mnist import EMBEDDED
-from models.networks import NETWORKS
+from models.recipes import RECIPES
 from models.resnet import ResNet
 from models.training import Settings
 from models.training import __main__ as training_cli
@@ -55,7 +55,7 @@ def test_the_other_network_trains_at_its_own_settings_or_at_those_asked_for(caps
     capsys.readouterr()
     (model, by_itself), (_, as_asked) = asked
     assert isinstance(model, ResNet)
-    assert by_itself == NETWORKS["resnet20"].settings
+    assert by_itself == RECIPES["resnet20"].settings
     assert as_asked == Settings(epochs=2, batch_size=64, lr=0.5, seed=1)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kernels import BatchNorm, Implementation
 from models.fashion_mnist import FashionMNIST
-from models.networks import LENET, NETWORKS
+from models.recipes import LENET, RECIPES
 from models.step import normalized
 from models.training import EVALUATION_BATCH
 
@@ -33,7 +33,7 @@ def copied(
     network: str = LENET,
 ) -> nn.Module:
     """A network of the same weights, with the same statistics or with others."""
-    copy = NETWORKS[network].build(implementation, device=next(model.parameters()).device)
+    copy = RECIPES[network].build(implementation, device=next(model.parameters()).device)
     copy.load_state_dict(model.state_dict())
     if statistics is not None:
         for module, others in zip(norms(copy), statistics, strict=True):

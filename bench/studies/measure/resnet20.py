@@ -10,7 +10,7 @@ from bench.studies.measure.training import train_through
 from bench.studies.study import Point
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
-from models.networks import RESNET20
+from models.recipes import RESNET20
 from models.training import Settings
 
 

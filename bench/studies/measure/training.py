@@ -13,7 +13,7 @@ from bench.studies.measure.estimates import norms, recalibrated_copy
 from bench.studies.study import RECALIBRATED
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
-from models.networks import LENET, NETWORKS
+from models.recipes import LENET, RECIPES
 from models.training import Settings, evaluate, train, warm_up
 
 
@@ -29,7 +29,7 @@ def train_through(
     `RECALIBRATED` is the test accuracy of the same weights with statistics recalibrated over the training set, which
     counts in none of the seconds.
     """
-    model = NETWORKS[network].build(implementation, seed=settings.seed, device=data.train_images.device)
+    model = RECIPES[network].build(implementation, seed=settings.seed, device=data.train_images.device)
     warm_up(model, data, settings)
     epochs = []
     for epoch in train(model, data, settings):

@@ -13,7 +13,7 @@ from bench.measure import floor
 from bench.measure import latency as latencies
 from bench.measure.figures import one_line
 from bench.record.labels import AA, BASELINE
-from bench.record.operations import PASS, PASSES, Operation
+from bench.record.operations import CHANNELS_LAST, PASS, PASSES, Operation
 from bench.record.records import ERROR, OK, UNAVAILABLE, WRONG
 from bench.session.candidate import Candidate, identical
 from bench.session.gate import Gate
@@ -24,6 +24,7 @@ from tests.kernels import dishonest
 from tests.kernels.controls import honest
 
 SMALL = Operation((16, 3), "norm")
+VOLUMES = Operation((4, 3, 2, 6, 6), "residual+relu", CHANNELS_LAST)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def measure(latency, who, pass_name="training", operation=SMALL):
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
-@pytest.mark.parametrize("operation", [SMALL, Operation((4, 3, 6, 6), "block")], ids=lambda o: o.kind)
+@pytest.mark.parametrize("operation", [SMALL, Operation((4, 3, 6, 6), "block"), VOLUMES], ids=lambda o: o.kind)
 def test_a_right_implementation_gets_samples_and_their_conditions(latency, operation, pass_name):
     outcome = measure(latency, candidate("naive"), pass_name, operation)
     assert outcome["status"] == OK
@@ -53,6 +54,7 @@ def test_a_right_implementation_gets_samples_and_their_conditions(latency, opera
     assert (outcome["saved_bytes"] is None) == (pass_name == "inference")
     assert all(error < 1e-4 for error in outcome["errors"].values())
     assert ("dx" in outcome["errors"]) == pass_name.startswith("training")
+    assert ("dresidual" in outcome["errors"]) == (operation == VOLUMES and pass_name != "inference")
     assert outcome["backend"] == "eager"
 
 

@@ -11,7 +11,7 @@ from bench.measure.verification import state_of, why_no_evaluation, why_no_step
 from kernels import Implementation
 from models.fashion_mnist import EMBEDDED
 from models.fashion_mnist import load as load_data
-from models.networks import NETWORKS
+from models.recipes import RECIPES
 from models.resnet import ResNet
 from models.step import Totals, take_step
 from models.training import Settings, evaluate
@@ -27,9 +27,9 @@ def data():
     return load_data(EMBEDDED, limit=2 * IMAGES)
 
 
-def judged(implementation, data, lr=NETWORKS[RESNET].settings.lr, steps=2):
+def judged(implementation, data, lr=RECIPES[RESNET].settings.lr, steps=2):
     """What is said of the last of so many steps."""
-    model = NETWORKS[RESNET].build(implementation, seed=0)
+    model = RECIPES[RESNET].build(implementation, seed=0)
     batches = torch.arange(IMAGES * steps).remainder(len(data.train_images)).split(IMAGES)
     totals = Totals(torch.device("cpu"))
     for batch in batches:
@@ -70,7 +70,7 @@ def test_numbers_that_only_one_implementation_has_no_more_are_its_fault(data):
 
 
 def test_an_evaluation_is_checked_with_the_same_weights(data):
-    network = NETWORKS[RESNET].build("naive", seed=0)
+    network = RECIPES[RESNET].build("naive", seed=0)
     right = evaluate(network, data)
     assert why_no_evaluation(network, data, right, RESNET) is None
     assert f"where builtin has {right:.4f}" in str(why_no_evaluation(network, data, right + 0.3, RESNET))
@@ -79,7 +79,7 @@ def test_an_evaluation_is_checked_with_the_same_weights(data):
 def test_steps_that_a_child_takes_again_are_those_of_the_network(data, monkeypatch):
     with pytest.raises(ValueError, match="fewer than a batch of 256"):
         Steps(candidate("naive").found, data, network=RESNET)
-    monkeypatch.setitem(NETWORKS, RESNET, replace(NETWORKS[RESNET], settings=Settings(batch_size=IMAGES)))
+    monkeypatch.setitem(RECIPES, RESNET, replace(RECIPES[RESNET], settings=Settings(batch_size=IMAGES)))
     steps = Steps(candidate("naive").found, data, network=RESNET)
     assert isinstance(steps.model, ResNet)
     sample = steps.subject(1)()

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 import kernels
+from bench.measure.cases import in_channels_last
 from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
 from kernels import Implementation
@@ -138,6 +139,84 @@ def test_a_block_gets_activation_and_pool():
     inference = make_problem(SHAPE, activation="sigmoid", pool=2, training=False, backward=False)
     Workload(implementation, Operands(inference)).subject("inference")(1)()
     assert asked == [("sigmoid", 2)] * 2
+
+
+RESIDUAL = {"residual": True, "activation": "relu"}
+
+
+def residual_block(change=lambda gradients: gradients, touch=lambda _: None):
+    """A block whose gradients, of input and residual, go through a change; it may touch its residual."""
+
+    class Changed(torch.autograd.Function):
+        @staticmethod
+        def forward(_, x, residual):
+            return x.view_as(x), residual.view_as(residual)
+
+        @staticmethod
+        def backward(_, *gradients):
+            return change(gradients)
+
+    def block(input, *args, residual=None, activation=None, pool=None, **kwargs):
+        assert (activation, pool) == ("relu", None)
+        touch(residual.detach())
+        x, added = Changed.apply(input, residual)
+        return torch.relu(F.batch_norm(x, *args, **kwargs) + added)
+
+    return Implementation(name="residual", summary="", batch_norm=F.batch_norm, batch_norm_block=block)
+
+
+def why_wrong(implementation, pass_name, problem):
+    operands = Operands(problem)
+    workload = Workload(implementation, operands)
+    operands.change()
+    sample = workload.subject(pass_name)(3)()
+    workload.seal(sample)
+    return workload.why_wrong(sample)
+
+
+@pytest.mark.parametrize("pass_name", ["training forward", "training backward", "training", "inference"])
+@pytest.mark.parametrize("layout", [lambda problem: problem, in_channels_last], ids=["contiguous", "channels-last"])
+def test_a_residual_is_handed_in_and_its_gradient_is_judged(pass_name, layout):
+    training = pass_name != "inference"
+    problem = layout(make_problem(SHAPE, training=training, backward=training, **RESIDUAL))
+    for implementation in (residual_block(), kernels.load("builtin"), kernels.load("naive")):
+        assert why_wrong(implementation, pass_name, problem) is None
+    sample = Workload(residual_block(), Operands(problem)).subject(pass_name)(1)()
+    assert ("dresidual" in sample.answers) is (pass_name in ("training backward", "training"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda gradients: (gradients[0], 0 * gradients[1]), "dresidual off by 1e+00"),
+        (lambda gradients: (1.1 * gradients[0], gradients[1]), "dx off by"),
+    ],
+)
+def test_a_wrong_gradient_of_a_residual_is_told(change, reason):
+    assert why_wrong(residual_block(change), "training", make_problem(SHAPE, **RESIDUAL)).startswith(reason)
+
+
+def test_who_adds_into_the_residual_is_told():
+    touched = why_wrong(residual_block(touch=lambda r: r.add_(1)), "training forward", make_problem(SHAPE, **RESIDUAL))
+    assert touched == "the residual was changed"
+
+
+def test_a_residual_of_yesterday_is_told():
+    kept = []
+
+    def block(*args, residual=None, activation=None, pool=None, **kwargs):
+        assert (activation, pool) == ("relu", None)
+        kept.append(residual.detach().clone())
+        return torch.relu(F.batch_norm(*args, **kwargs) + kept[0])
+
+    stale = Implementation(name="stale", summary="", batch_norm=F.batch_norm, batch_norm_block=block)
+    operands = Operands(make_problem(SHAPE, training=False, backward=False, **RESIDUAL))
+    workload = Workload(stale, operands)
+    workload.subject("inference")(1)()
+    operands.change()
+    sample = workload.subject("inference")(1)()
+    workload.seal(sample)
+    assert workload.why_wrong(sample).startswith("output off by")
 
 
 # Bytes kept for the backward

@@ -1,12 +1,14 @@
 """Bytes of an algorithm: each figure here is worked out by hand, from the operators or passes that it is made of."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from bench.measure import traffic
 from bench.measure.traffic import Watch, cpu_fused, explanation, moved, triton_fused
-from bench.record.operations import PASS, PASSES, Operation
+from bench.record.operations import CHANNELS_LAST, MEMORY_FORMATS, PASS, PASSES, Operation
 from bench.triton.kernel_launches import CONTIGUOUS, laid_out, passes
 from kernels import Implementation, load, names
 from kernels.triton_fused import interpreted
@@ -238,6 +240,30 @@ def test_nobody_moves_less_than_the_fewest_bytes(name, operation):
         found = count(name, operation, pass_name)
         assert found is None or found >= operation.bytes_moved(PASS[pass_name].direction, 4)
         assert (found is None) == (name == "compiled")
+
+
+RESIDUAL = Operation((4, 3, 6, 6), "residual+relu")
+
+
+@pytest.mark.parametrize("memory_format", MEMORY_FORMATS)
+def test_a_residual_that_is_added_by_torch_is_read_and_its_gradient_is_the_activations(memory_format):
+    block = replace(RESIDUAL, memory_format=memory_format)
+    added = (X + X) + X + (X + X)  # bn + residual; relu
+    assert count("builtin", block, "training forward") == count("builtin", KERNEL, "training forward") + added
+    threshold = X + X + X  # y, dy to dz, which is dresidual
+    assert count("builtin", block, "training backward") == count("builtin", KERNEL, "training backward") + threshold
+
+
+@pytest.mark.parametrize("name", ["cpu_fused", "triton_fused"])
+def test_nobody_has_counted_fused_residuals(name):
+    assert count(name, RESIDUAL, "training") is None
+
+
+@pytest.mark.parametrize("kind", ["relu", "relu+pool"])
+def test_declared_counts_of_channels_last_are_those_of_rows(kind):
+    block = Operation((4, 3, 6, 6), kind, CHANNELS_LAST)
+    assert count("cpu_fused", block, "training") == sum(declared(block, planes=False))
+    assert count("cpu_fused", Operation(block.shape, kind), "training") == sum(declared(block))
 
 
 @pytest.mark.parametrize("name", ["naive", "builtin", "cpu_fused"])

@@ -13,7 +13,7 @@ from kernels import Implementation, load
 from models.fashion_mnist import EMBEDDED
 from models.fashion_mnist import load as load_data
 from models.lenet import lenet
-from models.networks import LENET
+from models.recipes import LENET
 from models.training import Settings, evaluate
 from tests.bench.samples import candidate
 

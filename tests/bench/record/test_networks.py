@@ -4,12 +4,12 @@ from bench.record.networks import TITLES, by_network, network_of, title_of
 from bench.session.options import CELL_SECONDS
 from bench.view.training_tables import STUDIES
 from bench.view.trainings import GOALS
-from models.networks import NETWORKS
+from models.recipes import RECIPES
 
 
 def test_pages_and_options_know_the_networks_that_can_be_trained():
     for known in (TITLES, GOALS, STUDIES, CELL_SECONDS):
-        assert list(known) == list(NETWORKS)
+        assert list(known) == list(RECIPES)
 
 
 def test_all_measurements_but_trainings_of_another_network_are_lenets(session):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench.measure import cases
 from bench.measure import latency as latencies
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.operations import LENET_SHAPES, Operation
@@ -63,24 +62,24 @@ def test_nobody_is_asked_twice_and_lenet_without_batch_norm_not_at_all(asked):
 
 
 def test_resnet_asks_for_its_own_blocks_and_lenet_for_its_own(asked, monkeypatch):
-    monkeypatch.setattr(cases, "RESNET20_SHAPES", ((4, 16, 6, 6), (4, 32, 3, 3)))
+    monkeypatch.setattr(gates, "RESNET20_SHAPES", ((4, 16, 6, 6), (4, 32, 3, 3)))
     gate = Gate(torch.device("cpu"))
     for _ in range(2):
         assert gate.why_wrong(candidate("naive"), "resnet20") is None
     problems = [problem for _, problem in asked]
-    assert [(tuple(p.input.shape), p.activation, p.training) for p in problems] == [
-        (shape, activation, training)
-        for shape in cases.RESNET20_SHAPES
-        for activation in ("relu", None)
+    assert [(tuple(p.input.shape), p.residual is not None, p.training) for p in problems] == [
+        (shape, residual, training)
+        for shape in gates.RESNET20_SHAPES
+        for residual in (False, True)
         for training in (True, False)
     ]
-    assert {p.pool for p in problems} == {None}
+    assert {(p.activation, p.pool) for p in problems} == {("relu", None)}
     gate.why_wrong(candidate("naive"))
     assert [tuple(p.input.shape) for _, p in asked[len(problems) :: 2]] == list(LENET_SHAPES)
 
 
 def test_who_does_images_only_may_train_resnet(monkeypatch):
-    monkeypatch.setattr(cases, "RESNET20_SHAPES", ((4, 16, 6, 6),))
+    monkeypatch.setattr(gates, "RESNET20_SHAPES", ((4, 16, 6, 6),))
     tampering.remember()
     gate, who = Gate(torch.device("cpu")), Candidate("x", dishonest.plug_in(images_only))
     assert gate.why_wrong(who, "resnet20") is None
@@ -89,8 +88,17 @@ def test_who_does_images_only_may_train_resnet(monkeypatch):
 
 
 def test_who_is_wrong_in_resnet_may_not_train_it(monkeypatch):
-    monkeypatch.setattr(cases, "RESNET20_SHAPES", ((4, 16, 6, 6),))
+    monkeypatch.setattr(gates, "RESNET20_SHAPES", ((4, 16, 6, 6),))
     assert Gate(torch.device("cpu")).why_wrong(user(zeros), "resnet20").startswith("wrong: output off by ")
+
+
+def test_a_residual_is_asked_for_in_another_process_too(monkeypatch):
+    monkeypatch.setattr(gates, "blocks_of", lambda _: [Operation((4, 16, 6, 6), "residual+relu")])
+    sat = []
+    monkeypatch.setattr(gates, "sat_elsewhere", lambda _, exam: sat.append(exam.problem) or [])
+    who = dataclasses.replace(candidate("naive"), child=SimpleNamespace(verdicts={}))
+    assert Gate(torch.device("cpu")).why_wrong(who, "resnet20") is None
+    assert [problem.residual is not None for problem in sat] == [True, True]
 
 
 def user(batch_norm):

@@ -11,12 +11,13 @@ import torch
 
 from bench import ROOT
 from bench.record.labels import BASELINE
-from bench.record.operations import Operation
+from bench.record.operations import CHANNELS_LAST, Operation
 from bench.record.records import ERROR, OK
 from bench.session.gate import Gate
 from bench.session.isolation import MOST_DEATHS, Child, Isolation
 from bench.session.latency import outcome_of_cell
 from bench.session.roster import candidates
+from tests.bench.samples import SHORT as SHORT_EFFORT
 from tests.bench.samples import context
 
 CPU = torch.device("cpu")
@@ -62,6 +63,20 @@ def outsider(tmp_path):
 
 def measure(who):
     return outcome_of_cell(context(), Gate(CPU), SMALL, who, WHICH)
+
+
+def test_a_child_measures_blocks_with_a_residual_in_channels_last():
+    volumes = Operation((8, 3, 2, 6, 6), "residual+relu", CHANNELS_LAST)
+    isolation = Isolation(everyone=True, timeout_seconds=LONG, device="cpu", dtype=torch.float32, effort=SHORT_EFFORT)
+    naive = next(c for c in candidates(["naive"], CPU, isolation) if c.label != BASELINE)
+    try:
+        record = outcome_of_cell(context(), Gate(CPU), volumes, naive, WHICH)
+    finally:
+        naive.child.close()
+    if "machine busy" in record.get("reason", ""):
+        pytest.skip(record["reason"])
+    assert record["status"] == OK, record["reason"]
+    assert {"dx", "dresidual"} < record["errors"].keys()  # of a problem that only this process knew
 
 
 def test_a_hang_costs_its_cell(outsider):

@@ -14,7 +14,7 @@ from bench.session.roster import candidates
 from bench.session.stopwatch import Again
 from bench.session.turns import train_in_turns
 from models.fashion_mnist import EMBEDDED, load
-from models.networks import NETWORKS
+from models.recipes import RECIPES
 from models.training import Settings, train
 from tests.bench.samples import candidate, context
 
@@ -27,7 +27,7 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     )
 """
 IMAGES = 48
-SETTINGS = {network: Settings(epochs=2, batch_size=24, lr=0.1) for network in NETWORKS}
+SETTINGS = {network: Settings(epochs=2, batch_size=24, lr=0.1) for network in RECIPES}
 OPEN = SimpleNamespace(why_wrong=lambda *_: None)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -59,10 +59,10 @@ def losses(records):
     return [record["train_loss"] for record in records]
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", RECIPES)
 def test_everyone_trains_the_same_network_here_and_elsewhere(data, session, outsider, network):
     found = trained([candidate("builtin"), outsider, candidate("plain")], data, session, network)
-    alone = train(NETWORKS[network].build("builtin", seed=0), data, SETTINGS[network])
+    alone = train(RECIPES[network].build("builtin", seed=0), data, SETTINGS[network])
     assert losses(found["builtin"]) == losses(found["good.py"]) == [epoch.train_loss for epoch in alone]
     assert losses(found["plain"]) != losses(found["builtin"])
     keys = [record["key"] for records in found.values() for record in records]
@@ -86,16 +86,16 @@ def test_what_one_network_has_done_is_not_done_for_another(data, session):
     assert trained([candidate("naive")], data, session, "resnet20") == resnet
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", RECIPES)
 def test_weights_of_one_network_are_no_other_ones_checkpoint(folder, network):
     folder.mkdir(parents=True)
-    model = NETWORKS[network].build("naive", seed=0)
+    model = RECIPES[network].build("naive", seed=0)
     checkpoints.save(folder, network, "naive", 0, 1, model)
-    again = NETWORKS[network].build("naive", seed=1)
+    again = RECIPES[network].build("naive", seed=1)
     assert checkpoints.restore(folder, network, "naive", 0, 1, again)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
-    for other in NETWORKS.keys() - {network}:
-        assert not checkpoints.restore(folder, other, "naive", 0, 1, NETWORKS[other].build("naive"))
+    for other in RECIPES.keys() - {network}:
+        assert not checkpoints.restore(folder, other, "naive", 0, 1, RECIPES[other].build("naive"))
     checkpoints.forget(folder, network, "naive", 0)
     assert not (folder / checkpoints.FOLDER).exists()
 
@@ -108,7 +108,7 @@ def test_an_epoch_from_outside_is_held_to_our_clock_by_steps_of_its_network(data
     answer |= dict.fromkeys(("warm_up_seconds", "step_seconds", "wall_seconds"), 2.0)
     child = SimpleNamespace(ask=lambda *_: answer, verdicts={})
     outside = SimpleNamespace(child=child, foreign=True, label="theirs.py")
-    usual = NETWORKS["resnet20"].settings
+    usual = RECIPES["resnet20"].settings
     outcome = turns.go_on(turns.RemoteTurn(outside, "resnet20"), data, usual, folder)
     assert outcome["status"] == OK, outcome
     assert held == [("epoch", {"candidate_ns": [2e9], "iterations": 1}, ("resnet20",))]
@@ -118,10 +118,10 @@ def test_an_epoch_from_outside_is_held_to_our_clock_by_steps_of_its_network(data
     ("kind", "arguments", "network"), [("step", (None,), "lenet"), ("epoch", ("resnet20",), "resnet20")]
 )
 def test_a_child_takes_steps_of_the_network_again(data, monkeypatch, kind, arguments, network):
-    for name, each in NETWORKS.items():
-        monkeypatch.setitem(NETWORKS, name, replace(each, settings=SETTINGS[name]))
+    for name, each in RECIPES.items():
+        monkeypatch.setitem(RECIPES, name, replace(each, settings=SETTINGS[name]))
     again = Again(kind, candidate("naive").found, context(data), arguments)
-    assert type(again._of.model) is type(NETWORKS[network].build(None))
+    assert type(again._of.model) is type(RECIPES[network].build(None))
     again.prepare(1)
     again.go()
     assert again.why_wrong() is None

@@ -11,7 +11,7 @@ from bench.studies.measure.estimates import norms, recalibrated_copy
 from bench.studies.study import RECALIBRATED, TEST_ACCURACY
 from bench.studies.test_studies import asked_in
 from models.fashion_mnist import EMBEDDED, load
-from models.networks import NETWORKS
+from models.recipes import RECIPES
 from tests.bench.samples import candidate
 from tests.bench.studies.test_studies import add, epochs
 
@@ -123,7 +123,7 @@ def test_a_point_trains_resnet_at_its_settings():
 
 @pytest.mark.usefixtures("one_thread")
 def test_recalibrated_statistics_of_resnet_are_those_of_its_weights():
-    data, model = load(EMBEDDED, limit=96), NETWORKS["resnet20"].build("naive", seed=0)
+    data, model = load(EMBEDDED, limit=96), RECIPES["resnet20"].build("naive", seed=0)
     copy = recalibrated_copy(model, "naive", data, "resnet20")
     with torch.no_grad():
         entered = model.conv1(data.train_images.float() / 255)

@@ -1,0 +1,24 @@
+"""The networks that a run measures in."""
+
+from __future__ import annotations
+
+import torch
+
+from models.networks import INPUT, Network, NetworkError, NetworkSpec
+
+
+def networks(specs: list[str], shape: tuple[int, ...] | None, device: torch.device) -> dict[NetworkSpec, Network]:
+    """The networks that were asked for, each of which has gone through a step.
+
+    Raises:
+        NetworkError: One of them can't be measured.
+    """
+    if shape and not specs:
+        raise NetworkError("--input is of networks: --model NAME names one")
+    found = [NetworkSpec(spec, shape or INPUT) for spec in dict.fromkeys(specs)]
+    if shape and all(spec.is_file for spec in found):
+        raise NetworkError(f"--input is for torchvision's networks: {found[0].name} returns its own input")
+    names = [spec.name for spec in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise NetworkError(f"two networks are called {twice}")
+    return {spec: spec.check(device) for spec in found}
