@@ -2,8 +2,8 @@
 
 The baseline is compared with itself, and with itself slowed down: after each of its samples the process waits for a
 given share of the sample's time. Each comparison has the effort of one cell of a latency table. Comparisons come in
-groups, whose A/A comparisons make the noise floor, as in a run of the main job. All of this is done on the machine as
-it is, then with a program that keeps one core busy.
+groups, whose A/A comparisons make the noise floor, as in a run of the main job. All of this runs first on the machine
+as it is, then next to a program that keeps one core busy.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ GROUPS = 25
 AA_IN_A_GROUP, OTHERS_IN_A_GROUP = 8, 4
 OPERATIONS = [Operation(shape, "norm") for shape in LENET_SHAPES]
 TRUTHS = {"idle": (1.02, 1.05), "one core busy": (1.10,)}
-"""Really slower by these factors, on each condition of the machine."""
+"""The true slowdowns, measured under each condition of the machine."""
 
 COMPARISONS = GROUPS * sum(AA_IN_A_GROUP + OTHERS_IN_A_GROUP * len(factors) for factors in TRUTHS.values())
-"""Of a whole calibration."""
+"""Groups in a whole calibration."""
 
 SEED = 20150215
 BUSY = "while True: pass"
 
 
 def sides(implementation: Implementation, operands: Operands, order: random.Random) -> tuple[Subject, Tensor, Subject]:
-    """The baseline twice, with tensors of its own each, and between them memory that moves the second ones around.
+    """The baseline twice, each time with its own tensors, and memory in between that shifts the second ones' addresses.
 
-    Where tensors lie in memory is part of what differs between two measurements of the same code.
+    The addresses of tensors are one reason why two measurements of the same code differ.
     """
     candidate = Workload(implementation, operands).subject(BOTH)
     between = torch.empty(order.randrange(1 << 20), dtype=torch.uint8)
@@ -62,7 +62,7 @@ def sides(implementation: Implementation, operands: Operands, order: random.Rand
 
 
 def slowed(subject: Subject, factor: float) -> Subject:
-    """The same, each sample of it really taking so many times as long; with factor 1 it pays for the waiting alone."""
+    """The same subject, each sample of which takes `factor` times as long; factor 1 adds only the cost of waiting."""
 
     def prepare(iterations: int) -> Callable[[], object]:
         run = subject(iterations)

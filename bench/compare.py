@@ -1,8 +1,8 @@
 """Compare two sets of records row by row: `python -m bench.compare OLD NEW`.
 
-On one machine, a row's time is relative to the baseline's in the same rounds, so a day on which the machine was faster
-doesn't count as progress. Between two machines, it is the time itself. Both have intervals, and a verdict that must
-exceed the noise of both runs. Rows whose conditions differ are listed and not compared, unless the difference belongs
+On one machine, a row's time is relative to the baseline's in the same rounds, so a faster day of the machine doesn't
+count as progress. Between two machines, it is the time itself. Both have intervals, and a verdict requires a difference
+beyond the noise of both runs. Rows whose conditions differ are listed and not compared, unless the difference belongs
 to different machines, or `--across` allows it.
 """
 
@@ -31,26 +31,26 @@ from bench.view.tables import bold, ratio_text, significant
 UNUSABLE = 2
 KINDS = ("latency", "step")
 CONDITIONS = ("versions", "threads", "quick", "allocator")
-"""Must be the same, or a difference may not come from the code."""
+"""Conditions that must be the same, or a difference may not come from the code."""
 
 OF_THE_MACHINE = ("threads", "allocator")
-"""Between two machines they may differ."""
+"""Conditions that may differ between two machines."""
 
 MAY_DIFFER = ("versions", "threads", "allocator")
-"""With `--across`."""
+"""Conditions that may differ with `--across`."""
 
 DATA = ("digest",)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement in both.
+    """One measurement that both runs have.
 
     Attributes:
         what: The measurement, in words.
         implementation: Row label.
-        old_us: Median time of a call then, microseconds.
-        new_us: And now.
+        old_us: Median time of a call in the old run, microseconds.
+        new_us: The same in the new run.
         ratio: New over old, below 1 is faster: median, and the ends of its 95% interval.
         verdict: "faster", "slower", "same" or "unclear".
     """
@@ -65,13 +65,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All of both.
+    """The comparison of two runs.
 
     Attributes:
-        rows: What is comparable.
-        apart: What isn't, and why.
+        rows: The comparable measurements.
+        apart: The others, each with the reason.
         by: What times are relative to.
-        across: Conditions that differ in rows that are compared all the same.
+        across: Conditions that differ in rows that are compared nevertheless.
     """
 
     rows: list[Row]
@@ -101,7 +101,7 @@ def compare(old: list[Record], new: list[Record], across: Collection[str] = ()) 
         assert then is not None
         assert now is not None
         if then["implementation"] == AA or (same_machine and then["implementation"] == BASELINE):
-            continue  # its ratio to itself says nothing
+            continue  # its ratio to itself is always 1
         differing += [text for name in CONDITIONS if (text := difference(then, now, name))]
         ratio = relative(then, now) if same_machine else absolute(then, now)
         floor = max(side.floor(record) for side, record in zip(verdicts, (then, now), strict=True))
@@ -113,7 +113,7 @@ def compare(old: list[Record], new: list[Record], across: Collection[str] = ()) 
 
 
 def why_apart(old: Record | None, new: Record | None, held: Collection[str]) -> str | None:
-    """None, or why two records say nothing of each other; `held` are the conditions that must be the same."""
+    """None, or why two records are not comparable; `held` are the conditions that must be the same."""
     if old is None or new is None:
         return "only in NEW" if old is None else "only in OLD"
     for side, record in (("OLD", old), ("NEW", new)):
@@ -129,7 +129,7 @@ def why_apart(old: Record | None, new: Record | None, held: Collection[str]) -> 
 
 
 def relative(old: Record, new: Record) -> Ratio:
-    """New over old of each one's ratio to the baseline; both intervals are in it."""
+    """The new ratio to the baseline over the old one, with an interval from both."""
     if old["run"] == new["run"] and old["time"] == new["time"]:
         return Ratio(1.0, 1.0, 1.0)  # one and the same measurement
     return divided(Ratio(*new["ratio"]), Ratio(*old["ratio"]))
@@ -162,7 +162,7 @@ def _machines(records: dict[str, Record]) -> set[tuple[Any, ...]]:
 
 
 def difference(old: Record, new: Record, condition: str) -> str | None:
-    """None, or in which way a condition is not the same."""
+    """None, or how a condition differs."""
     then, now = (record["conditions"].get(condition) for record in (old, new))
     if then == now:
         return None
@@ -195,7 +195,7 @@ COLUMNS: tuple[Column[Row], ...] = (
 
 
 def page(comparison: Comparison) -> str:
-    """Markdown: the answer, the rows, and what stands apart."""
+    """Markdown: the answer, the rows, and the measurements that are not compared."""
     counts = Counter(row.verdict for row in comparison.rows)
     counted = ", ".join(f"{number} {word}" for word, number in counts.most_common()) or "none"
     rows = f"{len(comparison.rows)} comparable rows: {counted}."
@@ -214,7 +214,7 @@ def page(comparison: Comparison) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, 1 when something got slower and that is to fail, or 2 on unusable input."""
+    """The command line; 0, 1 when something got slower and the option asks to fail then, or 2 on unusable input."""
     parser = argparse.ArgumentParser("python -m bench.compare", description=__doc__.partition(":")[0])
     parser.add_argument("old", type=Path, metavar="OLD", help=f"a machine's folder, or its {FILE}")
     parser.add_argument("new", type=Path, metavar="NEW", help="the same, for the newer run")

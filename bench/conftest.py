@@ -1,4 +1,4 @@
-"""Options of the main job, who takes part, where results go, and how a run ends."""
+"""The main job's options, fixtures and folder of results, and how a run ends."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ NETWORKS = pytest.StashKey[dict[NetworkSpec, Network]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse what can't work before anything runs, and open the results folder."""
+    """Refuse unusable options before anything runs, and open the results folder."""
     option = config.option
     if option.help:
         return
-    # Its table has a screen for every few rows of ours; who wants it says --benchmark-verbose.
+    # Its table takes a screen for every few of our rows; --benchmark-verbose shows it.
     option.benchmark_quiet = not option.benchmark_verbose
     if interpreted():
         raise pytest.UsageError(
@@ -118,7 +118,7 @@ def _out_of_time(config: pytest.Config) -> None:
 
 
 def pytest_exception_interact(node: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport) -> None:
-    """End the run when a measurement can't be written down, or the device is lost: so it would be for the next one."""
+    """End the run when a measurement can't be written or the device is lost, since the next one would fail too."""
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, RecordsError):
         report.longrepr = str(error)
@@ -132,18 +132,18 @@ def pytest_exception_interact(node: pytest.Item, call: pytest.CallInfo[Any], rep
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Don't begin a measurement after a signal which got lost: see `time_limit.alarm`."""
+    """Don't begin a measurement after a signal that was dropped: see `time_limit.alarm`."""
     if ENDED_BY in item.config.stash:
         raise KeyboardInterrupt
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """What is measured is not left for `--resume`."""
+    """Count a finished measurement as done."""
     item.config.stash[LEFT].discard(item.nodeid)
 
 
 def _place(item: pytest.Item) -> tuple[Any, ...]:
-    """Where a test comes: as telling as it is, and else as its file has it."""
+    """The place of a test: the more informative, the earlier, and otherwise as in its file."""
     callspec: Any = getattr(item, "callspec", None)
     parameters, numbers = (callspec.params, callspec.indices) if callspec else ({}, {})
     # All parameters of a test are given together, so either of these has its number; plug-ins may add others.
@@ -153,7 +153,7 @@ def _place(item: pytest.Item) -> tuple[Any, ...]:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The studies are no part of the main job: they take an hour, and each folder of them is run when it is named."""
+    """Leave the studies out of the main job: they take an hour, and run when their folder is named."""
     if collection_path.name == "test_model.py" and not config.option.model:
         return True
     named = {part for argument in config.args for part in Path(argument.partition("::")[0]).parts}
@@ -162,9 +162,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
-    """Exit as a program does that a signal ended; one that keeps to its time limit is none of those."""
+    """Exit as a program does that a signal ended; a run that keeps to its time limit exits normally."""
     stash = session.config.stash
-    stash.get(DISARM, lambda: None)()  # first: what follows is the end in good order
+    stash.get(DISARM, lambda: None)()  # first: the run is already ending cleanly
     result = yield
     if OUT_OF_TIME in stash:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED if session.testsfailed else pytest.ExitCode.OK
@@ -175,9 +175,9 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 
 @pytest.hookimpl(trylast=True)  # after plug-ins that shuffle
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The most telling first, whoever shuffled; and load the data first, if anything needs it.
+    """Sort tests by importance, even if a plug-in has shuffled them; load the data first if any test needs it.
 
-    Bad data must not cost minutes.
+    So bad data is noticed at once.
     """
     items.sort(key=_place)
     config.stash[LEFT] = {item.nodeid for item in items}
@@ -195,25 +195,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def data(pytestconfig: pytest.Config) -> FashionMNIST:
-    """What is trained on."""
+    """The training data."""
     return pytestconfig.stash[DATA]
 
 
 @pytest.fixture(scope="session")
 def run(pytestconfig: pytest.Config) -> Run:
-    """Where measurements are written down."""
+    """The run that measurements are appended to."""
     return pytestconfig.stash[RUN]
 
 
 @pytest.fixture(scope="session")
 def baseline(pytestconfig: pytest.Config) -> Candidate:
-    """What everything is compared with."""
+    """The implementation that all others are compared with."""
     return next(c for c in pytestconfig.stash[CANDIDATES] if c.label == BASELINE)
 
 
 @pytest.fixture(scope="session")
 def context(pytestconfig: pytest.Config, baseline: Candidate) -> Context:
-    """Where, next to whom and on which data everything is measured."""
+    """The device, the baseline and the data of all measurements."""
     option, stash = pytestconfig.option, pytestconfig.stash
     device = devices.find(option.device)
     return Context(
@@ -227,7 +227,7 @@ def context(pytestconfig: pytest.Config, baseline: Candidate) -> Context:
 
 @pytest.fixture(scope="session")
 def gate(pytestconfig: pytest.Config) -> Gate:
-    """What must be passed before a network is trained, or a step of it timed."""
+    """The gate before a network is trained or a step of LeNet is timed."""
     return Gate(devices.find(pytestconfig.option.device), dtype=DTYPES[pytestconfig.option.dtype])
 
 
@@ -248,7 +248,7 @@ def progress(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 
 def outcome(record: Record) -> None:
-    """End a test as its record did: go on, skip what this device lacks, fail what is wrong."""
+    """End a test as its record says: pass, skip what this device lacks, or fail what is wrong."""
     if record["status"] == UNAVAILABLE:
         pytest.skip(f"{record['implementation']}: {record['reason']}")
     if record["status"] != OK:
@@ -264,13 +264,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     elif ENDED_BY in config.stash:
         terminalreporter.write_line(f"ended by {config.stash[ENDED_BY].name}; finished measurements are in the records")
     for candidate in config.stash.get(CANDIDATES, []):
-        if candidate.child:  # now, so that nothing of it writes when pages are made
+        if candidate.child:  # now, so that no child writes to the terminal while pages are made
             candidate.child.close()
     if RUN not in config.stash or not config.stash[RUN].journal.records:
         return
     try:
         if damage := config.stash[RUN].journal.mend():
-            terminalreporter.write_line(f"{FILE} {damage} while the run went on: what was measured is written again")
+            terminalreporter.write_line(f"{FILE} {damage} during the run: the suite has restored its records")
     except RecordsError as error:
         terminalreporter.write_line(str(error))
         return

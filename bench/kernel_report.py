@@ -1,8 +1,8 @@
 """Examine a Triton batch norm without a GPU: `python -m bench.kernel_report`.
 
-Every kernel that LeNet and the larger shapes launch is compiled ahead of time for several GPUs; the bytes that it
-moves are counted in Triton's interpreter; its error is measured there against float64. `--impl my_bn.py` does the same
-for your own file. Writes `kernels.md` and `kernels.csv`.
+Every kernel that LeNet, larger shapes and ResNet's residual blocks launch is compiled ahead of time for several GPUs;
+the bytes that it moves are counted in Triton's interpreter; its error is measured there against float64.
+`--impl my_bn.py` does the same for your own file. Writes `kernels.md` and `kernels.csv`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import kernels
 from bench import ROOT
-from bench.record.operations import LARGER_SHAPES, LENET_SHAPES, Operation
+from bench.record.operations import LARGER_SHAPES, LENET_SHAPES, RESIDUAL, RESNET_SHAPES, Operation
 from bench.triton.kernel_compile import TARGETS, Target, compile_launch
 from bench.triton.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request
 from bench.triton.kernel_tables import COUNTED, Row, csv_page, page
@@ -34,11 +34,13 @@ def cells(shapes: str) -> list[tuple[Operation, str]]:
         operations += [(Operation(shape, kind), CONTIGUOUS) for kind in ("norm", "block")]
         if len(shape) == 4 and shapes == "all":
             operations.append((Operation(shape, "block"), CHANNELS_LAST))
+    for shape in RESNET_SHAPES if shapes == "all" else ():
+        operations += [(Operation(shape, RESIDUAL), layout) for layout in (CONTIGUOUS, CHANNELS_LAST)]
     return operations
 
 
 def ask(request: Request) -> Reply:
-    """Have a process with Triton's interpreter look at an implementation."""
+    """Examine an implementation in a process with Triton's interpreter."""
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder) / "request", Path(folder) / "reply"
         question.write_bytes(pickle.dumps(request))
@@ -50,7 +52,7 @@ def ask(request: Request) -> Reply:
 
 
 def compile_all(name: str, reply: Reply, targets: list[Target]) -> list[Row]:
-    """Every launch of the reply for its target."""
+    """Compile each launch of the reply for its target."""
     rows = []
     by_name = {target.name: target for target in targets}
     for (operation, layout, pass_name, target), launches in reply.launches.items():

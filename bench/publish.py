@@ -2,8 +2,8 @@
 
 Takes the newest run of the main job in the folder, and the newest training of another network, of each study, of the
 lesson and of the calibration that are there. Each must be complete, measured on a clean commit and an idle machine, and
-not with `--quick`. Others are refused with the reason, and what is published of them stays. Then pages, index and
-README are rebuilt.
+not with `--quick`. Others are refused with the reason, and an earlier published version of them stays. Then pages,
+index and README are rebuilt.
 
 Exit codes: 0 everything is published, 1 some of it was refused, 2 nothing could be read or written.
 """
@@ -38,13 +38,13 @@ from bench.view.tables import MOST_OTHERS, counted
 
 @dataclass(frozen=True)
 class Part:
-    """What is published as a whole, or not at all.
+    """A part of the results that is published as a whole or not at all.
 
     Attributes:
-        name: As the reader is told.
+        name: Shown to the user.
         records: Of one run.
-        missing: What the run lacks; nothing where it is whole.
-        kinds: Which records it takes the place of.
+        missing: Measurements that the run lacks.
+        kinds: Kinds of records that it replaces.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Part:
 
 
 def why_busy(records: list[Record]) -> str | None:
-    """None, or in one line what else the machine had to do."""
+    """None, or one line on how busy other programs kept the machine."""
     states = [(r["state_before"], r["state_after"]) for r in records if "state_before" in r and "state_after" in r]
     others = [busy for before, after in states if (busy := busy_others(before, after)) is not None]
     if others and median(others) > MOST_OTHERS:
@@ -77,7 +77,7 @@ def why_busy(records: list[Record]) -> str | None:
 
 
 def parts(records: list[Record]) -> Iterator[Part]:
-    """All that could be published of a folder's records."""
+    """All publishable parts of a folder's records."""
     run = main_run(records)
     if "latency" in run:
         yield Part("the main job", [r for kind in run.values() for r in kind], missing_of_main(run), of_main)
@@ -112,7 +112,7 @@ def of_study(name: str) -> Callable[[Record], bool]:
 
 
 def missing_of_main(run: dict[str, list[Record]]) -> list[str]:
-    """What a run of the main job lacks, whoever of `kernels/` could be measured or said why not."""
+    """Measurements that a run of the main job lacks, over all implementations in `kernels/`."""
     have = {kind: {r["implementation"] for r in records} for kind, records in run.items()}
     everyone = _everyone()
     device = newest(run["latency"])["conditions"]["device"]
@@ -143,7 +143,7 @@ def missing_of_training(epochs: list[Record]) -> list[str]:
 
 
 def _trained(epochs: list[Record], name: str) -> bool:
-    """Whether all epochs of all seeds are there, or each training that ended early says why."""
+    """Whether each training has all epochs, or a reason why it ended early."""
     seeds = {r["key"]["seed"] for r in epochs}
     for seed in seeds:
         own = [r for r in epochs if r["implementation"] == name and r["key"]["seed"] == seed]
@@ -185,7 +185,7 @@ def publish(folder: Path, results: Path) -> tuple[list[str], list[str]]:
         What was published, and what was refused and why, a line each.
 
     Raises:
-        RecordsError: The folder has no records, or something else among them, or nothing can be written.
+        RecordsError: The folder has no records or an invalid one, or can't be written.
     """
     records = read_all(folder)
     accepted, refused = [], []

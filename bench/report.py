@@ -55,7 +55,7 @@ def build(folder: Path, run: str | None = None) -> tuple[list[Path], str]:
 
     Args:
         folder: It holds the records.
-        run: Whose figures the digest has; None: nobody's.
+        run: The run whose figures the digest has; None: no run.
 
     Returns:
         What was written, and the digest: short tables for a terminal.
@@ -87,7 +87,7 @@ def made(written: list[Path]) -> str:
 
 
 def html_page(records: list[Record]) -> str:
-    """`report.html`; empty without records that it could show."""
+    """`report.html`; empty without records to show."""
     sections: list[Section] = []
     shown: dict[str, list[Record]] = {}
     for page in PAGES:
@@ -105,7 +105,7 @@ def machines(root: Path) -> list[tuple[Path, list[Record]]]:
 
 
 def published(root: Path) -> list[index.Machine]:
-    """What the index and README say of every published machine, the newest first."""
+    """The entry of each published machine in the index and README, newest first."""
     pages = [name for page in PAGES for name in page.files if name.endswith(".md")]
     published_machines = []
     for folder, records in machines(root):
@@ -123,7 +123,7 @@ def build_index(root: Path) -> Path:
 
 
 def build_readme(readme: Path, root: Path) -> None:
-    """Put what the published machines found between the markers of README.md."""
+    """Write the published machines' findings between the markers of README.md."""
     before, mark, rest = readme.read_text(encoding="utf-8").partition(MARKERS[0])
     _, end, after = rest.partition(MARKERS[1])
     newest_first = published(root)
@@ -143,7 +143,7 @@ def _warn_once() -> Callable[..., None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, or 2 when a folder has no records, or something else among them."""
+    """The command line; 0, or 2 when a folder has no records or an invalid one."""
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.partition(":")[0])
     parser.add_argument("folder", nargs="?", type=Path, help="one machine's folder (default: all published ones)")
     folder = parser.parse_args(arguments).folder

@@ -21,7 +21,7 @@ from bench.session.run import Run
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per cell, operation by operation; the A/A comparison first, since the baseline's row is its."""
+    """One test per cell, operation by operation; the A/A comparison first, since it gives the baseline's row."""
     roster, selection = metafunc.config.stash[CANDIDATES], metafunc.config.stash[SELECTION]
     baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
     rows = [identical(baseline), baseline, *(c for c in roster if c is not baseline)]
@@ -60,7 +60,7 @@ def cell(
     baseline: Candidate,
     pass_name: str,
 ) -> Record:
-    """The record of a cell: from this run if it has it, else measured and written down."""
+    """The record of a cell: from this run if it has one, else measured and appended."""
     key = latency_key(context, operation, candidate, pass_name)
     known = run.done(key, candidate)
     if known:

@@ -13,7 +13,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.conftest import CANDIDATES, NETWORKS, outcome
-from bench.measure import model
+from bench.measure import model, norms
 from bench.measure.context import Context
 from bench.measure.device_timing import swapped_clock
 from bench.record.labels import AA, BASELINE
@@ -40,7 +40,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     cases = []
     for spec, network in networks.items():
         cases.append(pytest.param(spec, None, baseline, id=f"{spec.name}-norms"))
-        operations = [use.operation for use in model.uses(network, BUILTIN)[0]]
+        operations = [use.operation for use in norms.uses(network, BUILTIN)[0]]
         cases += [
             pytest.param(spec, operation, row, id=f"{spec.name}-{operation.name.replace(' ', '-')}-{row.label}")
             for operation in operations
@@ -72,7 +72,7 @@ def test_model(
     """One row of a network's page."""
     quick = pytestconfig.option.quick
     if of is None:
-        record = norms(spec, candidate, context, run, gate)
+        record = listed(spec, candidate, context, run, gate)
         outcome(record)
         hand_over(benchmark, f"{spec.name}, its batch norms", [0.0])
         return
@@ -85,11 +85,11 @@ def test_model(
     hand_over(benchmark, f"{spec.name}, {what}", record["candidate_ns"], record["iterations"])
 
 
-def norms(spec: NetworkSpec, baseline: Candidate, context: Context, run: Run, gate: Gate) -> Record:
+def listed(spec: NetworkSpec, baseline: Candidate, context: Context, run: Run, gate: Gate) -> Record:
     """The record of a network's batch norms."""
     key = model_key(baseline.label, spec, "norms")
     return run.done(key, baseline) or run.append(
-        key, outcome_of(baseline, context, gate, model.survey, spec, question=Gate.failed_duty), baseline
+        key, outcome_of(baseline, context, gate, norms.survey, spec, question=Gate.failed_duty), baseline
     )
 
 

@@ -1,6 +1,6 @@
-"""Where the time and the memory go: the parts of a training step, what it keeps and needs, and how time scales.
+"""Where time and memory go: the parts of a training step, the memory that it keeps and needs, and how time scales.
 
-It tells why one implementation is faster than another; how much faster it is, the other benchmarks tell.
+This explains why one implementation is faster than another; the other benchmarks measure how much faster.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TRACES = "traces"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per contestant; LeNet without batch norm has a step, and no batch norm that scales."""
+    """One test per contestant; LeNet without batch norm has a step, but no batch norm to scale."""
     everyone = contestants(metafunc.config.stash[CANDIDATES], metafunc.config.option.impl)
     left_out = (AA, PLAIN) if metafunc.function is test_scaling else (AA,)
     rows = [candidate for candidate in everyone if candidate.label not in left_out]
@@ -45,7 +45,7 @@ def test_profile(
     pytestconfig: pytest.Config,
     benchmark: BenchmarkFixture,
 ) -> None:
-    """Split the steps of one implementation into parts, and weigh what they keep."""
+    """Split the steps of one implementation into parts, and count the memory that they keep."""
     quick = pytestconfig.option.quick
     steps = profiling.QUICK_STEPS if quick else profiling.STEPS
     sizes = memory.QUICK_BATCH_SIZES if quick else memory.BATCH_SIZES

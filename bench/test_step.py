@@ -51,7 +51,7 @@ def test_step(
 
 
 def cell(candidate: Candidate, baseline: Candidate, context: Context, run: Run, gate: Gate, effort: Effort) -> Record:
-    """The record of a contestant: from this run if it has it, else measured and written down."""
+    """The record of a contestant: from this run if it has one, else measured and appended."""
     data = context.data
     key = step_key(candidate.label, data)
     known = run.done(key, candidate)

@@ -42,9 +42,9 @@ def trainings(
         records: dict[str, list[Record]] = {candidate.label: [] for candidate in roster}
         for seed in range(option.seeds):
             settings = training_settings(option, seed)
-            found = train_in_turns(roster, data, option.network, settings, run, gate, progress)
-            for label, of_seed in found.items():
-                records[label] += of_seed
+            of_all = train_in_turns(roster, data, option.network, settings, run, gate, progress)
+            for label, own in of_all.items():
+                records[label] += own
         return records
 
     return train_all

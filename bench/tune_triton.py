@@ -31,11 +31,11 @@ SEED = 20150213
 
 
 class DeadDeviceError(Exception):
-    """The device answers no more in this process."""
+    """This process can no longer use the device."""
 
 
 def better(ratios: dict[tuple[int, int], Ratio]) -> tuple[int, int] | None:
-    """Of the choices whose time ratio to the default is a gain over its whole interval, the one with the smallest."""
+    """The fastest of the choices whose whole interval lies below the default's time."""
     gains = {choice: ratio.value for choice, ratio in ratios.items() if ratio.high < 1 - LEAST_GAIN}
     return min(gains, key=lambda choice: gains[choice], default=None)
 
@@ -46,7 +46,7 @@ def tune(operation: Operation, device: torch.device) -> tuple[str, tuple[int, in
     A choice that fails is left out, and named.
 
     Raises:
-        DeadDeviceError: It failed in a way that ends everything on this device.
+        DeadDeviceError: After its failure, nothing runs on this device.
     """
     from kernels.triton_fused import plan
 
@@ -56,7 +56,7 @@ def tune(operation: Operation, device: torch.device) -> tuple[str, tuple[int, in
     height, width = space if len(space) == 2 else (1, torch.Size(space).numel())
     shape = (n, c, height, width)
     pool, planes = operation.pool is not None, bool(space)
-    key = plan.key(shape, planes, pool, torch.float32)
+    key = plan.key(shape, planes, pool, torch.float32, operation.residual)
     machine = plan.machine_of(device)
     if plan.is_resident(shape, planes, pool, torch.float32, machine):
         return key, None
@@ -105,7 +105,7 @@ def _check_alive(device: torch.device) -> None:
 
 
 def _write(table: dict[str, Any]) -> None:
-    """All of the table or nothing: whoever reads it meanwhile has the one before."""
+    """Replace the whole table at once: other processes read either the old or the new one."""
     from kernels.triton_fused import plan
 
     new = plan.TABLE.with_suffix(".new")

@@ -1,4 +1,4 @@
-"""Does an implementation agree with the float64 reference? One measure of error, one rule of tolerance.
+"""Judge whether an implementation agrees with the float64 reference: one measure of error, one rule of tolerance.
 
 The error of a quantity is its largest deviation from the reference, relative to the scale of what is
 added up to make it. It may be a small multiple of the error that ATen itself makes on the same problem,
@@ -45,7 +45,7 @@ class Deviation:
 
 
 class ExamError(Exception):
-    """The reference side of an exam is no measure: nothing can be judged by it, neither right nor wrong."""
+    """The reference of an exam is too inexact to judge anything by."""
 
 
 class Exam:
@@ -192,7 +192,7 @@ class Exam:
         }
 
     def _through_variance(self, roundings: float) -> dict[str, float]:
-        """What an error of so many roundings in the batch's variance is in each quantity that depends on it."""
+        """The error in each quantity that follows from this many roundings in the batch's variance."""
         if not self.problem.training:
             return {}
         through = {"output": roundings / 2, "dx": roundings / 2}  # by its root

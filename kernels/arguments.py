@@ -43,7 +43,7 @@ def check_arguments(
         RuntimeError: No running tensors in evaluation; statistics or parameters of another size, type or device than
             the input's, or statistics that ask for a gradient.
     """
-    # Kernels for small matrices take little longer than this, so what is as it should be takes no call.
+    # Kernels for small matrices take little longer than this, so valid arguments cost no call.
     if type(training) is not bool or type(momentum) is not float or type(eps) is not float or eps <= 0.0:
         check_scalars(training, momentum, eps)
     check_tensors(input, running_mean, running_var, weight, bias, training)
@@ -67,7 +67,7 @@ def check_statistics(running_mean: Tensor | None, running_var: Tensor | None, tr
 
 
 def check_batch_size(x: Tensor) -> None:
-    """Refuse what has no variance.
+    """Refuse input with one value per channel, which has no variance.
 
     Raises:
         ValueError: One value per channel.
@@ -77,7 +77,7 @@ def check_batch_size(x: Tensor) -> None:
 
 
 def check_scalars(training: bool, momentum: float | None, eps: float) -> None:
-    """Refuse what is no bool or no number, and an eps that may divide by zero.
+    """Refuse arguments that are no bool or no number, and an eps that may divide by zero.
 
     Raises:
         TypeError, ValueError: See `check_arguments`.
@@ -111,7 +111,7 @@ def check_tensors(
         weight: C elements of any shape, or None.
         bias: C elements of any shape, or None.
         training: Whether the batch's own statistics normalize.
-        operator: What the errors begin with, for who is called by a name of its own.
+        operator: Prefix of the errors, for an operator with its own name.
 
     Raises:
         TypeError, ValueError, IndexError, NotImplementedError, RuntimeError: See `check_arguments`.
@@ -157,7 +157,7 @@ def _check_running(
 
 
 def check_strided(*tensors: Tensor | None) -> None:
-    """Refuse sparse parameters, where no kernel asks for their memory.
+    """Refuse sparse tensors, where no kernel asks for their memory.
 
     Raises:
         NotImplementedError: One of them is sparse.
@@ -173,6 +173,7 @@ def check_residual(input: Tensor, residual: Tensor) -> None:
     Raises:
         TypeError: It is no tensor.
         RuntimeError: It has another shape, type or device than the input.
+        NotImplementedError: It is sparse.
     """
     if not isinstance(residual, Tensor):
         raise TypeError(f"batch_norm_block(): argument 'residual' must be Tensor, not {type(residual).__name__}")
@@ -182,6 +183,7 @@ def check_residual(input: Tensor, residual: Tensor) -> None:
         raise RuntimeError(f"residual is {residual.dtype}, which does not go with an input of {input.dtype}")
     if residual.device != input.device:
         raise RuntimeError(f"expected residual on {input.device} like the input, found {residual.device}")
+    check_strided(residual)
 
 
 def in_one_dimension(parameter: Tensor | None) -> Tensor | None:
@@ -195,7 +197,7 @@ def as_number(value: Any) -> Any:
 
 
 def _check_number(name: str, value: Any) -> None:
-    """Refuse what torch takes for no number: numpy's numbers and tensors of one element are numbers."""
+    """Refuse what torch doesn't accept as a number: numpy's numbers and tensors of one element are numbers."""
     if isinstance(value, Tensor):
         number = value.dim() == 0 and not value.requires_grad and not value.is_complex()
     else:

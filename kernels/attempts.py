@@ -1,4 +1,4 @@
-"""Have an implementation solve a problem, and refuse what can't be an answer whatever its numbers are."""
+"""Have an implementation solve a problem, and refuse answers that are invalid regardless of their numbers."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def attempt(implementation: Implementation, problem: Problem, wanted: Collection
     Without `grad_output` it runs under `torch.inference_mode()`.
 
     Args:
-        implementation: Who.
-        problem: What.
+        implementation: What solves it.
+        problem: The problem.
         wanted: Of `LEAVES`, those that get a gradient.
 
     Raises:
         DutyError: The output has another shape, type or device, the input was changed, or a gradient is
             missing.
-        Exception: Whatever the implementation raises.
+        Exception: Any exception of the implementation.
     """
     backward = problem.grad_output is not None
 
@@ -72,7 +72,7 @@ def attempt(implementation: Implementation, problem: Problem, wanted: Collection
     check_output(y, problem)
     if y.device != problem.input.device:
         raise DutyError(f"the output's device is {y.device}, not {problem.input.device}")
-    answers = {"output": y.detach().clone()}  # at once: what is still being written later was not there in time
+    answers = {"output": y.detach().clone()}  # at once: values that are written later come too late
     if problem.grad_output is not None:
         leaves = {"dx": x, "dweight": weight, "dbias": bias, "dresidual": residual}
         asked = {name: leaf for name, leaf in leaves.items() if leaf is not None and leaf.requires_grad}
@@ -101,7 +101,7 @@ def is_block(problem: Problem) -> bool:
 
 
 def aten_answers(problem: Problem, wanted: Collection[str] = LEAVES) -> dict[str, Tensor]:
-    """What ATen says to a problem.
+    """ATen's answers to a problem.
 
     On CUDA torch 2.11 fails at a bias without a weight, so it gets ones there. Elsewhere ATen has a way of its own
     without weight, with errors of its own.
@@ -112,7 +112,7 @@ def aten_answers(problem: Problem, wanted: Collection[str] = LEAVES) -> dict[str
 
 
 def check_output(y: Tensor, problem: Problem) -> None:
-    """Refuse an output that can't be one, whatever its numbers are.
+    """Refuse an output that is invalid regardless of its numbers.
 
     Raises:
         DutyError: It is no plain tensor, or of another shape or type than the problem's output.

@@ -29,11 +29,11 @@ def cache_dir() -> Path:
 
 @functools.cache
 def _without_home(place: str) -> Path:
-    """A folder that only this user can write to, since libraries are loaded out of it; else one of this process."""
+    """A folder that only this user can write to, since libraries are loaded from it; else a temporary one."""
     folder = Path(place) / f"bnbench-{os.getuid()}"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+        state = folder.lstat()
+        if stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o022:
             return folder
     return Path(tempfile.mkdtemp(prefix="bnbench-"))

@@ -1,4 +1,4 @@
-"""What became of the batch norms of a network that was converted."""
+"""What a conversion did with the batch norms of a network."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tabulate import tabulate
 
 @dataclass(frozen=True)
 class Change:
-    """What became of a batch norm of a network.
+    """What a conversion did with one batch norm.
 
     Attributes:
-        name: Where it is, as in `named_modules`.
+        name: Its path, as in `named_modules`.
         kind: Its class before.
         features: Its channels.
         action: "fused", "swapped" or "left".
-        note: What it is fused with; or why it is not fused, or left alone.
+        note: What it is fused with, or why it is not fused or was left alone.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of all batch norms of a network.
+    """What a conversion did with all batch norms of a network.
 
     Attributes:
         changes: One for each, in the order of the network.

@@ -1,7 +1,7 @@
 """`torch.compile` of the naive block: one full graph for batch norm, activation and pooling.
 
 Inside of someone else's graph, under a tracer, a mode or a transform, and with tensors of other classes, it is the
-naive block itself, for who is at work there to compile or not.
+naive block itself, which the outer compiler may compile.
 """
 
 import functools
@@ -23,7 +23,7 @@ _naive_block = compose(naive.unchecked)
 
 
 class _Seen:
-    """What the last call did: Python's own run of the block, which a compiled graph spares, leaves a mark."""
+    """Whether the last call ran the block in Python, which a compiled graph does not."""
 
     ran_python = False
 
@@ -87,7 +87,7 @@ def batch_norm_block(
 
 
 def _check_gradients(gradients: tuple[Tensor | None, ...]) -> None:
-    """Refuse what a compiled backward reads as plain memory: it would drop a tangent without a word, or crash."""
+    """Refuse gradients that a compiled backward can't read: it would silently drop a tangent, or crash."""
     for dy in gradients:
         if dy is not None and (is_transformed() or is_legacy_batchedtensor(dy) or dy._is_zerotensor()):
             raise RuntimeError(
@@ -107,7 +107,7 @@ def why_unavailable(device: torch.device) -> str | None:
 
 
 def _switched_off() -> str | None:
-    """The setting that makes torch.compile hand back what it was given."""
+    """The setting that makes torch.compile return a function unchanged."""
     for name in ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE"):
         if os.environ.get(name) == "1":
             return f"torch.compile is switched off: {name}=1"
@@ -133,7 +133,7 @@ def _why_no_compiler(device: torch.device) -> str | None:
 
 
 def backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature for all
-    """What was seen to run: torch.compile may hand back the block as it is, with a setting or where it fails."""
+    """The code that ran: torch.compile may return the block unchanged, through a setting or a failure."""
     return "eager: torch.compile compiled nothing" if _Seen.ran_python or _switched_off() else "inductor"
 
 

@@ -1,4 +1,4 @@
-"""Put an implementation in the place of a network's batch norms, and take it out again.
+"""Replace a network's batch norms by an implementation, and restore them.
 
 layers    each of torch's layers gives its place to one with the same parameters, buffers and hooks
 fusion    where torch.fx proves it safe, that layer also adds the residual behind it, and does activation and pool:
@@ -43,7 +43,7 @@ class Swapped(BatchNorm):
 
 
 def convert(module: nn.Module, implementation: Implementation | str, *, fuse: bool = True) -> tuple[nn.Module, Report]:
-    """Have an implementation do the batch norms of a network.
+    """Replace the batch norms of a network by an implementation.
 
     Layers are swapped in place, as `torch.nn.SyncBatchNorm.convert_sync_batchnorm` does it. A network in which
     something is fused comes back as a `torch.fx.GraphModule`, which shares its layers, parameters and buffers with
@@ -56,7 +56,7 @@ def convert(module: nn.Module, implementation: Implementation | str, *, fuse: bo
             norm before them.
 
     Returns:
-        The network, and what became of each of its batch norms.
+        The network, and a report on each of its batch norms.
 
     Raises:
         UnknownImplementationError, BrokenImplementationError: As `kernels.load` does.
@@ -75,7 +75,7 @@ def convert(module: nn.Module, implementation: Implementation | str, *, fuse: bo
 
 
 def unconvert(module: nn.Module) -> nn.Module:
-    """Give a converted network torch's own layers back, with the parameters and statistics that it has now.
+    """Restore torch's own layers in a converted network, with its current parameters and statistics.
 
     Args:
         module: What `convert` returned, or a copy of it. Layers are swapped in place.
@@ -103,7 +103,7 @@ def _is_like(residual: object, input: Tensor) -> TypeGuard[Tensor]:
 
 
 def _original_of(module: nn.Module) -> nn.Module | None:
-    """What a network with fused blocks was made from; None for others."""
+    """The network from which one with fused blocks was made; None for others."""
     meta = module.meta if isinstance(module, torch.fx.GraphModule) else {}
     original: nn.Module | None = (meta.get(_ORIGINAL) or vars(module).get(f"_{_ORIGINAL}") or (None,))[0]
     return original
@@ -116,7 +116,7 @@ def _torchs(layer: Swapped) -> nn.Module:
 
 
 def _swapped(module: nn.Module, implementation: Implementation) -> tuple[nn.Module, dict[str, Change]]:
-    """The network with every batch norm swapped that can be; what became of each, by name."""
+    """The network with every possible batch norm swapped, and the change of each, by name."""
     changes: dict[str, Change] = {}
     new: dict[int, Swapped] = {}  # a layer that stands in two places does so afterward
     names = {id(part): name for name, part in module.named_modules()}

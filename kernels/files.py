@@ -1,4 +1,4 @@
-"""Import anyone's file as a script would be: with those beside it, and from wherever it lies."""
+"""Import any file as if it were a script: from any folder, together with the files beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BrokenImplementationError(Exception):
 
 
 def import_file(path: Path) -> ModuleType:
-    """Import a file, whatever its name and its ending.
+    """Import a file of any name and ending.
 
     Args:
         path: Absolute. A link is named as it is called, and finds what lies beside it and beside its target.
@@ -61,7 +61,7 @@ def imported_beside(path: Path) -> list[Path]:
 
 
 def _find_beside(path: Path) -> None:
-    """Let a file import what lies beside it, and not what of the same name lies beside another file."""
+    """Let a file import modules beside it, and not modules of the same name beside another file."""
     own = [str(folder) for folder in dict.fromkeys((path.parent, path.resolve().parent))]
     for folder in reversed(own):
         if folder in _folders:
@@ -80,14 +80,14 @@ def _find_beside(path: Path) -> None:
 
 
 def _file_of(module: ModuleType) -> Path:
-    """From its dictionary: to ask a lazy module for an attribute would import it."""
+    """The file of a module, from its dictionary: asking a lazy module for an attribute would import it."""
     return Path(vars(module).get("__file__") or "/")
 
 
 def _module_name(path: Path) -> str:
-    """Its own name where other processes find it by that, so that it can send them functions; else one of ours.
+    """The module's own name where other processes can import it by that, so that functions can be pickled; else ours.
 
-    The path is part of ours, so that two files of one name don't take each other's place.
+    Ours contains the path, so that two files of one name don't collide.
     """
     if path.stem.isidentifier() and path.stem not in sys.modules:
         spec = importlib.util.find_spec(path.stem)

@@ -1,7 +1,7 @@
-"""Where what follows a batch norm may be done in one with it: where torch.fx proves that nobody else looks.
+"""Fuse a batch norm with what follows it, where torch.fx proves that nothing else reads its output.
 
-The graph of a network says who reads each value. Only batch norms and what holds them are traced through: everything
-else stays a call of the network's own part, whatever it does inside.
+The graph of a network shows the readers of each value. Only batch norms and the modules that contain them are traced
+through: every other module stays one call.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _POOL: dict[str, Any] = {
     "ceil_mode": False,
     "return_indices": False,
 }
-"""The arguments of a max-pool in their order, with what they are where they aren't given."""
+"""The arguments of a max-pool in their order, with their defaults."""
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -83,7 +83,7 @@ def fused(module: nn.Module, changes: dict[str, Change]) -> tuple[fx.GraphModule
 
     Args:
         module: Its batch norms are ours. It stays as it is.
-        changes: What became of each; gets what is fused, and why others are not.
+        changes: The change of each batch norm; updated with what is fused, and why others are not.
     """
     if isinstance(module, _BatchNorm):
         return None, "nothing is behind it"
@@ -91,7 +91,7 @@ def fused(module: nn.Module, changes: dict[str, Change]) -> tuple[fx.GraphModule
         return None, "the network has hooks"
     try:
         graph = _graph_of(module)
-    except Exception as error:  # whatever a network does when it gets no numbers
+    except Exception as error:  # the network may fail in any way without numbers
         return None, f"torch.fx can't trace it: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
     if graph is None:
         return None, "what it does depends on `training` in other ways than its layers'"
@@ -122,7 +122,7 @@ def fused(module: nn.Module, changes: dict[str, Change]) -> tuple[fx.GraphModule
 
 
 def _graph_of(module: nn.Module) -> fx.Graph | None:
-    """What it calls, in training and in evaluation; None where that differs."""
+    """The graph of its calls; None where training and evaluation differ."""
     flags = {part: part.training for part in module.modules()}
     graphs = []
     try:
@@ -136,7 +136,7 @@ def _graph_of(module: nn.Module) -> fx.Graph | None:
 
 
 def _complete(network: fx.GraphModule, module: nn.Module) -> None:
-    """Take along the parts that no call passes: their parameters are in `state_dict`, too."""
+    """Add the modules that are never called: their parameters are in `state_dict`, too."""
     for key in module.state_dict(keep_vars=True):
         owner, _, name = key.rpartition(".")
         if not _exists(network, owner):
@@ -184,7 +184,7 @@ def _why_alone(node: fx.Node, layer: BatchNorm, network: fx.GraphModule, calls: 
 
 
 def _activation(node: fx.Node, network: fx.GraphModule) -> str | None:
-    """The name of an activation, if that's what a call is."""
+    """The name of the activation that a call makes, if it is one."""
     part = _module_of(node, network)
     if part is not None:
         return None if _is_watched(part) else _ACTIVATIONS.get(type(part))
@@ -194,7 +194,7 @@ def _activation(node: fx.Node, network: fx.GraphModule) -> str | None:
 
 
 def _fuse(node: fx.Node, layer: BatchNorm, network: fx.GraphModule) -> str:
-    """Have a layer do what follows it; what that is."""
+    """Fuse the calls after a layer into it, and return what they were."""
     following: list[fx.Node] = []
     residual = activation = pool = None
     after = _only_reader(node)

@@ -145,5 +145,5 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         return super().named_children()
 
     def extra_repr(self) -> str:
-        """Add what the base class doesn't know."""
+        """Add the implementation, activation and pool."""
         return f"{self.implementation.name}, {super().extra_repr()}, activation={self.activation}, pool={self.pool}"

@@ -27,7 +27,7 @@ _TOP_PAD_MIB = 64
 
 @functools.cache
 def settle() -> str:
-    """Set the policy for this process, once, and describe it in a line that belongs into every record.
+    """Set the policy for this process, once, and describe it in a line for every record.
 
     On Linux with glibc, blocks up to the mmap threshold come from the heap and the heap is never trimmed,
     so freed memory stays with the process and is used again without faults. Elsewhere, and where another

@@ -36,7 +36,7 @@ def find(name: str) -> torch.device:
 
 
 def select(name: str) -> torch.device:
-    """`find`, and make it the current device: events, streams and kernels that name none of their own go there.
+    """`find`, and make it the current device, where events, streams and kernels go by default.
 
     Raises:
         ValueError, DeviceUnavailableError: As `find`.
@@ -73,7 +73,7 @@ def synchronize(device: torch.device) -> None:
 def why_lost(device: torch.device) -> str | None:
     """None, or in one line why this process can't use the device any more.
 
-    After an illegal access every later call on a GPU raises, whoever makes it: nothing but a new process helps.
+    After an illegal access every later call on a GPU raises: only a new process helps.
     Source: https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html (`cudaErrorIllegalAddress`).
     """
     try:

@@ -1,4 +1,4 @@
-"""Fashion-MNIST as tensors that stay on the device: where it is looked up, and how it is trusted.
+"""Fashion-MNIST as tensors that stay on the device: where it is looked up, and how it is verified.
 
 The data are the 28 x 28 gray images of ten kinds of clothing by Xiao, Rasul and Vollgraf (2017,
 "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms"), MIT licensed. Lookup, in
@@ -10,7 +10,7 @@ order:
 4. torchvision's download, into the cache; `BNBENCH_OFFLINE=1` leaves it out
 5. the embedded subset (`models/data`), announced
 
-Every file is verified by checksum before use. A damaged one is an error wherever it was found: going on to
+Every file is verified by checksum before use. A damaged one is an error wherever it was found: continuing with
 the next source would hide that the figures come from other data than the user believes.
 """
 
@@ -58,7 +58,7 @@ class Edition:
 
 
 # Checked against the MD5 sums of the publisher's own .gz files (those in torchvision): the Debian package's
-# files with the publisher's gzip header put back have them.
+# files with the publisher's gzip header restored match them.
 FULL = Edition(
     "fashion-mnist",
     "Fashion-MNIST",
@@ -200,12 +200,12 @@ def _find(data_dir: Path | None, announce: Callable[[str], None]) -> tuple[list[
 def _files_in(folder: Path) -> list[Path] | None:
     """Return the four files of the first layout in `folder` that has them all, plain before `.gz`."""
     for layout in (folder, folder / "raw", folder / "FashionMNIST" / "raw"):
-        found = []
+        paths = []
         for name in FILES:
             # Plain first: it spares the decompression.
-            found += [path for path in (layout / name, layout / f"{name}.gz") if path.is_file()][:1]
-        if len(found) == len(FILES):
-            return found
+            paths += [path for path in (layout / name, layout / f"{name}.gz") if path.is_file()][:1]
+        if len(paths) == len(FILES):
+            return paths
     return None
 
 

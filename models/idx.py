@@ -1,4 +1,4 @@
-"""The idx format of the MNIST family, and the checksums that guard it.
+"""The idx format of the MNIST family, and its checksums.
 
 A file is identified by the SHA-256 of its *decompressed* content: packagers recompress, so that the
 `.gz` files of two sources differ although the images in them are the same.

@@ -19,7 +19,7 @@ Mark = Callable[[str], object]
 
 
 def unheard(part: str) -> None:
-    """The mark of who doesn't want to know."""
+    """The mark that does nothing."""
 
 
 class Totals:
@@ -50,7 +50,7 @@ def take_step(
     totals: Totals,
     mark: Mark = unheard,
 ) -> None:
-    """Train `model` on one batch, and count what came of it before the update.
+    """Train `model` on one batch, and count its loss and correct answers before the update.
 
     Args:
         model: In training mode, on the device of `data`. It is changed in place, and is left without gradients.
@@ -59,7 +59,7 @@ def take_step(
         batch: Indices of training images, int64, (N,), on the device of `data`.
         lr: Learning rate.
         totals: Where loss and correct answers are added.
-        mark: For who profiles the step.
+        mark: Called at the boundaries of the step's parts, by profilers.
     """
     mark("data")
     images, labels = gather(model, data, batch)

@@ -14,9 +14,11 @@ LONG = (
     "test_main_job.py",
     "test_kernel_report.py",
     "test_fused.py",
+    "test_main_job_ended.py",
     "test_cpu_fused_memory.py",
     "test_step.py",
     "test_triton_jit.py",
+    "test_triton_residual.py",
     "test_report.py",
     "test_duties.py",
 )
@@ -28,6 +30,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, all others in their usual order."""
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+@pytest.fixture
+def one_thread():
+    """Two threads wait for each other for seconds when another process holds one of two cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 # The main job, which tests start in processes of their own, is no part of a parallel run of the tests.

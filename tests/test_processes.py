@@ -9,7 +9,7 @@ from tests.processes import ROOT, run, start
 
 def test_a_process_is_a_fresh_one_but_for_torch(monkeypatch):
     monkeypatch.setenv("OF_THE_TEST", "here")
-    told = run(
+    output = run(
         """
         import os, sys
         ours = [name for name in sys.modules if name.split(".")[0] in ("kernels", "models", "bench", "triton")]
@@ -17,7 +17,7 @@ def test_a_process_is_a_fresh_one_but_for_torch(monkeypatch):
         """,
         GIVEN=1,
     )
-    assert told.split() == ["[]", "here", "1", str(ROOT), "['-c']", "__main__"]
+    assert output.split() == ["[]", "here", "1", str(ROOT), "['-c']", "__main__"]
 
 
 def test_a_module_gets_its_arguments_and_its_exit_code_counts():
@@ -27,7 +27,7 @@ def test_a_module_gets_its_arguments_and_its_exit_code_counts():
 
 
 @pytest.mark.parametrize(("ends", "code"), [("sys.exit(3)", 3), ("os._exit(4)", 4), ("1 / 0", 1), ("pass", 0)])
-def test_how_it_ends_is_told(ends, code):
+def test_its_end_is_reported(ends, code):
     found, output = start("-c", f"import os, sys; print('said', flush=True); {ends}").wait()
     assert found == code
     assert output.startswith("said")
@@ -44,13 +44,13 @@ def test_it_hears_signals_and_one_that_takes_too_long_is_killed():
 
 
 def test_its_code_is_the_main_module():
-    told = run("""
+    output = run("""
         import pickle, sys
         class Made:
             pass
         print(type(pickle.loads(pickle.dumps(Made()))) is Made is sys.modules["__main__"].Made)
     """)
-    assert told == "True\n"
+    assert output == "True\n"
 
 
 def test_what_is_to_run_at_exit_runs():

@@ -1,7 +1,7 @@
-"""Weights between epochs, so that a killed run can go on in the middle of a training.
+"""Weights between epochs, so that a killed run can resume in the middle of a training.
 
-Plain SGD has no state and the batch order depends on the epoch alone, so weights are all it takes: on the CPU the
-rest of the training is the same to the bit.
+Plain SGD has no state, and the batch order depends only on the epoch, so the weights suffice: on the CPU, the rest of
+the training is bit-identical.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _path(folder: Path, network: str, label: str, seed: int) -> Path:
 
 
 def save(folder: Path, network: str, label: str, seed: int, epoch: int, model: nn.Module) -> None:
-    """Keep the weights after an epoch, in place of those of the epoch before."""
+    """Save the weights after an epoch, replacing those of the previous epoch."""
     path = _path(folder, network, label, seed)
     path.parent.mkdir(exist_ok=True)
     half = path.with_suffix(".half")
@@ -29,7 +29,7 @@ def save(folder: Path, network: str, label: str, seed: int, epoch: int, model: n
 
 
 def restore(folder: Path, network: str, label: str, seed: int, epoch: int, model: nn.Module) -> bool:
-    """Load the weights after that epoch into the model, or say that there are none."""
+    """Load the weights after that epoch into the model, and return whether there are any."""
     path = _path(folder, network, label, seed)
     try:
         kept = torch.load(path, weights_only=True, map_location="cpu")
@@ -42,7 +42,7 @@ def restore(folder: Path, network: str, label: str, seed: int, epoch: int, model
 
 
 def forget(folder: Path, network: str, label: str, seed: int) -> None:
-    """Remove what a finished training no longer needs, and the folder with the last of it."""
+    """Remove the weights of a finished training, and the folder when it is empty."""
     _path(folder, network, label, seed).unlink(missing_ok=True)
     if (folder / FOLDER).is_dir() and not any((folder / FOLDER).iterdir()):
         (folder / FOLDER).rmdir()

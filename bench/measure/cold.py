@@ -1,8 +1,7 @@
-"""Time on the CPU with cold caches: before each call another program's worth of memory passes through them.
+"""Time on the CPU with cold caches: before each call, enough memory is written to flush them.
 
-A call that is repeated finds its batch where the call before left it, and a fused kernel, which goes through the batch
-least often, gains most by that. In a network the layers in between have used the caches. This clock is the other end:
-nothing of the batch, the parameters or the code's own buffers is left in them.
+A repeated call finds its batch in the caches; in a network, the layers in between have displaced it. This clock is the
+other extreme: neither the batch nor the parameters nor the code's own buffers are cached.
 """
 
 from __future__ import annotations

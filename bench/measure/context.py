@@ -17,16 +17,16 @@ from models.fashion_mnist import FashionMNIST
 
 @dataclass
 class Context:
-    """Where and next to whom implementations are measured.
+    """The device, the baseline and the data that measurements share.
 
     Attributes:
         device: Where.
-        baseline: Who is timed in the same rounds.
+        baseline: The implementation that is timed in the same rounds.
         load: Loads Fashion-MNIST; called when the first measurement needs it.
         dtype: Of the batch in latency.
         effort: How long per cell of the latency tables.
-        inspect: Called right after timed samples of the candidate that are chosen at random; it raises where the
-            process isn't any more as it was.
+        inspect: Called right after randomly chosen samples of the candidate; it raises where the process was
+            tampered with.
     """
 
     device: torch.device
@@ -38,10 +38,10 @@ class Context:
 
     @cached_property
     def latency(self) -> Latency:
-        """What measures cells, and keeps what those of one operation share."""
+        """The measurement of cells, with the state that cells of one operation share."""
         return Latency(self.device, self.dtype, self.effort, self.baseline, self.inspect)
 
     @cached_property
     def data(self) -> FashionMNIST:
-        """What is trained on."""
+        """The training data."""
         return self.load()

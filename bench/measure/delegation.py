@@ -1,8 +1,8 @@
-"""Which of torch's own batch norms an implementation calls: allowed, and told, since its row is then theirs.
+"""Which of torch's own batch norms an implementation calls: this is allowed and reported, since they do its work.
 
-Seen from the dispatcher, which every call passes on its way to a kernel, and not from the source. Who looks whether the
-dispatcher is watched, or calls from another thread, is known by the bits: two ways to sum thousands of numbers don't
-round alike.
+Calls are observed in the dispatcher, through which every kernel is called, not read from the source. An implementation
+that hides its calls, such as in another thread, is recognized by its bits: two ways to sum thousands of numbers round
+differently.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class _Watch(TorchDispatchMode):
 
 
 def delegates_to(workload: Workload) -> list[str]:
-    """The names of torch's batch-norm operators that one call passes: `aten::native_batch_norm`."""
+    """The names of torch's batch-norm operators in one call: `aten::native_batch_norm`."""
     with _Watch() as watch, torch.no_grad():
         workload.forward()
     return sorted(name for name in watch.seen if not name.startswith("bnbench::"))
 
 
 def same_bits(workload: Workload, builtin: Workload) -> bool:
-    """Whether a training call gives what torch's own gives, forward and backward, to the last bit.
+    """Whether a training call equals torch's own bit for bit, forward and backward.
 
-    Evaluation says nothing: it sums nothing, so whoever writes the same formula has the same bits.
+    Inference proves nothing: it sums nothing, so the same formula always gives the same bits.
     """
     return all(map(torch.equal, workload.answers(), builtin.answers()))

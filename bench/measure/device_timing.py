@@ -1,10 +1,10 @@
 """Time on the GPU itself: events around one call with a cold L2 cache, and CUDA-graph replays with a warm one.
 
-Wall time contains what the host takes to launch; these two clocks don't. *Cold*: the L2 cache is overwritten before
-each call, outside of the timed span, as when the other layers of a step have passed through it. *Graph*: the call is
-captured once and replayed, which is the least that its kernels take one after the other.
+Wall time includes the host's launch overhead; these two clocks don't. *Cold*: the L2 cache is overwritten before each
+call, outside the timed span, as the other layers of a step would do. *Graph*: the call is captured once and replayed,
+which gives the least time of its kernels in sequence.
 
-The device sleeps before each sample while the host queues the work: so the events never see the device wait for it.
+The device sleeps before each sample while the host queues the work, so the events never include waiting for the host.
 Source: https://docs.pytorch.org/docs/stable/notes/cuda.html ("Asynchronous execution", "CUDA Graphs").
 """
 
@@ -57,7 +57,7 @@ def measure(
     for name, clock in clocks.items():
         try:
             rounds = _in_pairs([clock(side, device) for side in (candidate, baseline)], seed)
-        except Exception as error:  # the wall time of this cell is good all the same
+        except Exception as error:  # the wall time of this cell is still valid
             torch.cuda.synchronize(device)
             outcome[name] = {"reason": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"}
             continue
@@ -111,10 +111,10 @@ def _cold(subject: Subject, device: torch.device, sleep_cycles: int) -> Callable
 
 
 def replay(subject: Subject, device: torch.device) -> Callable[[], float]:
-    """What samples a call as a captured graph, in nanoseconds.
+    """A function that samples a call as a captured graph, in nanoseconds.
 
-    The subject prepares each sample again, off the clock: what it writes into the tensors that were captured is what
-    the replays read.
+    The subject prepares each sample off the clock: it writes new content into the captured tensors, which the replays
+    read.
     """
     beside, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
     beside.wait_stream(torch.cuda.current_stream(device))
@@ -123,7 +123,7 @@ def replay(subject: Subject, device: torch.device) -> Callable[[], float]:
             subject(1)()
     torch.cuda.current_stream(device).wait_stream(beside)
     run = subject(1)
-    # Around the graph's own stream: where a capture fails, torch 2.11 doesn't put back the stream that was current. And
+    # Around the graph's own stream: where a capture fails, torch 2.11 doesn't restore the current stream. And
     # its default one belongs to the device of the first capture.
     with torch.cuda.device(device), torch.cuda.stream(beside), torch.cuda.graph(graph, stream=beside):
         run()

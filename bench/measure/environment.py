@@ -1,4 +1,4 @@
-"""The conditions of a measurement: a time without them is no result."""
+"""The conditions of a measurement, without which a time is meaningless."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from models import allocator
 
 _PLACES = ("cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn", "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
 PRECISION: dict[str, Any] = {"all": torch.backends} | {p: operator.attrgetter(p)(torch.backends) for p in _PLACES}
-"""Where torch says what float32 is calculated in."""
+"""Where torch keeps the precision of float32 arithmetic."""
 
 
 @functools.cache
 def cpu_name() -> str:
-    """What the processor calls itself."""
+    """The name of the processor."""
     return str(cpuinfo.get_cpu_info().get("brand_raw") or platform.processor() or platform.machine())
 
 
 @functools.cache
 def device_name(device: torch.device) -> str:
-    """What the device calls itself."""
+    """The name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "xpu":
@@ -55,10 +55,10 @@ def machine(device: torch.device) -> str:
 
 
 def machine_name(kind: str, name: str, model: str, cores: int) -> str:
-    """The same out of a record's conditions: device, device_name, processor and cores.
+    """The same from a record's conditions: device, device_name, processor and cores.
 
-    A brand without a number ("AMD EPYC", as virtual machines have it) stands for many processors: it gets its
-    microarchitecture, or else family and model.
+    A brand without a number ("AMD EPYC", as in virtual machines) covers many processors, so its microarchitecture is
+    added, or else family and model.
     """
     if kind == "cpu":
         name = re.sub(r"\(r\)|\(tm\)|\bcpu\b|\b\d+-core\b|\bprocessor\b|@.*", " ", name, flags=re.I)
@@ -71,7 +71,7 @@ def machine_name(kind: str, name: str, model: str, cores: int) -> str:
 
 
 def zen_generation(family: int, model: int) -> int | None:
-    """AMD's Zen 1 to 5 by family and model, as Linux tells them apart (arch/x86/kernel/cpu/amd.c)."""
+    """AMD's Zen 1 to 5 by family and model, as Linux distinguishes them (arch/x86/kernel/cpu/amd.c)."""
     generations = {
         0x17: (((0x00, 0x2F), (0x50, 0x5F)), 1, 2),
         0x19: (((0x00, 0x0F), (0x20, 0x5F)), 3, 4),
@@ -85,52 +85,52 @@ def zen_generation(family: int, model: int) -> int | None:
 
 @functools.cache
 def processor() -> str:
-    """Family, model and stepping: a virtual machine's name for its processor may stand for several."""
-    found = cpuinfo.get_cpu_info()
-    return " ".join(str(found[name]) for name in ("family", "model", "stepping") if name in found)
+    """Family, model and stepping, since a virtual machine's name for its processor may cover several."""
+    info = cpuinfo.get_cpu_info()
+    return " ".join(str(info[name]) for name in ("family", "model", "stepping") if name in info)
 
 
 def container_limits() -> dict[str, str]:
-    """What this process's control group may use, where the system (Linux, cgroup v2) limits it."""
-    found = {}
+    """Limits of this process's control group, where there are any (Linux, cgroup v2)."""
+    limits = {}
     for name in ("cpu.max", "memory.max"):
         try:
             text = Path("/sys/fs/cgroup", name).read_text(encoding="utf-8").strip()
         except OSError:
             continue
         if not text.startswith("max"):
-            found[name] = text
-    return found
+            limits[name] = text
+    return limits
 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of all that can change a time."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
+    """Versions of all software that can change a time."""
+    by_name = {"python": platform.python_version(), "torch": torch.__version__}
     for package in ("triton", "torchvision", "numpy", "pytest-benchmark"):
         try:
-            found[package] = metadata.version(package)
+            by_name[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "none"
+            by_name[package] = "none"
     if torch.version.cuda and torch.cuda.is_available():
-        found["cuda"] = torch.version.cuda
-        found["cudnn"] = str(torch.backends.cudnn.version())
+        by_name["cuda"] = torch.version.cuda
+        by_name["cudnn"] = str(torch.backends.cudnn.version())
     if torch.version.hip:
-        found["hip"] = torch.version.hip
-    return found
+        by_name["hip"] = torch.version.hip
+    return by_name
 
 
 def float32_precision() -> dict[str, str]:
-    """What float32 is calculated in, by place: "tf32", "bf16", "ieee", or "none" where nothing was set.
+    """The precision of float32 arithmetic, by place: "tf32", "bf16", "ieee", or "none" where nothing was set.
 
-    `allow_tf32` and `get_float32_matmul_precision` raise once somebody used these newer names; these never do.
+    `allow_tf32` and `get_float32_matmul_precision` raise once these newer settings were used; the settings never do.
     """
     return {name: place.fp32_precision for name, place in PRECISION.items()}
 
 
 @functools.cache
 def commit() -> dict[str, Any]:
-    """The commit of the tree, and whether anything but results was changed since."""
+    """The commit of the tree, and whether files other than results have changed since."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -149,7 +149,7 @@ def commit() -> dict[str, Any]:
 
 
 def conditions(device: torch.device) -> dict[str, Any]:
-    """What holds for a whole run."""
+    """Conditions of a whole run."""
     return {
         "machine": machine(device),
         "device": device.type,
@@ -173,9 +173,9 @@ def conditions(device: torch.device) -> dict[str, Any]:
 
 
 def state(device: torch.device) -> dict[str, Any]:
-    """What changes from one measurement to the next: load, memory and clock, on a GPU also its own.
+    """Conditions that change between measurements: load, memory and clock, and on a GPU its own.
 
-    Two of them, before and after, say how many processors everything else kept busy in between: see `busy_others`.
+    From two states, before and after, `busy_others` computes how many processors other programs kept busy.
     """
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     return {
@@ -190,9 +190,9 @@ def state(device: torch.device) -> dict[str, Any]:
 
 
 def others_seconds() -> float | None:
-    """Seconds that processors have spent on others than this process and the children that it waited for."""
+    """Processor seconds of all programs except this process and the children that it waited for."""
     if sys.platform == "win32":
-        return None  # where a parent isn't told what its children used
+        return None  # which doesn't count the time of children
     whole, own = psutil.cpu_times(), os.times()
     # Guests' time is part of the user's. Time stolen by the host's other guests counts: we don't get it either.
     idle = ("idle", "iowait", "guest", "guest_nice")
@@ -204,25 +204,27 @@ class OthersWatch:
     """How many processors other programs keep busy from now on.
 
     Args:
-        also: Seconds of processors that processes which belong to us have used, beside this one.
+        also: Processor seconds of our other processes.
     """
 
     def __init__(self, also: Callable[[], float] = lambda: 0.0) -> None:
         self._also = also
         self._start = self._now()
 
-    def processors(self) -> float:
-        """On average; 0 where the system doesn't tell."""
+    def processors(self) -> float | None:
+        """The average since this was made; None where the system doesn't tell."""
         (wall, busy), (wall_before, busy_before) = self._now(), self._start
-        return (busy - busy_before) / max(wall - wall_before, 1e-9)
+        if busy is None or busy_before is None:
+            return None
+        return max(0.0, busy - busy_before) / max(wall - wall_before, 1e-9)
 
-    def _now(self) -> tuple[float, float]:
+    def _now(self) -> tuple[float, float | None]:
         others = others_seconds()
-        return time.perf_counter(), 0.0 if others is None else others - self._also()
+        return time.perf_counter(), None if others is None else others - self._also()
 
 
 def _allocator(device: torch.device) -> str:
-    """The C library's policy, and on a GPU torch's own allocator there with what the user set."""
+    """The C library's policy; on a GPU also torch's allocator and the user's settings for it."""
     policy = allocator.settle()
     if device.type != "cuda":
         return policy
@@ -237,7 +239,7 @@ def _allocator(device: torch.device) -> str:
 
 
 def _throttled() -> int | None:
-    """How often the processors were slowed down for heat since the system started, where it tells."""
+    """How often the processors were throttled for heat since the system started, where that is counted."""
     counters = [*Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
     try:
         return sum(int(counter.read_text()) for counter in counters) if counters else None
@@ -246,7 +248,7 @@ def _throttled() -> int | None:
 
 
 def _gpu_state(device: torch.device) -> dict[str, Any]:
-    """What NVIDIA's management library says, where it is installed; nothing else depends on it.
+    """Readings of NVIDIA's management library, where it is installed; nothing else depends on it.
 
     A counter that this GPU lacks is None, and "gpu_state" names it.
     """
@@ -266,19 +268,19 @@ def _gpu_state(device: torch.device) -> dict[str, Any]:
         "gpu_throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
         "gpu_energy_mj": lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle),
     }
-    found: dict[str, Any] = {}
+    readings: dict[str, Any] = {}
     missing = []
     for name, read in counters.items():
         try:
-            found[name] = read()
+            readings[name] = read()
         except Exception as error:
-            found[name] = None
+            readings[name] = None
             missing.append(f"{name} ({type(error).__name__})")
-    return {**found, "gpu_state": f"unknown: {', '.join(missing)}"} if missing else found
+    return {**readings, "gpu_state": f"unknown: {', '.join(missing)}"} if missing else readings
 
 
 def _nvml_handle(pynvml: Any, uuid: object) -> Any:
-    """Of the whole GPU, also where torch has one of its MIG instances: clocks and temperature are the GPU's."""
+    """The handle of the whole GPU, also for a MIG instance: clocks and temperature belong to the GPU."""
     try:
         return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
     except pynvml.NVMLError:

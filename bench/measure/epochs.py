@@ -36,7 +36,7 @@ class Turn:
 
 
 class Watch:
-    """Notes the states before and after one step of each epoch, any of them, so that it can be judged."""
+    """Notes the states before and after one random step of each epoch, so that it can be judged."""
 
     def __init__(self, model: nn.Module) -> None:
         self.before: State | None = None
@@ -47,7 +47,7 @@ class Watch:
         self._chosen = 0
 
     def on_batch(self, number: int, batch: Tensor, batches: int) -> None:
-        """Called before each step of an epoch, and once behind the last.
+        """Called before each step of an epoch, and once after the last.
 
         Args:
             number: From 0.
@@ -74,7 +74,7 @@ def begin(
 ) -> Turn:
     """A network warmed up and ready for the epoch after those that are done.
 
-    Without the weights of the last of these, the epochs are trained again, since the next one starts from them.
+    Without saved weights of the last of these, the epochs are trained again.
 
     Args:
         implementation: Its batch norms; None for none.
@@ -82,8 +82,8 @@ def begin(
         data: The images.
         network: Its name in `models.recipes.RECIPES`.
         settings: How to train it.
-        folder: Where weights are kept.
-        done: How many epochs are.
+        folder: Where weights are saved.
+        done: How many epochs are done.
     """
     device = data.train_images.device
     model = RECIPES[network].build(implementation, seed=settings.seed, device=device)
@@ -96,11 +96,11 @@ def begin(
 
 
 def take(turn: Turn, data: FashionMNIST) -> Figures:
-    """Train one epoch, and say what came of it.
+    """Train one epoch, and return its figures.
 
     Raises:
-        WrongError: One of its steps, any of them, didn't train; or an implementation from outside evaluates what it
-            has trained to another accuracy than `builtin` does.
+        WrongError: A randomly chosen step didn't train; or an implementation from outside gets another test accuracy
+            than `builtin` does with the same weights.
     """
     faults = page_faults()
     epoch = next(turn.epochs)

@@ -1,4 +1,4 @@
-"""What a measurement returns, and how it says that something is wrong."""
+"""Figures that a measurement returns, and errors that it raises."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Figures = dict[str, Any]
 
 
 class WrongError(Exception):
-    """What was measured is no batch norm, or its time can't be true.
+    """The measured code is no batch norm, or its time can't be true.
 
     Args:
         reason: In one line.
-        figures: What is known all the same.
+        figures: Figures that are known nevertheless.
     """
 
     def __init__(self, reason: str, **figures: Any) -> None:
@@ -24,7 +24,7 @@ class WrongError(Exception):
 
 
 class PlainError(Exception):
-    """An error whose message says everything, in one line."""
+    """An error whose one-line message needs no type in front of it."""
 
 
 def one_line(error: BaseException) -> str:

@@ -12,10 +12,10 @@ from bench.measure import environment, timing
 from bench.measure.figures import PlainError, WrongError
 
 LEAST_SECONDS = 1.0
-"""Copies are tried for so long before anybody is accused: other programs' time slices must not pass for memory."""
+"""How long copies are tried before a time is refused: other programs' time slices must not pass for slow memory."""
 
 BUSY = 0.3
-"""Processors. Where others keep more busy, a copy says nothing, and nobody is accused."""
+"""Processors. Where other programs keep more of them busy, a copy proves nothing, and no time is called wrong."""
 
 ROUND = 20
 
@@ -43,13 +43,13 @@ def copier(bytes_moved: int, device: torch.device) -> timing.Subject:
 def fastest_copy_ns(bytes_moved: int, device: torch.device, enough_ns: float, seconds: float = LEAST_SECONDS) -> float:
     """The fastest copy seen, with all threads and with one.
 
-    Beside a busy program every parallel region waits for the thread that has to share its core: a copy of two threads
-    takes a time slice, while one of one thread, or a short call, may come through.
+    Next to a busy program, every parallel region waits for the thread that shares its core: a copy on two threads
+    takes a time slice, while one on a single thread, or a short call, may not.
 
     Args:
         bytes_moved: Read and written together.
         device: Where.
-        enough_ns: A copy that is as fast as that ends the search.
+        enough_ns: A copy this fast ends the search.
         seconds: How long to search.
     """
     subject = copier(bytes_moved, device)
@@ -66,21 +66,21 @@ def check(call_ns: float, bytes_moved: int, device: torch.device, part: float) -
     """Refuse a time that memory does not allow, where the machine is idle enough to say so.
 
     Args:
-        call_ns: What a call is said to take.
+        call_ns: The reported time of a call.
         bytes_moved: The fewest bytes that it must move.
         device: Where.
-        part: Of a copy's time, the least that is believed.
+        part: The smallest credible share of a copy's time.
 
     Raises:
         WrongError: It is faster than that.
-        PlainError: It is, and other programs keep the machine so busy that it says nothing.
+        PlainError: It is, but other programs keep the machine too busy to be sure.
     """
     watch = environment.OthersWatch()
     least = fastest_copy_ns(bytes_moved, device, call_ns / part)
     if call_ns >= part * least:
         return
     texts = f"({call_ns / 1e3:.1f} us; the fastest copy takes {least / 1e3:.1f})"
-    processors = watch.processors()
+    processors = watch.processors() or 0.0
     if processors > BUSY:
         raise PlainError(
             f"machine busy: faster than memory seems to allow {texts}, while other programs keep {processors:.1f} "

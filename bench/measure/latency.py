@@ -21,7 +21,6 @@ from bench.measure.figures import Figures, WrongError
 from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
 from bench.measure.timing import Subject
-from bench.record.labels import BASELINE
 from bench.record.operations import BOTH, PASS, Operation
 from bench.stats.ratios import paired_ratio
 from kernels import Implementation
@@ -43,7 +42,7 @@ class Latency:
         device: Where.
         dtype: Of the batch.
         effort: How long per cell.
-        baseline: Who is timed in the same rounds.
+        baseline: The implementation that is timed in the same rounds.
         inspect: As `Context` has it.
     """
 
@@ -63,19 +62,19 @@ class Latency:
     def measure(
         self, operation: Operation, implementation: Implementation, pass_name: str, *, identical: bool = False
     ) -> Figures:
-        """One cell: its samples, and what they mean.
+        """One cell: its samples, and the figures from them.
 
         Args:
             operation: What is timed.
-            implementation: Who.
+            implementation: Whose call.
             pass_name: One of `PASSES`.
             identical: Whether this is the A/A cell, in which the baseline's two sides have tensors of their own.
 
         Raises:
             WrongError: It is no batch norm, before the timing, during it or after it, or its time can't be true.
-            DutyError: The same, in what is no number.
-            NotImplementedError: It declares that it doesn't train on input of so many dimensions.
-            Exception: Whatever the implementation raises.
+            DutyError: The same, apart from numbers: a missing gradient, a wrong shape or type.
+            NotImplementedError: It declares that it doesn't train on input with this number of dimensions.
+            Exception: Any exception of the implementation.
         """
         self._turn_to(operation)
         training, direction = PASS[pass_name]
@@ -101,7 +100,7 @@ class Latency:
             cold=cold,
         )
         kept = [sample for sample in (warm.kept, cold.kept) if sample]
-        # Nobody knows which of the two it will be; of one from outside it is both, and the baseline judges itself.
+        # One of the two, at random; both for an implementation from outside, and none where the baseline times itself.
         judged = kept if implementation.foreign else [] if identical else [random.SystemRandom().choice(kept)]
         for sample in judged:
             if reason := workload.why_wrong(sample, self._exam(operation, training, GATE_SEED)):
@@ -133,12 +132,12 @@ class Latency:
         }
 
     def workload(self, operation: Operation, implementation: Implementation, pass_name: str) -> Workload:
-        """What `measure` times of an implementation, to be called by another clock."""
+        """The workload that `measure` times, for use with another clock."""
         self._turn_to(operation)
         return self._workload(operation, implementation, implementation.name, PASS[pass_name].training)[0]
 
     def baseline_ns(self, operation: Operation, pass_name: str) -> list[float]:
-        """Nanoseconds of calls of the baseline alone, a sample each: what it takes in a process that ran nothing else.
+        """Nanoseconds per call of the baseline alone, a value per sample, in a process that has run no foreign code.
 
         Args:
             operation: What is timed.
@@ -176,7 +175,7 @@ class Latency:
     ) -> tuple[Workload, float | Exception]:
         """An implementation's operands, and the seconds of its first call in this mode, compilation included.
 
-        If that call fails, why: the gate, which comes next, may know better what is wrong.
+        If that call fails, its exception: the gate, which comes next, may give a better reason.
         """
         key = (label, training)
         if key not in self._workloads:
@@ -233,14 +232,14 @@ def in_pairs(
         cold: Sees those with cold caches, on a CPU; None: there are none. On a GPU they are always timed.
 
     Raises:
-        PlainError: Other programs keep a CPU so busy that a side has only waited.
+        PlainError: Other programs kept a CPU so busy that a side mostly waited.
     """
     watch = environment.OthersWatch()
     rounds = timing.paired_rounds(candidate, baseline, device, effort, SEED, between=between, witness=witness)
     ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
     if device.type == "cpu":
         processors = watch.processors()
-        stalls.check(BASELINE, median(rounds.baseline_ns) / rounds.iterations, baseline, processors)
+        stalls.check("the baseline", median(rounds.baseline_ns) / rounds.iterations, baseline, processors)
         if ratio.low > 1:
             stalls.check("it", median(rounds.candidate_ns) / rounds.iterations, candidate, processors)
     on_device = None

@@ -1,4 +1,4 @@
-"""What autograd keeps for a backward, in bytes, and who asked it to."""
+"""The bytes that autograd keeps for a backward, by the part that saved them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bench.record.parts import DATA, Place
 
 
 class _Kept:
-    """What autograd holds in place of a tensor that it saved: it lives as long as the graph that needs it.
+    """Stands in for a tensor that autograd saved, and lives as long as the graph that needs it.
 
     Args:
-        tensor: What was saved.
+        tensor: The saved tensor.
         place: Where the step was then.
     """
 
@@ -25,10 +25,10 @@ class _Kept:
 
 
 class Ledger:
-    """Notes what autograd saves, and where the step is when it does.
+    """Notes the tensors that autograd saves, and where the step is when it does.
 
-    What it noted doesn't live by that: a part of the graph that the forward drops again takes its tensors along, as
-    without a ledger. What is left has addresses of its own, so nothing is taken for something else.
+    It keeps none of them alive: a part of the graph that the forward drops frees its tensors, as without a ledger. The
+    tensors that remain have distinct addresses, so none is mistaken for another.
     """
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class Ledger:
         self._kept: list[weakref.ref[_Kept]] = []
 
     def enter(self, place: Place) -> None:
-        """Whatever is saved from now on is this part's: a boundary for `parts.watch`."""
+        """Attribute tensors that are saved from now on to this part: a boundary for `parts.watch`."""
         self._place = place
 
     def hooks(self) -> saved_tensors_hooks:
-        """The context in which it notes."""
+        """The context manager in which saved tensors are noted."""
 
         def pack(tensor: Tensor) -> _Kept:
             # Detached: a result that its own operation saved would hold the graph, which holds it, and never be freed.
@@ -54,17 +54,17 @@ class Ledger:
         """Bytes that are still kept, in the order of the forward; the graph must still be there.
 
         Args:
-            known: What exists anyway. Their storages don't count.
+            known: Tensors that exist anyway. Their storages don't count.
 
         Returns:
             A row for each part that keeps something, {"part", "child", "bytes"}. Each storage counts once, as a whole,
             at the first part that keeps it.
         """
         seen = {tensor.untyped_storage().data_ptr() for tensor in known}
-        found: dict[Place, int] = {}
+        sizes: dict[Place, int] = {}
         for kept in [kept for ref in self._kept if (kept := ref())]:
             storage = kept.tensor.untyped_storage()
             if storage.data_ptr() not in seen and storage.nbytes():
-                found[kept.place] = found.get(kept.place, 0) + storage.nbytes()
+                sizes[kept.place] = sizes.get(kept.place, 0) + storage.nbytes()
             seen.add(storage.data_ptr())
-        return [{"part": place.part, "child": place.child, "bytes": size} for place, size in found.items()]
+        return [{"part": place.part, "child": place.child, "bytes": size} for place, size in sizes.items()]

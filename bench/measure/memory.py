@@ -1,7 +1,7 @@
-"""What a training step of LeNet keeps for its backward, and the most that it has in use at any moment.
+"""The memory that a training step of LeNet keeps for its backward, and its peak.
 
-Both are counts, not times: they depend on the batch size, the versions and the device, and hardly on what else runs.
-So there are no rounds and no pairs, and one step says it.
+Both are counts, not times: they depend on the batch size, the versions and the device, and hardly on other programs. So
+one step suffices, without rounds or pairs.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from models.step import Totals, cross_entropy, descend, gather, take_step
 BATCH_SIZES = (64, 128, 256, 512, 1024)
 QUICK_BATCH_SIZES = (64, 256)
 SHOWN_BATCH_SIZE = SETTINGS.batch_size
-"""The lesson's: at this one the parts are listed."""
+"""The lesson's batch size, at which the parts are listed."""
 
 WARM_UP_STEPS = 2
 ALLOCATION = "[memory]"
 """The profiler's name for an allocation (its bytes are positive) or a release (negative)."""
 
 
-# What is kept for the backward
+# Memory kept for the backward
 
 
 def saved(implementation: Implementation | None, data: FashionMNIST, batch_size: int) -> list[dict[str, Any]]:
     """Bytes that a training forward of LeNet keeps for its backward, by where the step was when they were saved.
 
     The batch counts, for the first convolution that keeps it; parameters and buffers don't. The output of a block
-    counts for the layer after it, unless the block keeps it itself. What autograd isn't asked to save (an attribute of
-    an `autograd.Function`, or what an implementation packs by hooks of its own) isn't seen.
+    counts for the layer after it, unless the block keeps it itself. Tensors that autograd isn't asked to save
+    (attributes of an `autograd.Function`, or those packed by an implementation's own hooks) are not counted.
 
     Args:
         implementation: Fills LeNet's slots; None is LeNet without batch norm.
@@ -58,7 +58,7 @@ def saved(implementation: Implementation | None, data: FashionMNIST, batch_size:
 
     Raises:
         ValueError: There are fewer images.
-        WrongError: What is kept is not enough for the right gradients.
+        WrongError: The gradients computed from the kept tensors are wrong.
     """
     batch, device = _first(data, batch_size), data.train_images.device
     model, ledger = lenet(implementation, seed=SETTINGS.seed, device=device), Ledger()
@@ -71,7 +71,7 @@ def saved(implementation: Implementation | None, data: FashionMNIST, batch_size:
         mark("loss")
         loss = cross_entropy(output, labels)
     rows = ledger.rows([*model.parameters(), *model.buffers()])
-    loss.backward()  # from what was kept, so it had to be all that there is
+    loss.backward()  # from the kept tensors alone, which proves that they are complete
     descend(list(model.parameters()), SETTINGS.lr)
     _check(before, model, batch, data, implementation)
     return rows
@@ -84,11 +84,11 @@ def _check(
         raise WrongError(f"wrong in the step whose memory was counted: {reason}")
 
 
-# The most that is in use
+# Peak memory
 
 
 def peak_bytes(implementation: Implementation | None, data: FashionMNIST, batch_size: int) -> int | None:
-    """The most that a training step has in use above what was in use before it; see `most_in_use`.
+    """The peak memory of a training step, above the memory in use before it; see `most_in_use`.
 
     Args:
         implementation: Fills LeNet's slots; None is LeNet without batch norm.
@@ -96,7 +96,7 @@ def peak_bytes(implementation: Implementation | None, data: FashionMNIST, batch_
         batch_size: How many.
 
     Returns:
-        Bytes; None on a device whose allocator doesn't say.
+        Bytes; None on a device whose allocator doesn't report them.
 
     Raises:
         ValueError: There are fewer images.
@@ -118,14 +118,15 @@ def peak_bytes(implementation: Implementation | None, data: FashionMNIST, batch_
 
 
 def most_in_use(run: Callable[[], object], device: torch.device) -> int | None:
-    """The most bytes of torch's allocator that are in use at any moment of `run`, above those in use before it.
+    """The peak of torch's allocator during `run`, in bytes above those in use before it.
 
-    What a C or C++ library allocates by itself isn't seen; what it asks torch for is, such as the copies in a layout of
-    their own that convolutions work on. On a GPU each tensor counts in units of the allocator (512 bytes). On the CPU
-    a tensor from before `run` that it releases doesn't lower the count: the profiler doesn't know its size.
+    Memory that a C or C++ library allocates by itself isn't counted. Memory that it requests from torch is, such as
+    the copies that convolutions make in their own layout. On a GPU each tensor counts in units of
+    the allocator (512 bytes). On the CPU, releasing a tensor from before `run` doesn't lower the count: the profiler
+    doesn't know its size.
 
     Returns:
-        Bytes; None where the device's allocator doesn't say (MPS).
+        Bytes; None where the device's allocator doesn't report them (MPS).
     """
     if device.type == "cpu":
         with profile(profile_memory=True, acc_events=True) as profiler:
@@ -134,7 +135,7 @@ def most_in_use(run: Callable[[], object], device: torch.device) -> int | None:
     memory = torch.get_device_module(device)
     if not hasattr(memory, "max_memory_allocated"):
         return None
-    gc.collect()  # a network in a cycle that is collected in between would look like memory that `run` gives back
+    gc.collect()  # garbage collected during `run` would look like memory that it frees
     synchronize(device)
     before = memory.memory_allocated(device)
     memory.reset_peak_memory_stats(device)
@@ -144,7 +145,7 @@ def most_in_use(run: Callable[[], object], device: torch.device) -> int | None:
 
 
 def _allocations(profiler: profile) -> list[int]:
-    """Bytes of each allocation and, negative, of each release, in order of time, whichever operator they are in."""
+    """Bytes of all allocations and, negative, releases, in order of time."""
     results: Any = profiler.kineto_results  # torch's type stubs don't know all that an event has
     events = [event for event in results.events() if event.name() == ALLOCATION]
     return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
@@ -154,13 +155,13 @@ def _allocations(profiler: profile) -> list[int]:
 
 
 def measure(implementation: Implementation | None, context: Context, batch_sizes: Sequence[int]) -> Figures:
-    """What a step keeps and needs.
+    """The memory that a step keeps, and its peak.
 
     Returns:
         "batches", for each batch size the bytes saved and the peak; "saved", the rows of the parts at the batch size
         "saved_batch": the lesson's, or the middle one where that isn't among them.
     """
-    # Peaks first: what torch.compile makes, it makes in a plain step, where nobody takes notes.
+    # Peaks first, so that torch.compile compiles in a plain step, without hooks.
     peaks = {size: peak_bytes(implementation, context.data, size) for size in batch_sizes}
     rows = {size: saved(implementation, context.data, size) for size in batch_sizes}
     shown = SHOWN_BATCH_SIZE if SHOWN_BATCH_SIZE in rows else batch_sizes[len(batch_sizes) // 2]

@@ -51,7 +51,7 @@ class Band:
         self.extend(1)
 
     def extend(self, count: int) -> None:
-        """Make so many windows. What was a window of the shorter band keeps its content, and changes no more."""
+        """Make this many windows. Windows of the shorter band keep their content, and no longer change."""
         length = self._first(count - 1) + len(self._batch)
         generator = torch.Generator().manual_seed(self._draw.getrandbits(62))
         more = (length - len(self.signs), self.signs.shape[1])
@@ -80,7 +80,7 @@ class Band:
             tensor[image::n, channel:].neg_()
 
     def untouched(self) -> bool:
-        """Whether it holds what it should: whether nobody but `change` wrote to it."""
+        """Whether it holds what it should: whether only `change` wrote to it."""
         return all(torch.equal(self.images[first : first + len(part)], part) for first, part in self._parts())
 
     def _parts(self) -> Iterator[tuple[int, Tensor]]:
@@ -140,7 +140,7 @@ class Operands:
         self.windows = 1
 
     def extend(self, windows: int) -> None:
-        """Have at least so many windows. Earlier windows are no longer changed: ask for them again."""
+        """Have at least this many windows. Earlier windows are no longer changed: ask for them again."""
         if windows > self.windows:
             self.windows = windows
             for band in self._bands.values():

@@ -1,8 +1,7 @@
-"""What runs inside the parts of a training step, by `torch.profiler`: operators, allocations, kernels, and the trace.
+"""The insides of a training step's parts, by `torch.profiler`: operators, allocations, kernels, and the trace.
 
-The profiler makes every operator slower, so no time of a part comes from it; see `split.py`. What does: which operators
-run in a part, how often, how long one is compared with another, what they allocate, and in which share of the part none
-runs.
+The profiler slows every operator down, so the times of parts come from `split.py`. The profiler gives the operators of
+each part, how often they run, their times relative to each other, their allocations, and the share of idle time.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from models.fashion_mnist import FashionMNIST
 
 STEPS = 10
 MARK = "bnbench: "
-"""Begins the names of our own events."""
+"""Prefix of our own events."""
 
 ENGINE = "autograd::engine::evaluate_function"
 """Autograd's own event around each node of the backward. The marks are in it, so it belongs to no one part."""
@@ -39,8 +38,8 @@ RUNTIME = re.compile(
     r"(cuda|cu|hip)[A-Z]\w*$|Driver Compiler|Buffer Flush|Instrumentation|Resource$|Runtime Triggered Module Loading"
     r"|Lazy Function Loading|Command Buffer Full|Activity Buffer Request|UVM Activity Init"
 )
-"""What CUDA, HIP and CUPTI do for an operator. Their time is the operator's. So are the kernels, which torch has noted
-there already; torch 2.11 notes some a second time here, by an id that happens to be the same."""
+"""Calls of CUDA, HIP and CUPTI, whose time belongs to the operator that makes them. So do their kernels, but torch has
+already counted these there; torch 2.11 counts some again here, when ids collide."""
 
 SPANS = "parts of the step"
 """The row of our own spans in a trace."""
@@ -59,12 +58,12 @@ def place_of(name: str) -> Place | None:
 
 
 class Recording(NamedTuple):
-    """Steps as the profiler saw them.
+    """Steps as the profiler recorded them.
 
     Attributes:
-        events: All that the host did, marks included, in order of time.
+        events: All host events, marks included, in order of time.
         step_ms: Wall time of a step.
-        on_gpu: Whether the operators launch kernels that take their time elsewhere.
+        on_gpu: Whether the operators launch kernels on a GPU.
     """
 
     events: list[Any]
@@ -111,9 +110,9 @@ def placed(events: Iterable[Any]) -> Iterator[tuple[Place, Any]]:
 
 
 def busy_share(recording: Recording) -> dict[Place, float]:
-    """In which share of each part, 0 to 1, the host is inside of an operator.
+    """The share of each part, 0 to 1, that the host spends inside operators.
 
-    Of the recorded step, where the profiler's cost falls on operators and on what is between them.
+    It is that of the recorded step, in which both operators and the gaps between them bear the profiler's overhead.
     """
     spans: dict[Place, float] = {}
     running: dict[Place, float] = {}
@@ -129,14 +128,14 @@ def busy_share(recording: Recording) -> dict[Place, float]:
 
 def kernel_ms(recording: Recording) -> dict[Place, float]:
     """On a GPU, milliseconds of a step that the kernels of each part take."""
-    found: dict[Place, float] = {}
+    times: dict[Place, float] = {}
     for place, event in placed(recording.events):
-        found[place] = found.get(place, 0.0) + sum(kernel.duration for kernel in event.kernels) / 1e3 / STEPS
-    return found
+        times[place] = times.get(place, 0.0) + sum(kernel.duration for kernel in event.kernels) / 1e3 / STEPS
+    return times
 
 
 def operators_ms(recording: Recording, parts: Mapping[Place, float]) -> dict[Place, float]:
-    """For how many of the milliseconds of each part an operator runs; on a GPU, one of its kernels."""
+    """Milliseconds of each part in which an operator runs; on a GPU, in which one of its kernels does."""
     if recording.on_gpu:
         kernels = kernel_ms(recording)
         return {place: min(ms, kernels.get(place, 0.0)) for place, ms in parts.items()}
@@ -147,13 +146,13 @@ def operators_ms(recording: Recording, parts: Mapping[Place, float]) -> dict[Pla
 def rows(recording: Recording) -> list[dict[str, Any]]:
     """The operators of each part and pass, per step, the longest first.
 
-    Self time is what an operator takes without those that it calls, the profiler's cost included; the bytes are those
-    that it and they allocate and keep. On a GPU the kernels that it launches are named, with their time on the device.
+    Self time excludes the operators that an operator calls, and includes the profiler's overhead; bytes are those that
+    it and they allocate and keep. On a GPU its kernels are listed, with their time on the device.
     """
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    totals: dict[tuple[str, str, str], dict[str, Any]] = {}
     for place, operator in placed(recording.events):
         key = (place.part, place.direction, operator.name)
-        row = found.setdefault(key, {"calls": 0, "self_us": 0.0, "bytes": 0, "kernels": {}})
+        row = totals.setdefault(key, {"calls": 0, "self_us": 0.0, "bytes": 0, "kernels": {}})
         row["calls"] += 1
         row["self_us"] += operator.self_cpu_time_total
         row["self_us"] += sum(call.cpu_time_total for call in operator.cpu_children if RUNTIME.match(call.name))
@@ -161,7 +160,7 @@ def rows(recording: Recording) -> list[dict[str, Any]]:
         for kernel in operator.kernels:
             launches, us = row["kernels"].get(kernel.name, (0, 0.0))
             row["kernels"][kernel.name] = (launches + 1, us + kernel.duration)
-    ordered = sorted(found.items(), key=lambda item: -item[1]["self_us"])
+    ordered = sorted(totals.items(), key=lambda item: -item[1]["self_us"])
     return [
         {
             "part": part,
@@ -180,7 +179,7 @@ def rows(recording: Recording) -> list[dict[str, Any]]:
 
 
 def batch_norm_operators(operators: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
-    """What ran where a batch norm should, as a proof of who did.
+    """The operators that ran in place of the batch norm, as evidence of the implementation.
 
     Returns:
         "own", the operators in the batch norm's parts that no other part has; "torch", those of torch's batch norms

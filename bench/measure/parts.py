@@ -1,8 +1,8 @@
-"""Where a training step is at any moment: marks at the boundaries of its parts, forward and backward.
+"""Mark the boundaries of a training step's parts, forward and backward.
 
-The forward's come from the modules. The backward's come from hooks on the tensors between them: one runs when the
-gradient of a tensor is complete, and there the backward of what made that tensor begins. LeNet is a chain, so a mark
-ends the part before it, and the parts fill the step without gaps. Attribution doesn't rely on operator names.
+Marks of the forward come from the modules. Marks of the backward come from hooks on the tensors between them: a hook
+runs when a tensor's gradient is complete, which is when the backward of its module begins. LeNet is a chain, so each
+mark ends the previous part, and the parts fill the step without gaps. Attribution doesn't rely on operator names.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ OF_STEP = {
 
 
 Boundary = Callable[[Place], None]
-"""Told what begins."""
+"""Called with what begins."""
 
 
 def watch(model: nn.Sequential, boundary: Boundary) -> None:
-    """Make a LeNet tell where it is, each way.
+    """Have a LeNet report the beginning of each part, forward and backward.
 
     Args:
         model: As `models.lenet.lenet` builds it.
-        boundary: Who is told.
+        boundary: Called at each beginning.
     """
     for name, child in model.named_children():
         for module in [child] if not isinstance(child, nn.Sequential) else child:
@@ -96,7 +96,7 @@ def _backward_mark(output: Tensor, part: str, name: str, boundary: Boundary) -> 
 
 
 def _marked(implementation: Implementation, name: str, boundary: Boundary) -> Implementation:
-    """The same; the parts of a block that is composed say when they begin."""
+    """The same; the parts of a composed block report their own beginnings."""
     if implementation.fused:
         return implementation
 

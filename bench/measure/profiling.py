@@ -1,4 +1,4 @@
-"""The profile of one contestant's training step: its parts by the clock, and what runs in them by the profiler."""
+"""The profile of a training step: its parts by the clock, and their operators by the profiler."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ STEPS, QUICK_STEPS = 100, 20
 
 
 def measure(implementation: Implementation | None, context: Context, steps: int, trace: Path) -> Figures:
-    """Where the time of a step goes: its parts by the clock, and the operators in them.
+    """Measure how the time of a step is divided: its parts by the clock, and the operators in them.
 
     Args:
         implementation: Fills LeNet's slots; None is LeNet without batch norm.
-        context: Where, and on which data.
+        context: The device and the data.
         steps: How many steps the clock watches.
         trace: Where the Chrome trace goes, gzipped.
     """

@@ -1,7 +1,7 @@
-"""How the time of a call grows with the batch, and with threads: what is paid per call, and what per element.
+"""How the time of a call grows with the batch and with threads: the cost per call, and per element.
 
-A layer of LeNet is so small that launching it may cost more than its arithmetic. So batch norm alone is timed from
-batches that are hardly more than a call to such that no cache holds, and a line is laid through the times.
+A layer of LeNet is so small that launching it may cost more than its arithmetic. So batch norm alone is timed on
+batches from tiny ones to those that exceed every cache, and a line is fitted to the times.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ SEED = 20150213
 
 @dataclass(frozen=True)
 class Fit:
-    """A straight line through times.
+    """A straight line fitted to times.
 
     Attributes:
-        overhead_us: Microseconds that every call takes, whatever its size.
+        overhead_us: Microseconds of every call, independent of its size.
         ns_per_element: Nanoseconds that each element adds.
-        largest_error: How far the line is off at worst, relative to the time there: a kernel that changes its plan, or
-            a batch that leaves a cache, makes no straight line.
+        largest_error: The largest relative error of the line: a kernel that changes its plan, or a batch that exceeds a
+            cache, makes no straight line.
     """
 
     overhead_us: float
@@ -50,9 +50,10 @@ class Fit:
 
 
 def fit(elements: Sequence[int], nanoseconds: Sequence[float]) -> Fit:
-    """The line `overhead + elements * slope` that is nearest to the times, neither part negative.
+    """Fit the line `overhead + elements * slope` to the times, with neither coefficient negative.
 
-    Least squares of the relative error: absolute ones would see the large sizes only, and noise grows with the time.
+    This is least squares of the relative error: absolute errors would weigh large sizes only, and noise grows with the
+    time.
 
     Args:
         elements: Sizes, at least two different ones.
@@ -72,7 +73,7 @@ def fit(elements: Sequence[int], nanoseconds: Sequence[float]) -> Fit:
     scales = np.linalg.norm(columns, axis=0)  # of very different units
     columns /= scales
     both = np.linalg.lstsq(columns, np.ones(len(times)), rcond=None)[0]
-    # Where one part would be negative, the best of what is allowed has none of it: a row for each part alone.
+    # Where one coefficient would be negative, it is zero in the best fit: try each coefficient alone.
     alone = np.diag(columns.sum(axis=0))
     best = min((c for c in (both, *alone) if np.all(c >= 0)), key=lambda c: float(np.sum((columns @ c - 1) ** 2)))
     overhead, slope = best / scales
@@ -80,7 +81,7 @@ def fit(elements: Sequence[int], nanoseconds: Sequence[float]) -> Fit:
 
 
 def thread_counts(device: torch.device) -> tuple[int, ...]:
-    """With how many threads to measure: one and as many as torch uses; the latter only where they do no arithmetic."""
+    """The numbers of threads to measure with: one and torch's own number; on a GPU only the latter."""
     current = torch.get_num_threads()
     return tuple(dict.fromkeys((1, current))) if device.type == "cpu" else (current,)
 
@@ -91,8 +92,8 @@ def measure(
     """Times of batches of many sizes, and a line through them.
 
     Args:
-        implementation: Who is timed.
-        context: Where, and next to whom.
+        implementation: What is timed.
+        context: The device and the baseline.
         elements: Sizes of the batch, multiples of 1024, in the order of the points.
         thread_counts: Each gets points of all sizes and a line. On a GPU one is enough.
     """
@@ -108,10 +109,10 @@ def measure(
 
 
 def shape_of(elements: int) -> tuple[int, ...]:
-    """The batch of so many elements.
+    """The batch with this number of elements.
 
     Raises:
-        ValueError: No number of whole images has as many.
+        ValueError: It is no number of whole images.
     """
     channels, height, width = PER_IMAGE
     images, rest = divmod(elements, channels * height * width)
@@ -129,9 +130,7 @@ def _point(implementation: Implementation, context: Context, elements: int) -> d
     operands = Operands(make_problem(shape_of(elements), device=context.device, seed=SEED))
     own, against = (Workload(who, operands) for who in (implementation, context.baseline))
     subject, witness = own.subject(BOTH), timing.Witness(own.seal)
-    timing.sample_ns(
-        subject, 1, context.device
-    )  # may compile: the rounds would have it do so without garbage collection
+    timing.sample_ns(subject, 1, context.device)  # may compile, which the rounds would do with garbage collection off
     rounds = timing.paired_rounds(
         subject, against.subject(BOTH), context.device, EFFORT, SEED, between=operands.change, witness=witness
     )

@@ -1,7 +1,7 @@
-"""A training step split into its parts by the clock, next to steps that nobody watches.
+"""A training step split into its parts by the clock.
 
-The parts fill the step without gaps (`bench/measure/parts.py`), so they add up to it; what reading the clock at their
-boundaries costs is known from the unwatched steps, which take turns with the watched ones.
+The parts fill the step without gaps (`bench/measure/parts.py`), so they add up to it. Steps without clock readings
+alternate with these, and show what the readings cost.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Clock:
         self._seen: list[tuple[Place | None, Any]] = []
 
     def __call__(self, place: Place | None) -> None:
-        """Something begins; None: nothing does, the step has ended."""
+        """Note what begins; None: the step has ended."""
         moment: Any = perf_counter_ns()
         if self._on_gpu:
             moment = torch.cuda.Event(enable_timing=True)
@@ -39,7 +39,7 @@ class Clock:
         self._seen.append((place, moment))
 
     def milliseconds(self) -> dict[Place, float]:
-        """How long each part of the last step took, the device idle; forgets it."""
+        """How long each part of the last step took, the device being idle now; forgets that step."""
         seen, self._seen = self._seen, []
         spans: dict[Place, float] = {}
         for (place, begin), (_, end) in itertools.pairwise(seen):
@@ -54,8 +54,8 @@ def by_the_clock(
 ) -> dict[str, Any]:
     """Milliseconds of the parts of a step, of a whole watched one, and of a whole unwatched one.
 
-    Means over the middle half of the steps, by their length: other programs' time slices are in the rest, and means
-    of parts add up, as medians don't.
+    Means over the middle half of the steps, by their length: outliers have other programs' time slices, and unlike
+    medians, means of parts add up.
     """
     device = data.train_images.device
     clock, order = Clock(device), random.Random(seed)
@@ -97,6 +97,6 @@ def by_the_clock(
 
 
 def _middle_half(values: list[float]) -> list[int]:
-    """Where the values between the quartiles are."""
+    """The indices of the values between the quartiles."""
     order = sorted(range(len(values)), key=values.__getitem__)
     return order[len(order) // 4 : len(order) - len(order) // 4]

@@ -1,6 +1,6 @@
-"""One whole training step of LeNet, next to the baseline's: the loop's own step, on the loop's own first batches.
+"""One whole training step of LeNet, next to the baseline's: the training loop's own step, on its own first batches.
 
-Neighboring epochs are seconds apart, neighboring steps are milliseconds: so these pairs see the same machine.
+Epochs are seconds apart, steps only milliseconds, so drift of the machine affects both sides of these pairs alike.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ALONE_NS = 200_000_000
 
 @dataclass
 class Sample:
-    """Some steps, and what there is to know to judge them.
+    """Some steps, with all that is needed to judge them.
 
     Attributes:
         before: The state before them.
@@ -54,13 +54,13 @@ class Sample:
 
 
 class Steps:
-    """A network in training, stopped between two steps.
+    """A network in training, paused between two steps.
 
     Args:
-        implementation: Its batch norms; None is the network without them.
-        data: The images. Only whole batches are taken, in the order of the epoch, and after the last one the first
-            again: so whoever is compared goes through the same sequence.
-        boundary: Told when the parts of each step of LeNet begin; None: nobody is.
+        implementation: Its batch norms; None for none.
+        data: The images. Only whole batches are taken, in the order of the epoch, over and over: so all
+            implementations go through the same sequence.
+        boundary: Called when the parts of each step of LeNet begin; None for no such calls.
         network: Its name in `models.recipes.RECIPES`.
 
     Raises:
@@ -93,10 +93,9 @@ class Steps:
         self._chosen: dict[int, Tensor] = {}
 
     def subject(self, iterations: int) -> Callable[[], object]:
-        """Choose the next batches, and return what takes a step on each of them.
+        """Choose the next batches, and return a function that takes a step on each of them.
 
-        Their indices always lie at the same addresses: so a step that was captured as a CUDA graph takes the batches
-        that were chosen last.
+        Their indices always lie at the same addresses, so a captured CUDA graph uses the batches that were chosen last.
         """
         if iterations not in self._chosen:
             shape = (iterations, self._settings.batch_size)
@@ -115,7 +114,7 @@ class Steps:
         return run
 
     def seal(self, sample: object) -> None:
-        """Note where a sample that is to be judged has led, before the next one begins."""
+        """Note the state after a sample that will be judged, before the next one begins."""
         assert isinstance(sample, Sample)
         sample.batches = tuple(batch.clone() for batch in sample.batches)
         sample.after = state_of(self.model)
@@ -128,7 +127,7 @@ class Steps:
         return why_no_step(sample.before, sample.after, *asked)
 
     def first_steps(self) -> dict[str, float | None]:
-        """Take the first steps: the same for everyone, and the warm-up, torch.compile's compilation included.
+        """Take the first steps, which are the same for all, and warm up, torch.compile's compilation included.
 
         Returns:
             "first_steps_loss": the mean cross-entropy over them, for which a step must really learn;
@@ -146,7 +145,7 @@ class Steps:
 
 
 def measure(implementation: Implementation | None, context: Context, effort: Effort) -> Figures:
-    """Time steps next to the baseline's: the samples, and what they mean.
+    """Time steps next to the baseline's: the samples, and the figures from them.
 
     Raises:
         WrongError: One of the timed samples didn't train.
@@ -168,7 +167,7 @@ def measure(implementation: Implementation | None, context: Context, effort: Eff
 
 
 def baseline_ns(context: Context) -> list[float]:
-    """Nanoseconds of steps of the baseline alone: what one takes in a process that ran nothing else."""
+    """Nanoseconds per step of the baseline alone, in a process that has run no foreign code."""
     steps = Steps(context.baseline, context.data)
     steps.first_steps()
     return samples(steps.subject, context.device, ALONE_NS)

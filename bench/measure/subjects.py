@@ -25,15 +25,15 @@ Answers = dict[str, Tensor]
 Call = Callable[[], Tensor]
 
 _any = random.SystemRandom()
-"""No implementation can know its numbers, whatever it does to the generators of its process."""
+"""Unpredictable to an implementation, even if it seeds the generators of its process."""
 
 
 @dataclass
 class Sample:
-    """What one of a sample's calls gave, and what there is to know to judge it.
+    """The answers of one of a sample's calls, with all that is needed to judge it.
 
     Attributes:
-        places: The windows of its calls, in order.
+        places: The windows of its calls that move the running statistics, in order.
         place: Of the call that was kept.
         answers: "output", and where a backward was timed those of `GRADIENTS`.
         running: The running statistics before the sample, and, from `seal` on, after it.
@@ -50,8 +50,8 @@ class Sample:
 class Workload:
     """One implementation with its operands, ready to be timed.
 
-    Batches and gradients are shared with whatever else is timed on the operands. Parameters and running statistics
-    are this workload's own.
+    Batches and gradients are shared by all workloads on these operands. Parameters and running statistics are this
+    workload's own.
 
     Args:
         implementation: What is timed.
@@ -81,7 +81,7 @@ class Workload:
     def subject(self, pass_name: str) -> Subject:
         """What to time for one of `PASSES`: its `run` returns a `Sample`."""
         subjects: dict[str, Subject] = {
-            "training forward": self._training_forward,
+            "training forward": self._forward,
             "training backward": SelfWarming(self._training_backward),
             "training": self._training_both,
             "inference": self._inference,
@@ -89,9 +89,9 @@ class Workload:
         return subjects[pass_name]
 
     def _places(self, iterations: int) -> list[int]:
-        """Windows for the next calls: none of them was in the sample before.
+        """Windows for the next calls, none of them from the previous sample.
 
-        So the call that warms the caches before a sample doesn't have that sample's content.
+        So the call that warms the caches never has the content of the sample that follows.
         """
         self._extend(iterations + 1)
         count = len(self._windows)
@@ -99,7 +99,7 @@ class Workload:
         return [(first + number) % count for number in range(iterations)]
 
     def _extend(self, windows: int) -> None:
-        """Have at least so many windows, and all that the operands have by now."""
+        """Have at least this many windows, and as many as the operands have."""
         self._operands.extend(windows)
         if len(self._windows) != self._operands.windows:
             self._next = 0
@@ -116,14 +116,15 @@ class Workload:
         return functools.partial(call, residual=residual), (x, *self._parameters, residual), dy
 
     def _prepared(self, iterations: int) -> tuple[list[Any], Any, list[Any], Sample]:
-        """The calls before the one that is kept, that one, and those behind it; and the sample, not filled yet."""
+        """The calls before the kept one, the kept one, the calls after it, and a sample to fill."""
         places = self._places(iterations)
         kept = _any.randrange(iterations)
         windows = [self._windows[place] for place in places]
         running = [(self._running[0].clone(), self._running[1].clone())]
-        return windows[:kept], windows[kept], windows[kept + 1 :], Sample(places, places[kept], {}, running)
+        moving = places if self._operands.problem.training else []
+        return windows[:kept], windows[kept], windows[kept + 1 :], Sample(moving, places[kept], {}, running)
 
-    def _training_forward(self, iterations: int) -> Callable[[], object]:
+    def _forward(self, iterations: int) -> Callable[[], object]:
         before, (kept, _, _), after, sample = self._prepared(iterations)
 
         def run() -> Sample:
@@ -137,8 +138,8 @@ class Workload:
         return run
 
     def _training_backward(self, iterations: int) -> Callable[[], object]:
-        # Every backward gets a graph of its own, made off the clock: nothing is retained, as in training. One more is
-        # made and gone through, for what comes before the clock should be a backward: not what the forward left.
+        # Every backward gets its own graph, made off the clock: nothing is retained, as in training. One more graph is
+        # made and run, so that the caches are as a backward leaves them, not as a forward does.
         before, kept, after, sample = self._prepared(iterations)
         call, leaves, dy = self._windows[self._places(1)[0]]
         first = call()
@@ -152,10 +153,10 @@ class Workload:
         def run() -> Sample:
             for y, leaves, dy in graphs[0]:
                 gradient(y, leaves, dy)
-            found = gradient(kept_y, kept_leaves, kept_dy)
+            gradients = gradient(kept_y, kept_leaves, kept_dy)
             for y, leaves, dy in graphs[2]:
                 gradient(y, leaves, dy)
-            sample.answers.update(_named(kept_y, found))
+            sample.answers.update(_named(kept_y, gradients))
             return sample
 
         return run
@@ -168,37 +169,31 @@ class Workload:
             for call, leaves, dy in before:
                 gradient(call(), leaves, dy)
             y = kept()
-            found = gradient(y, kept_leaves, kept_dy)
+            gradients = gradient(y, kept_leaves, kept_dy)
             for call, leaves, dy in after:
                 gradient(call(), leaves, dy)
-            sample.answers.update(_named(y, found))
+            sample.answers.update(_named(y, gradients))
             return sample
 
         return run
 
     def _inference(self, iterations: int) -> Callable[[], object]:
-        before, (kept, _, _), after, sample = self._prepared(iterations)
-        sample.places = []
+        forward = self._forward(iterations)
 
-        def run() -> Sample:
+        def run() -> object:
             with torch.inference_mode():
-                for call, _, _ in before:
-                    call()
-                sample.answers["output"] = kept()
-                for call, _, _ in after:
-                    call()
-            return sample
+                return forward()
 
         return run
 
     def change(self) -> None:
-        """Another content for every call to come, also of others on the same operands; off the clock."""
+        """Change the content for all later calls on these operands; off the clock."""
         self._operands.change()
 
     def seal(self, sample: object) -> None:
-        """Note what the operands hold, and where the statistics are, right after a sample that is to be judged."""
+        """Note the operands' content and the running statistics, right after a sample that will be judged."""
         assert isinstance(sample, Sample)
-        # At once: what is still being written when the clock has stopped was not there in time.
+        # At once: values that are still being written after the clock has stopped came too late.
         sample.answers = {quantity: answer.detach().clone() for quantity, answer in sample.answers.items()}
         sample.content = self._operands.content()
         sample.running.append((self._running[0].clone(), self._running[1].clone()))
@@ -220,9 +215,9 @@ class Workload:
         return str(bad) if bad else self._why_stale(sample, exam.solution.condition)
 
     def _why_stale(self, sample: Sample, condition: float) -> str | None:
-        """None, or how far the running statistics are from where the calls of a sample must have moved them."""
+        """None, or how far the running statistics are from their right values after a sample's calls."""
         assert sample.content is not None
-        (mean, var), found = ([t.double() for t in pair] for pair in sample.running)
+        (mean, var), (mean_after, var_after) = ([t.double() for t in pair] for pair in sample.running)
         momentum, differences = self._operands.problem.momentum, self._implementation.differences
         for place in sample.places:
             x = self._operands.x.content(place, sample.content.x_signs).double()
@@ -234,7 +229,7 @@ class Workload:
         values = self._operands.problem.input.numel() / self._operands.problem.input.shape[1]
         added = values**0.5 * torch.finfo(torch.float32).eps  # as `Exam` has it
         tolerance = ROUNDINGS * rounding * condition * (1 + len(sample.places)) + added
-        for name, value, exact in (("running_mean", found[0], mean), ("running_var", found[1], var)):
+        for name, value, exact in (("running_mean", mean_after, mean), ("running_var", var_after, var)):
             error = float((value - exact).abs().max() / exact.abs().max().clamp(min=1e-300))
             if not error <= tolerance:
                 return f"{name} off by {error:.0e} (may be {tolerance:.0e})"
@@ -252,7 +247,7 @@ class Workload:
         torch.autograd.grad(y, leaves, dy)
 
     def answers(self) -> tuple[Tensor, ...]:
-        """What a training call outside of any sample gives: the output and all gradients."""
+        """The output and all gradients of a training call outside of any sample."""
         y = self.forward()
         _, leaves, dy = self._windows[0]
         return (y.detach(), *torch.autograd.grad(y, leaves, dy))

@@ -19,23 +19,23 @@ from bench.stats.ratios import narrow_enough, paired_ratio
 from models.device import synchronize
 
 Subject = Callable[[int], Callable[[], object]]
-"""What is timed: given a number of iterations it prepares them, off the clock, and returns what runs them.
+"""The code to time: given a number of iterations, it prepares them off the clock and returns a function that runs them.
 
-What that returns is a sample, for a `Witness` to keep.
+That function returns a sample, which a `Witness` may keep.
 """
 
 SHORTEST_SAMPLE_NS, SHORTEST_ON_CPU_NS = 1_000_000, 250_000
-"""On a CPU shorter ones: another program's time slices hit fewer of them, and they tell no less in the same time."""
+"""Shorter on a CPU: other programs' time slices hit fewer samples, and precision per second is the same."""
 
 PLENTY = 40
-"""So many times as long, and a sample isn't tried again: no other program's time slice made it long enough."""
+"""A sample this many times longer than needed isn't repeated: no time slice of another program made it long enough."""
 
 WARM_UP_NS = 30_000_000
 MOST_ITERATIONS = 1000
 
 
 GROWTH = 1.5
-"""Between two looks at the interval the rounds grow by this factor."""
+"""The number of rounds grows by this factor between two looks at the interval."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ class Rounds:
 
 
 def nothing() -> None:
-    """What there is to do between two samples of what has no content."""
+    """The `between` of subjects whose content doesn't change."""
 
 
 class Witness:
-    """Keeps one of the candidate's timed samples, each with the same chance, so that it can be judged afterwards.
+    """Keeps one of the candidate's timed samples, chosen uniformly at random, so that it can be judged later.
 
-    Whatever an implementation recognizes of the clock, it can't tell which of the timed samples will be looked at.
+    Even an implementation that detects the clock can't tell which sample will be judged.
 
     Args:
         seal: Called right after a sample that is kept, with the sample.
-        inspect: Called behind it.
+        inspect: Called after it.
     """
 
     def __init__(self, seal: Callable[[object], None], inspect: Callable[[], None] = nothing) -> None:
@@ -68,7 +68,7 @@ class Witness:
         self._random = random.SystemRandom()
 
     def sees(self, sample: object) -> None:
-        """Keep this one, or the one from before."""
+        """Keep this sample or the previous one."""
         self._seen += 1
         if self._random.randrange(self._seen) == 0:
             self._seal(sample)
@@ -78,12 +78,12 @@ class Witness:
 
 @dataclass(frozen=True)
 class SelfWarming:
-    """A subject whose preparation ends with a call like those that it returns: the caches need no other."""
+    """A subject whose preparation ends with such a call, so that the caches are already warm."""
 
     prepare: Subject
 
     def __call__(self, iterations: int) -> Callable[[], object]:
-        """As every subject."""
+        """See `Subject`."""
         return self.prepare(iterations)
 
 
@@ -97,7 +97,7 @@ def sample_ns(subject: Subject, iterations: int, device: torch.device) -> int:
 
 
 def timed(run: Callable[[], object], device: torch.device) -> tuple[int, object]:
-    """Nanoseconds that what a subject prepared takes, the device idle before and after; and the sample it gave."""
+    """Nanoseconds that prepared calls take, the device idle before and after; and the sample that they return."""
     synchronize(device)
     start = perf_counter_ns()
     sample = run()
@@ -108,8 +108,8 @@ def timed(run: Callable[[], object], device: torch.device) -> tuple[int, object]
 def warm(subject: Subject) -> None:
     """One call off the clock.
 
-    The other side of the pair left its own data in the caches: without that call, a fast implementation's time would
-    depend on how much memory the other one goes through.
+    The other side of the pair left its own data in the caches: without this call, a fast implementation's time would
+    depend on how much memory the other side uses.
     """
     if not isinstance(subject, SelfWarming):
         subject(1)()
@@ -146,7 +146,7 @@ def _least_of_few(subject: Subject, iterations: int, device: torch.device, plent
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Python collects no garbage inside of the block; behind it as before, however it ends."""
+    """Turn garbage collection off inside the block, and restore it afterward."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -168,9 +168,9 @@ def paired_rounds(
 ) -> Rounds:
     """Time both in every round, until the interval of their ratio is narrow enough or the effort is spent.
 
-    Rounds come in twos, one in either order, and which order comes first is random: so what the first of two owes to
-    its place, it owes as often as the other. Garbage collection is off while rounds run. What settles the number of
-    iterations, and the first rounds, warm both up and are not kept.
+    Rounds come in twos, one in each order, and the first order is random: so both sides are first equally often.
+    Garbage collection is off while rounds run. The samples that settle the number of iterations, and the first rounds,
+    warm both sides up and are not kept.
 
     Args:
         candidate: What is timed.
@@ -178,12 +178,12 @@ def paired_rounds(
         device: Where.
         effort: How long.
         seed: Of the order.
-        between: Called before each sample, off the clock: nobody can have its answers in advance.
+        between: Called before each sample, off the clock, so that no answer can be prepared in advance.
         witness: Sees the candidate's samples.
 
     Raises:
         RecompiledError: See there.
-        WrongError: Somebody has changed samples.
+        WrongError: Samples were tampered with.
     """
     order = random.Random(seed)
     with without_collection():
@@ -196,7 +196,7 @@ def paired_rounds(
         candidate_ns: list[int] = []
         baseline_ns: list[int] = []
         sides = [(candidate, candidate_ns), (baseline, baseline_ns)]
-        total = 0  # out of reach for whoever finds the lists
+        total = 0  # out of reach for code that finds the lists
         least = min(effort.most_rounds, max(effort.least_rounds, int(effort.seconds * 1e9 / max(round_ns, 1))))
         start = perf_counter_ns()
         while True:
@@ -251,7 +251,7 @@ def samples(subject: Subject, device: torch.device, budget_ns: int) -> list[floa
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """So many for torch inside of the block; as many as before behind it, however it ends."""
+    """Set torch's number of threads inside the block, and restore it afterward."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

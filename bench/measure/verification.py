@@ -1,7 +1,7 @@
-"""Was that a step of training, and was that an evaluation? Whole networks are judged by doing the same again.
+"""Judge training steps and evaluations of whole networks by repeating them.
 
-A step is known by the weights before it, its batches, and the weights after it. So any step that was timed, counted or
-trained can be gone through again in float64 with `builtin`, and what an evaluation says can be said by `builtin`, too.
+A step is defined by the weights before it, its batches, and the weights after it. So any timed, counted or trained step
+can be repeated in float64 with `builtin`, and so can an evaluation.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from models.step import cross_entropy, descend, normalized
 from models.training import evaluate
 
 TOLERANCE = 0.25
-"""Of an update's largest element. Roundings alone make far less of a difference, but where they decide which pixel of a
-window is its maximum, a right float32 step may go another way: 4 % have been seen. A wrong gradient is off by far more.
+"""Relative to an update's largest element. Rounding alone matters far less, but where it decides which pixel of a
+window is the maximum, a correct float32 step may differ by more: 4 % was seen. A wrong gradient is off by far more.
 """
 
 ATEN_MULTIPLE = 8.0
 LEAST_SCALE = 0.1
-"""Of the largest update of all: a bias before a batch norm has a gradient of rounding errors only."""
+"""Relative to the largest update of all: the gradient of a bias before a batch norm is only rounding error."""
 
 LEAST_ALIKE = 0.995
-"""Of the test images, the part that an evaluation must classify as `builtin` does."""
+"""The share of test images that an evaluation must classify as `builtin` does."""
 
 State = dict[str, Tensor]
 
@@ -56,7 +56,7 @@ def why_no_step(
         after: The state after them.
         batches: Indices of their training images.
         data: The images.
-        implementation: Who took them; None is the network without batch norm.
+        implementation: What took them; None is the network without batch norm.
         lr: Learning rate.
         network: Its name.
     """
@@ -101,7 +101,7 @@ def why_no_evaluation(model: nn.Module, data: FashionMNIST, accuracy: float, net
     Args:
         model: A network with some batch norm.
         data: The test images.
-        accuracy: What it is said to have.
+        accuracy: The reported one.
         network: Its name.
     """
     twin = RECIPES[network].build(BUILTIN, device=data.test_images.device)

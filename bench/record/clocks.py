@@ -1,7 +1,7 @@
-"""The clocks that a latency or a step was timed by, and what each of them says of a record.
+"""The clocks by which a latency or a step was timed, and how to read each of them from a record.
 
-Wall time is what a caller waits, a GPU's launches by the host included. On a CPU a second clock finds nothing of the
-call's own in the caches; on a GPU two more run on the device itself, so that no launch is in them.
+Wall time is what a caller waits, including a GPU's launches by the host. On a CPU a second clock times calls with cold
+caches; on a GPU two more run on the device itself, so they contain no launches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bench.record.records import OK, Record
 from bench.stats.ratios import Ratio
 
 CPU = "cpu"
-"""A device that has no clock of its own: it is the host."""
+"""The device without a clock of its own, since it is the host."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Clock:
     """One way of timing, and where its rounds lie in a record.
 
     Attributes:
-        name: Begins the names of its columns in CSV.
+        name: The prefix of its columns in CSV.
         path: From the record to its rounds.
-        word: For a cell that says which clock it is of.
+        word: Its name in a cell.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Clock:
         return rounds if record["status"] == OK and "ratio" in rounds else None
 
     def why_none(self, record: Record) -> str | None:
-        """Why it has none, where it was tried: a call that no graph can hold."""
+        """Why this clock has no rounds, where it was tried: such as a call that can't be captured."""
         return self._rounds(record).get("reason") if self.path else None
 
     def _rounds(self, record: Record) -> dict[str, Any]:
-        """What lies where its rounds do; nothing where it did not run."""
+        """The entry of this clock's rounds; empty where it did not run."""
         rounds: dict[str, Any] = record
         for name in self.path:
             rounds = rounds.get(name) or {}
@@ -84,12 +84,12 @@ SECOND = (*ON_THE_DEVICE, COLD)
 
 
 def measured(records: Iterable[Record], *clocks: Clock) -> list[Record]:
-    """Those that one of the clocks has timed."""
+    """The records that one of the clocks has timed."""
     return [record for record in records if any(clock.times(record) for clock in clocks)]
 
 
 def on_the_device(cell: Iterable[Record]) -> Clock:
-    """The device's clock that stands for a cell: graph if anybody's call was captured, else cold.
+    """The device's clock for a cell: graph if any implementation's call was captured, else cold.
 
     Args:
         cell: All implementations' records of one operation and pass, or of one step: they are compared by one clock.

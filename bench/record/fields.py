@@ -1,4 +1,4 @@
-"""Which figures the format has for a measurement of a kind: `record.schema.json` says it once, for all who ask."""
+"""The figures that the format has for each kind of measurement, read from `record.schema.json`."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 from bench.record.records import FORMAT, OK
 
 COMMON = frozenset({"status", "reason", "fatal", "backend", "state_before", "state_after"})
-"""What any outcome may have."""
+"""Fields that any outcome may have."""
 
 
 @functools.cache
 def figures(kind: str, of: str = "") -> frozenset[str]:
-    """Names of what a measurement may have found.
+    """Names of the figures that a measurement may have.
 
     Args:
         kind: As a record has it; one that the format doesn't name has none.
         of: What a profile is of.
     """
     record = {"kind": kind, "status": OK, "key": {"of": of}}
-    found: set[str] = set()
+    names: set[str] = set()
     for part in json.loads(FORMAT.read_text(encoding="utf-8"))["allOf"]:
         if _is_meant(record, part["if"]):
-            found |= part["then"].get("properties", {}).keys()
-    return frozenset(found)
+            names |= part["then"].get("properties", {}).keys()
+    return frozenset(names)
 
 
 def _is_meant(value: Any, condition: dict[str, Any]) -> bool:
-    """Whether a condition of the format holds; it has no words but these."""
+    """Whether a condition of the format holds; only the keywords that the format uses are read."""
     if "const" in condition:
         return bool(value == condition["const"])
     if "enum" in condition:

@@ -1,4 +1,4 @@
-"""A file that only grows, and whose content is kept in memory: what anybody else does to it is undone."""
+"""A file that only grows, with its content also in memory: changes by other programs are undone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 CHANGED = ".changed"
-"""In place of the file's ending: what somebody else made of it."""
+"""The ending of the copy that keeps another program's version."""
 
 _Seen = tuple[int, int, int]
 
@@ -48,10 +48,10 @@ class KeptFile:
         self._written()
 
     def mend(self) -> str | None:
-        """Write the file again if it has another content than what was read and appended.
+        """Restore the file if its content is not what was read and appended.
 
         Returns:
-            None, or what had become of it, as the end of a sentence.
+            None, or what was done to it, as the end of a sentence.
 
         Raises:
             OSError: It can't be written.
@@ -74,7 +74,7 @@ class KeptFile:
         self._seen = self._look()
 
     def _look(self) -> _Seen | None:
-        """What changes with the file, its time of change among it, which nobody can set; None where there is none."""
+        """A value that changes with the file, by the time of change, which no program can set; None without a file."""
         try:
             seen = self._path.lstat()
         except OSError:
@@ -85,14 +85,14 @@ class KeptFile:
         if now is None:
             return "was replaced" if os.path.lexists(self._path) else "was removed"
         try:
-            found = self._path.read_bytes()
+            content = self._path.read_bytes()
         except PermissionError:
             return "was made unreadable"
-        if found == self._content:
+        if content == self._content:
             return None
-        if self._content.startswith(found):
+        if self._content.startswith(content):
             return "was cut off"
-        self._path.with_suffix(CHANGED).write_bytes(found)  # it may be somebody's work
+        self._path.with_suffix(CHANGED).write_bytes(content)  # it may be a user's work
         return f"was changed by another program (its version is in {self._path.with_suffix(CHANGED).name})"
 
     def _write_again(self) -> None:

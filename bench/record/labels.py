@@ -6,7 +6,7 @@ from bench.record.records import Record
 
 BASELINE = "builtin"
 AA = "A/A"
-"""The baseline against itself: what identical code shows is noise."""
+"""The baseline against itself: any difference is noise."""
 
 PLAIN = "plain"
 """The network without batch norm: takes part in training only."""

@@ -1,4 +1,4 @@
-"""How busy others kept the machine, from the states that records hold before and after a measurement."""
+"""How busy other programs kept the machine, from the states before and after a measurement."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def busy_others(before: dict[str, Any], after: dict[str, Any]) -> float | None:
-    """How many processors everything else kept busy between two states, on average; None where nobody counted."""
+    """The average number of processors that other programs kept busy between two states; None where not counted."""
     if any(state.get("others_seconds") is None or "clock_seconds" not in state for state in (before, after)):
         return None
     span = float(after["clock_seconds"] - before["clock_seconds"])

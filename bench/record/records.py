@@ -1,7 +1,7 @@
-"""The truth: one JSON object per measurement, one line each, appended and synced before the next one starts.
+"""The source of all results: one JSON object per measurement, a line each, synced before the next one starts.
 
-`record.schema.json` says what is in it. What is written is held to that, and so is what is read: a line that isn't a
-record costs itself only.
+`record.schema.json` defines the format. Records are validated when they are written and when they are read: an invalid
+line is skipped, and the others are still read.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RecordsError(Exception):
 
 
 def identity(record: Record) -> str:
-    """The key that tells one measurement from another: its `key` object, in one canonical line."""
+    """The identity of a measurement: its `key` object, in one canonical line."""
     return json.dumps(record["key"], sort_keys=True)
 
 
@@ -68,7 +68,7 @@ def read(path: Path) -> list[Record]:
 
 
 def read_all(path: Path) -> list[Record]:
-    """All records of a file that must have nothing else, but for the half line that a killed run leaves at its end.
+    """All records of a file that may have no invalid line, except the half line that a killed run leaves at its end.
 
     Args:
         path: The file, or the machine's folder that holds it.
@@ -142,7 +142,7 @@ def _recalibrated(epoch: dict[str, Any]) -> dict[str, Any]:
 
 
 def why_no_record(record: object) -> str | None:
-    """None, or in one line what the format has against it."""
+    """None, or one line that says how it breaks the format."""
     wanted: dict[str, type] = {"schema": int, "kind": str, "run": str, "time": str, "key": dict, "conditions": dict}
     wanted |= {"status": str, "implementation": str}
     if not isinstance(record, dict):
@@ -159,7 +159,7 @@ def why_no_record(record: object) -> str | None:
 
 @functools.cache
 def _against_the_format() -> Callable[[Record], str | None]:
-    """The whole format where the library for it is installed; without it, what `why_no_record` looks at must do."""
+    """The whole format, where the library for it is installed; otherwise `why_no_record`'s own checks must suffice."""
     if importlib.util.find_spec("fastjsonschema") is None:
         return lambda _: None
     import fastjsonschema
@@ -182,7 +182,7 @@ def latest(records: list[Record]) -> list[Record]:
 
 
 def exclusive(folder: Path) -> FileLock:
-    """Keep other runs out of a machine's folder, until the lock is released or this process ends in whatever way.
+    """Keep other runs out of a machine's folder, until the lock is released or this process ends in any way.
 
     Raises:
         RecordsError: Another run has it, or the folder can't be written.
@@ -226,10 +226,10 @@ class Journal:
         self._kept = KeptFile(self.path)
 
     def mend(self) -> str | None:
-        """Write the file again, as it was, if anybody but this journal has changed it.
+        """Restore the file if another program has changed it.
 
         Returns:
-            None, or what had become of it: "was removed".
+            None, or what was done to it: "was removed".
 
         Raises:
             RecordsError: It can't be written.
@@ -243,8 +243,8 @@ class Journal:
         """Write a record and wait until it is on the disk.
 
         Raises:
-            RecordsError: It can't be written; what was measured before is safe.
-            ValueError: It is no record: a mistake of the suite's own.
+            RecordsError: It can't be written; earlier records are safe.
+            ValueError: It is no record, which is a bug in the suite.
         """
         line = json.dumps({"schema": SCHEMA, **record}, allow_nan=True).encode() + b"\n"
         if reason := why_no_record(json.loads(line)):

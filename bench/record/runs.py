@@ -1,7 +1,7 @@
 """Which records may share a table: those of one run, under the same conditions.
 
-A folder gathers runs, and a run that is resumed may go on with other data, versions or code. A table, a caption or a
-sentence is made of one selection, so that no figure stands under another one's conditions.
+A folder gathers runs, and a resumed run may continue with other data, versions or code. A table, a caption or a
+sentence is made from one selection, so that all its figures have the same conditions.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ CONDITIONS = (
     "commit",
     "dirty",
 )
-"""What all records of a selection have in common of their conditions."""
+"""Conditions that all records of a selection share."""
 
 SETTINGS = ("network", "data", "images", "epochs", "batch_size", "lr", "dtype")
-"""And of their keys, where they have them."""
+"""Fields of the key that they share, where they have them."""
 
 FACTS = ("data", "digest")
-"""And beside the key."""
+"""Fields beside the key that they share."""
 
 MAIN = ("latency", "step", "epoch", "profile")
 """Kinds of the main job."""
@@ -58,7 +58,7 @@ def same_run(record: Record, other: Record) -> bool:
 
 
 def same_conditions(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    """Whether what was measured under the one may share a table with what was measured under the other."""
+    """Whether measurements under these two conditions may share a table."""
     return all(ours.get(name) == theirs.get(name) for name in CONDITIONS)
 
 
@@ -86,7 +86,7 @@ def of_one_run(records: list[Record], settings: Iterable[str] = SETTINGS) -> lis
 
 
 def main_run(records: list[Record]) -> dict[str, list[Record]]:
-    """The newest run of the main job, by kind: what it lacks of a kind, is missing."""
+    """The newest run of the main job, by kind; kinds that it lacks are left out."""
     main = [r for r in records if of_main(r)]
     if not main:
         return {}
@@ -102,7 +102,7 @@ def of_each_network(records: list[Record]) -> list[Record]:
 
 
 def _alike(records: list[Record], values: list[Any]) -> list[Record]:
-    """Those that have the value of the newest record which has one, and those that have none."""
+    """The records with the same value as the newest record that has one, and those without a value."""
     known = [(r, value) for r, value in zip(records, values, strict=True) if value is not None]
     if not known:
         return records

@@ -1,4 +1,4 @@
-"""Noise floors and verdicts of records: which A/A comparisons a row is held to, and what may be said of it.
+"""Noise floors and verdicts of records: which A/A comparisons set the floor of a row, and its verdict.
 
 The rule itself is in `bench/stats/ratios.py`; this is the only place that applies it to rows.
 """

@@ -1,4 +1,4 @@
-"""An implementation that takes part under a row label, or the reason why it can't."""
+"""An implementation under its row label, or the reason why it can't take part."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ChildError(PlainError):
 
     Args:
         reason: In one line.
-        answer: What it answered, with what it printed before it died.
+        answer: Its answer, with its output from before it died.
     """
 
     def __init__(self, reason: str, answer: dict[str, Any] | None = None) -> None:
@@ -42,11 +42,11 @@ class Child(Protocol):
         ...
 
     def processor_seconds(self) -> float:
-        """What the process and all that it has started have used of the processors."""
+        """Processor seconds of the process and its descendants."""
         ...
 
     def cores_of_helpers(self, seconds: float) -> float | None:
-        """The processors that whatever it has started gets in the next moment; None where all of it rests."""
+        """The processors that its helpers get in the next moment; None where all of them rest."""
         ...
 
     def close(self) -> None:
@@ -60,16 +60,16 @@ class Candidate:
 
     Attributes:
         label: Row label.
-        found: The implementation, when it loads.
+        loaded: The implementation; None where it does not load.
         status: "ok", "unavailable" (not on this device), "error" (its file is broken) or "wrong" (its file replaces
-            what measurements stand on).
+            functions that measurements depend on).
         unavailable: None, or the reason in one line.
         source: Changes when its file, or the folder of kernels, does.
         child: The process that measures it; None for this one.
     """
 
     label: str
-    found: Implementation | None
+    loaded: Implementation | None
     status: str = OK
     unavailable: str | None = None
     source: str = ""
@@ -77,18 +77,18 @@ class Candidate:
 
     @property
     def foreign(self) -> bool:
-        """Whether nobody here wrote it, so that no conformance suite has seen it."""
-        return self.found is not None and self.found.foreign
+        """Whether it is from outside, so that no conformance suite has tested it."""
+        return self.loaded is not None and self.loaded.foreign
 
     @property
     def implementation(self) -> Implementation:
         """The implementation of one that can be measured."""
-        assert self.found is not None
-        return self.found
+        assert self.loaded is not None
+        return self.loaded
 
 
 def identical(baseline: Candidate) -> Candidate:
-    """The baseline again, to be timed against itself: what identical code shows is noise."""
+    """The baseline again, to be timed against itself: any difference is noise."""
     return replace(baseline, label=AA)
 
 
@@ -98,7 +98,7 @@ def plain() -> Candidate:
 
 
 def contestants(roster: list[Candidate], specs: list[str]) -> list[Candidate]:
-    """Who trains: the roster, the baseline a second time, and the plain network unless `--impl` names others only."""
+    """The candidates to train: the roster, the baseline again, and the plain network unless `--impl` leaves it out."""
     baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
     return [*roster, identical(baseline), *([plain()] if not specs or PLAIN in specs else [])]
 
@@ -123,23 +123,23 @@ def _source(implementation: Implementation) -> str:
 
 
 def source_of(spec: str, beside: Iterable[str] = ()) -> str:
-    """What changes with the code of an implementation, found without loading it.
+    """A digest that changes with the code of an implementation, made without loading it.
 
     Args:
         spec: What `kernels.load` takes.
-        beside: Names of files that it imports, relative to its own folder; what lies elsewhere doesn't count.
+        beside: Names of files that it imports, relative to its own folder; files elsewhere don't count.
     """
     own, dot_py, _ = spec.rpartition(".py")
     if not dot_py:
         return _digests([])
     file = Path(own + dot_py)
     folder = file.parent.resolve()
-    found = (path for name in beside if folder in (path := (folder / name).resolve()).parents)
-    return _digests([file, *sorted(set(found))])
+    imported = (path for name in beside if folder in (path := (folder / name).resolve()).parents)
+    return _digests([file, *sorted(set(imported))])
 
 
 def _digests(files: list[Path]) -> str:
-    """Changes when a file changes, or anything that all implementations are built and trained with."""
+    """A digest of these files and of the code that all implementations share."""
     return digest([path for path in [*files, *shared_sources(ROOT)] if path.is_file()])
 
 

@@ -1,7 +1,7 @@
 """The other side of `isolation.py`: a process that loads one implementation, and gates and times it on request.
 
-Whatever the implementation does to its process, it does here. The clocks are bound before its code is loaded, what it
-prints goes to the parent as its stderr, and when the parent ends, so does this process (`lifeline.py`).
+Damage that an implementation does to its process stays here. The clocks are bound before its code is loaded, its output
+goes to the parent as its stderr, and this process ends when the parent does (`lifeline.py`).
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def serve(requests: socket.socket, output: Connection, setup: Setup) -> None:
         try:
             number, name, arguments = next_request(requests)
         except (EOFError, OSError):
-            os._exit(0)  # and wait for nothing that the implementation has begun
+            os._exit(0)  # without waiting for anything that the implementation has started
         try:
             worker = worker or Worker(setup)
             answer = getattr(worker, name)(*arguments)
         except WrongError as error:
             answer = {"status": WRONG, "reason": str(error)}
-        except BaseException as error:  # whatever the implementation throws, the parent wants an answer
+        except BaseException as error:  # the parent needs an answer, whatever is raised
             answer = _failure(error, device)
         try:
             reply(requests, number, answer)
@@ -79,7 +79,7 @@ def _failure(error: BaseException, device: torch.device) -> dict[str, Any]:
 
 
 class Worker:
-    """One implementation and all that is measured of it. Every public method answers a request of the same name."""
+    """One implementation and its measurements. Every public method answers the request of its name."""
 
     def __init__(self, setup: Setup) -> None:
         self.device = devices.select(setup.device)
@@ -99,31 +99,31 @@ class Worker:
         self._compiled_for_duties = False
 
     def describe(self) -> dict[str, Any]:
-        """What the parent must know of an implementation that it never loads."""
-        found = self._candidate.found
+        """A description of the implementation for the parent, which never loads it."""
+        loaded = self._candidate.loaded
         described: dict[str, Any] = {
             "status": self._candidate.status,
             "reason": self._candidate.unavailable,
         }
-        if found:
-            described |= {"summary": found.summary, "fused": found.fused, "differences": dict(found.differences)}
-            described["beside"] = _beside(found)
-            for what in (found.summary, *described["differences"], *described["differences"].values()):
+        if loaded:
+            described |= {"summary": loaded.summary, "fused": loaded.fused, "differences": dict(loaded.differences)}
+            described["beside"] = _beside(loaded)
+            for what in (loaded.summary, *described["differences"], *described["differences"].values()):
                 if type(what) is not str:
                     raise TypeError(f"IMPLEMENTATION's texts must be of type str, not {type(what).__name__}")
         return described
 
     def perform(self, work: bytes) -> dict[str, Any]:
-        """The calls of a duty, and all that they handed out; see `kernels/duties/calls.py`. The parent judges."""
+        """Perform the calls of a duty; see `kernels/duties/calls.py`. The parent judges the results."""
         loaded: Any = torch.load(io.BytesIO(work), weights_only=True)
-        facts, found = perform(self._candidate.implementation, loaded["plan"], loaded["tensors"], self.device)
+        facts, tensors = perform(self._candidate.implementation, loaded["plan"], loaded["tensors"], self.device)
         self._compiled_for_duties = self._candidate.foreign
         if self._candidate.foreign and (replaced := tampering.undo()):
             return {"status": WRONG, "reason": replaced}
-        return {"status": OK, "facts": facts, "tensors": found}
+        return {"status": OK, "facts": facts, "tensors": tensors}
 
     def measure(self, measurement: Measurement, arguments: tuple[Any, ...]) -> dict[str, Any]:
-        """Any measurement, as the parent would make it in its own process; it has asked its gate."""
+        """Any measurement, as the parent would make it in its own process; the parent has asked the gate."""
         self._forget_duties()
         return measured_here(self._candidate, self._context, self._gate, measurement, arguments, asked_already)
 
@@ -136,7 +136,7 @@ class Worker:
         return {"status": OK}
 
     def hear(self) -> dict[str, Any]:
-        """How long a message takes."""
+        """An empty answer, by which the parent times a message."""
         return {"status": OK}
 
     def go(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Worker:
         return {"status": OK}
 
     def judged(self) -> dict[str, Any]:
-        """What becomes of what was run."""
+        """The verdict on the calls that were run."""
         assert self._again is not None
         self._inspect()
         if reason := self._again[1].why_wrong():
@@ -158,7 +158,7 @@ class Worker:
             raise WrongError(replaced)
 
     def solve(self, problem: bytes) -> dict[str, Any]:
-        """What it makes of the parent's own tensors."""
+        """Solve a problem on the parent's own tensors."""
         loaded = torch.load(io.BytesIO(problem), weights_only=False)
         assert isinstance(loaded, Problem)
         try:
@@ -167,10 +167,10 @@ class Worker:
             return {"status": WRONG, "reason": f"wrong: {error}"}
 
     def begin(self, network: str, settings: Settings, folder: Path, done: int) -> dict[str, Any]:
-        """Be ready for the epoch after those that are done."""
+        """Prepare the epoch after those that are done."""
         self._forget_duties()
-        found, label = self._candidate.found, self._candidate.label
-        self._turn = epochs.begin(found, label, self._context.data, network, settings, folder, done)
+        loaded, label = self._candidate.loaded, self._candidate.label
+        self._turn = epochs.begin(loaded, label, self._context.data, network, settings, folder, done)
         return {"status": OK}
 
     def epoch(self, folder: Path, seed: int) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class Worker:
 
 
 def _beside(implementation: Implementation) -> list[str]:
-    """Files that it imports, as they are called from its own folder."""
+    """Files that it imports, relative to its own folder."""
     if not implementation.foreign:
         return []
     own, *others = files_of(implementation)

@@ -1,8 +1,7 @@
-"""Whether the baseline is itself in a child: timed here too, where no code from outside ever ran.
+"""Check that the baseline runs as fast in a child as in this process, which never ran code from outside.
 
-The two sides of a pair share a process, so that what happens to it happens to both. What an implementation does to its
-process it does to the baseline as well: it can pin it to one core, leave a mode on, or keep a thread busy. Then the
-ratio would be that of two things which nobody asked about.
+Both sides of a pair share a process, so a disturbance hits both. But an implementation can also slow the baseline down:
+it can pin the process to one core, leave a mode on, or keep a thread busy. Then the ratio would be meaningless.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from bench.record.labels import BASELINE
 from bench.record.records import ERROR, OK
 
 SLOWER = 1.25
-"""Two processes that run the same code differ by up to a tenth: in where its tensors and its code lie."""
+"""Two processes that run the same code differ by up to a tenth, depending on where tensors and code lie in memory."""
 
 ALIKE = 1.1
-"""By more than that, and nobody is called faster than `builtin` because of it."""
+"""A baseline that differs by more than this makes no implementation faster than `builtin`."""
 
 TRIES = 3
-"""Before a ratio is refused: a busy moment must not pass for the work of an implementation."""
+"""Tries before a ratio is refused: a busy moment must not be blamed on an implementation."""
 
 
 def beside(ask: Callable[[], dict[str, Any]], alone: Callable[[], list[float]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Exams that another process sits: the problem is drawn here, and the answer is judged here."""
+"""Exams for an implementation in another process: they are drawn and judged here."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def sat_elsewhere(candidate: Candidate, exam: Exam) -> list[Deviation]:
     if answer["status"] != OK:
         raise ChildError(reason_of(answer))
     try:
-        found = unpacked(answer.get("tensors"), answer["found"], expected)
-        if missing := exam.solution.values.keys() - found:
+        tensors = unpacked(answer.get("tensors"), answer["content"], expected)
+        if missing := exam.solution.values.keys() - tensors:
             raise UnreadableError(f"{', '.join(sorted(missing))} is missing")
     except UnreadableError as error:
         raise ChildError(f"its answer can't be read: {error}") from None
-    return exam.judge(candidate.implementation, found)
+    return exam.judge(candidate.implementation, tensors)
 
 
 def answers_to(problem: Problem, quantities: Any) -> Expected:
-    """Type and shape of what a problem asks for."""
+    """Type and shape of each answer to a problem."""
     shape = tuple(problem.input.shape)
     if problem.pool:
         shape = (*shape[:2], *(n // problem.pool for n in shape[2:]))
@@ -51,6 +51,6 @@ def answers_to(problem: Problem, quantities: Any) -> Expected:
         "running_mean": problem.running_mean,
         "running_var": problem.running_var,
     }
-    found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in like.items() if tensor is not None}
-    found["output"] = (problem.input.dtype, shape)
-    return {name: what for name, what in found.items() if name in quantities}
+    expected = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in like.items() if tensor is not None}
+    expected["output"] = (problem.input.dtype, shape)
+    return {name: what for name, what in expected.items() if name in quantities}

@@ -1,8 +1,8 @@
-"""Keep a process from signalling the ones that watch over it, where the system can: Linux on x86-64 and on ARM.
+"""Keep a process from signaling the processes that watch it, where the system can: Linux on x86-64 and on ARM.
 
-A filter on system calls (seccomp(2)), which whatever the process starts inherits. Who sends a signal to the suite
-ends with SIGSYS, before the signal is sent; who asks for another hold on it (its affinity, its limits, its memory) is
-refused. To ask whether it is there (signal 0) is allowed.
+This is a filter on system calls (seccomp(2)) that child processes inherit. A process that signals the suite is ended
+with SIGSYS before the signal is sent. Calls that would change the suite's affinity, limits or memory are refused.
+Signal 0, which only asks whether a process exists, is allowed.
 
 Source: https://docs.kernel.org/userspace-api/seccomp_filter.html
 """
@@ -54,7 +54,7 @@ class _Program(ctypes.Structure):
 
 
 def protect(processes: list[int]) -> bool:
-    """From now on, this process and all that it starts can't signal these processes, nor every process at once.
+    """From now on, this process and its descendants can't signal these processes, nor all processes at once.
 
     Args:
         processes: Their ids; negative ones are groups, as for kill(2).

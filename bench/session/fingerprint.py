@@ -1,8 +1,8 @@
-"""Names that calls pass on their way, and what was behind each: in our own modules, in torch's, in Python's.
+"""The names that measured calls look up, and the object behind each: in our own modules, in torch's, in Python's.
 
 A file need not replace `torch.batch_norm` to slow the baseline down: it may give `torch.nn.functional` another `torch`,
-or a function other code, defaults or closure. So every name is compared that a batch norm, LeNet's layers, autograd,
-a clock or our own measurement could look up, and not a list of those that somebody thought of.
+or a function other code, defaults or closure. So we compare every name that a batch norm, LeNet's layers, autograd, a
+clock or our own measurement could look up, not a hand-written list.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from kernels import Implementation
 
 OURS = ("bench.", "kernels.", "models.")
-"""Packages in which nobody may replace anything, constants included."""
+"""Packages in which nothing may be replaced, constants included."""
 
 TORCHS = (
     "torch",
@@ -69,7 +69,7 @@ PYTHONS = (
     "struct",
     "time",
 )
-"""Modules whose functions, classes and modules nobody may replace."""
+"""Modules whose functions, classes and modules may not be replaced."""
 
 LAZY = frozenset(
     {
@@ -92,7 +92,7 @@ class _Parts:
         self._cells = [(cell, cell.cell_contents) for cell in function.__closure__ or () if _holds_function(cell)]
 
     def restored(self) -> bool:
-        """Whether it had to be put back."""
+        """Whether it had to be restored."""
         f, (code, defaults, keywords) = self.function, self._own
         same = f.__code__ is code and f.__defaults__ is defaults and f.__kwdefaults__ is keywords
         if same and all(_content(cell) is content for cell, content in self._cells):
@@ -122,7 +122,7 @@ class Fingerprint:
         self._parts: dict[int, tuple[str, _Parts]] = {}
 
     def take(self) -> None:
-        """Take everything as it is now for right."""
+        """Take the current state as the correct one."""
         for label, owner, name, value in _names():
             if label not in LAZY:
                 there = owner if isinstance(owner, dict) else vars(owner)
@@ -132,7 +132,7 @@ class Fingerprint:
                     self._parts[id(value)] = (f"{value.__module__}.{value.__name__}", _Parts(value))
 
     def restore(self) -> list[str]:
-        """Put back what has been replaced; the names of it."""
+        """Restore replaced objects, and return their names."""
         replaced = []
         for label, owner, name, there, value in self._values.values():
             if there.get(name) is not value:

@@ -1,7 +1,7 @@
-"""Who may train: a network's own blocks, in training and in inference, against the float64 reference.
+"""Decide which implementations may train a network: its blocks are checked against the float64 reference.
 
-An implementation from outside is asked for all duties of a batch norm first; see `kernels/duties`. Where it lives in
-a process of its own, that process solves problems; they are drawn here, and the answers are judged here.
+An implementation from outside must first pass all duties of a batch norm; see `kernels/duties`. Where it runs in its
+own process, that process solves the problems; they are drawn here, and the answers are judged here.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ IMAGES = "images"
 """Of LeNet's blocks, those of images."""
 
 ANSWER_BYTES, ANSWERS = 1 << 20, 20
-"""The most that a child's answer may have, and in multiples of what it was asked with."""
+"""Limits of a child's answer: bytes, and multiples of the tensors that it was sent."""
 
 
 class Gate:
-    """Asks every implementation once in a session, whatever is measured of it afterward.
+    """Asks every implementation once in a session, however much of it is measured afterward.
 
     Args:
         device: Where it will train.
@@ -54,7 +54,7 @@ class Gate:
     def failed_duty(self, candidate: Candidate) -> str | None:
         """None, or the first duty that an implementation from outside fails.
 
-        What it raises is no answer, and so no wrong one: whoever raises where it is measured has no figures there.
+        An exception is no wrong answer: where it is raised during a measurement, that cell has no figures.
 
         Raises:
             ChildError: Its process died over it, or gave no answer that can be read.
@@ -67,11 +67,11 @@ class Gate:
         return self._duties[name]
 
     def why_wrong(self, candidate: Candidate, network: str = LENET) -> str | None:
-        """None, or what is wrong with it in a network; one without batch norm has nothing to be asked about.
+        """None, or what is wrong with it in a network; for one without batch norm always None.
 
         Raises:
             NotImplementedError: It says that it doesn't do one of the blocks.
-            Exception: Whatever else the implementation raises.
+            Exception: Any other exception of the implementation.
         """
         return self._why_wrong(candidate, network)
 
@@ -80,12 +80,12 @@ class Gate:
         return self._why_wrong(candidate, IMAGES)
 
     def _why_wrong(self, candidate: Candidate, blocks: str) -> str | None:
-        if candidate.found is None:
+        if candidate.loaded is None:
             return None
         if reason := self.failed_duty(candidate):
             return reason
-        name = candidate.found.name  # not the label: A/A is the baseline, which need not be asked twice
-        if blocks == IMAGES and (name, LENET) in self._blocks:  # who may train may do the half of it
+        name = candidate.loaded.name  # not the label: A/A is the baseline, which is asked only once
+        if blocks == IMAGES and (name, LENET) in self._blocks:  # passing all blocks includes those on images
             blocks = LENET
         if (name, blocks) not in self._blocks:
             # In another process, problems that no other process can know.
@@ -118,11 +118,11 @@ class Gate:
                 return str(error)
             return str(worst(deviations) or "") or None
         duty = single("", exam.problem, grad_mode="grad" if exam.problem.training else "inference_mode")
-        facts, found = asked_of(candidate.child, self._device)(*duty.plan())
+        facts, tensors = asked_of(candidate.child, self._device)(*duty.plan())
         if "refused" in facts[0]:
             kind, _, words = str(facts[0]["refused"]).partition(": ")
             raise NotImplementedError(words) if kind == NOT_IMPLEMENTED else ChildError(facts[0]["refused"])
-        wrong = objection(candidate.implementation, duty, facts, found, exam)
+        wrong = objection(candidate.implementation, duty, facts, tensors, exam)
         return wrong.words if wrong else None
 
     def _exams_of(self, blocks: str, seed: int) -> list[Exam]:
@@ -146,10 +146,10 @@ def blocks_of(network: str) -> list[Operation]:
 
 
 def asked_of(child: Child, device: torch.device) -> Ask:
-    """What asks the implementation in another process.
+    """A function that asks the implementation in another process.
 
-    What it does raises a `WrongError` where that process was tampered with, and a `ChildError` where there is no
-    answer that can be read.
+    It raises a `WrongError` where that process was tampered with, and a `ChildError` where there is no readable
+    answer.
     """
 
     def ask(plan: Plan, tensors: Tensors) -> tuple[Facts, Tensors]:
@@ -161,9 +161,9 @@ def asked_of(child: Child, device: torch.device) -> Ask:
             raise ChildError(reason_of(answer), answer)
         try:
             facts = [dict(fact) for fact in answer["facts"]]
-            found = unpacked(answer.get("tensors"), answer["found"])
+            received = unpacked(answer.get("tensors"), answer["content"])
         except (UnreadableError, LookupError, TypeError, ValueError) as error:
             raise ChildError(f"its answer can't be read: {one_line(error)}") from error
-        return facts, {name: tensor.to(device) for name, tensor in found.items()}
+        return facts, {name: tensor.to(device) for name, tensor in received.items()}
 
     return ask

@@ -1,12 +1,12 @@
-"""Measure an implementation that nobody here wrote in a process of its own.
+"""Measure an implementation from outside in its own process.
 
-A crash, an endless loop, an exit, a flood of output or of memory costs the cell in which it happens; the next one gets
-a new process. Pairs stay pairs: the baseline is timed in the same child. Nothing that comes from there is believed
-without need: answers are plain data in a fixed form (`messages.py`, `replies.py`), answers to problems that only this
-process knows are judged here, and this process's clock bounds the child's. Whatever the implementation starts, it may
-use while it is asked something; what works on when nobody asks is told, and ended with the child.
+A crash, an endless loop, an exit, or a flood of output or memory costs only the cell in which it happens; the next cell
+gets a new process. Pairs stay pairs: the baseline is timed in the same child. The parent trusts the child as little as
+possible: answers are plain data in a fixed form (`messages.py`, `replies.py`), the parent judges answers to problems
+that only it knows, and its clock bounds the child's. An implementation may use helper processes during a request; one
+that keeps working afterward is reported, and ended with the child.
 
-It is no sandbox: the code runs with the user's own rights.
+This is no sandbox: the code runs with the user's own rights.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from bench.session.plain import NotPlainError, lines, plain
 from bench.session.sources import Sources
 
 MOST_DEATHS = 2
-"""After so many, the rest of an implementation's cells say why without being tried: each could take the time limit."""
+"""After this many, an implementation's other cells are skipped with the reason: each could take the time limit."""
 
 KEPT_OUTPUT = 4096
 MEMORY_SHARE = 0.8
@@ -47,16 +47,16 @@ LAST_SECONDS = 5.0
 """How long a process that hung up may take to end."""
 
 CLOSE_SECONDS = 1.0
-"""How long a keeper may take to end once all others have, and what they printed to arrive."""
+"""How long the keeper may take to end after all others, and their output to arrive."""
 
 WORK = ("measure", "epoch")
-"""Requests after which whatever the implementation has started must rest."""
+"""Requests after which an implementation's helpers must rest."""
 
 LIGHT = ("ready", "hear", "go", "judged")
-"""Requests that follow on such a one at once: to look through all sources would take longer than they do."""
+"""Requests that immediately follow such a request: checking all sources would take longer than they do."""
 
-OF_THE_PARENT = ("child_seconds", "stderr", "found")
-"""Of an answer, what this process adds to it."""
+OF_THE_PARENT = ("child_seconds", "stderr", "content")
+"""Fields of an answer that this process adds."""
 
 _started: weakref.WeakSet[Child] = weakref.WeakSet()
 
@@ -69,18 +69,18 @@ class _DeathError(Exception):
 
 @dataclass(frozen=True)
 class Isolation:
-    """Who is measured in a child, and how.
+    """Which implementations are measured in a child, and how.
 
     Attributes:
-        everyone: All but the baseline, and not those from outside only.
-        also: Those of this project that are all the same.
+        everyone: Isolate all but the baseline, not only those from outside.
+        also: Names of the project's own implementations to isolate in any case.
         timeout_seconds: Of each request.
         device: As `--device` has it.
         dtype: Of the batch in latency.
         data_dir: As `--data-dir` has it.
         limit: Training images, or None for all.
         effort: How long per cell of the latency tables.
-        sources: The code that everyone is measured with, as it is now.
+        sources: The project's code as it is now.
     """
 
     everyone: bool
@@ -118,10 +118,10 @@ class Child:
     """A process with one implementation in it, started again after each death.
 
     Attributes:
-        setup: What it is told.
+        setup: What it gets when it starts.
         timeout_seconds: How long it may take over a request.
-        sources: The code that it is measured with; None: nobody looks after it.
-        verdicts: What became of its answers to problems that only this process knew.
+        sources: The code that it is measured with; None: changes go unnoticed.
+        verdicts: The verdicts on its answers to problems that only this process knew.
     """
 
     setup: Any
@@ -140,7 +140,7 @@ class Child:
         Args:
             name: Of a public method of `bench.session.child.Worker`.
             arguments: Its arguments.
-            most_bytes: How many bytes of tensors the answer may have, which are then its "found".
+            most_bytes: How many bytes of tensors the answer may have, which are then its "content".
         """
         if len(self._deaths) >= MOST_DEATHS:
             return {"status": ERROR, "reason": f"{self._deaths[-1]}; not tried again"}
@@ -154,15 +154,15 @@ class Child:
         except _DeathError as death:
             self.close()
             if self._reading:
-                self._reading.join(CLOSE_SECONDS)  # to the end, which comes when the last process has closed it
+                self._reading.join(CLOSE_SECONDS)  # until the last process has closed its end
             self._deaths.append(str(death))
-            said = lines(self._output.decode(errors="replace"), 20)
-            return {"status": ERROR, "reason": str(death), "stderr": said}
-        except BaseException:  # an interrupt: its answer would be taken for that to the next request
+            printed = lines(self._output.decode(errors="replace"), 20)
+            return {"status": ERROR, "reason": str(death), "stderr": printed}
+        except BaseException:  # an interrupt: a late answer would be taken for that to the next request
             self.close()
             raise
         seconds = time.perf_counter() - start
-        if answer.get("fatal"):  # it answers, but can't measure any more
+        if answer.get("fatal"):  # it answers, but can no longer measure
             self.close()
             self._deaths.append(str(answer.get("reason")))
         if name not in LIGHT:
@@ -170,18 +170,18 @@ class Child:
         return {**answer, "child_seconds": seconds}
 
     def _changed(self) -> Answer | None:
-        """None, or that the code isn't that of this run any more, which a new process would load."""
+        """None, or an error because the code has changed since the run began: a new process would load the new code."""
         changed = self.sources.changed() if self.sources else None
         return {"status": ERROR, "reason": f"{changed} has changed since this run began"} if changed else None
 
     def _restless(self, name: str) -> Answer | None:
-        """None, or that it doesn't rest when it has answered."""
+        """None, or an error because it still works after its answer."""
         if name not in WORK or self._process is None:
             return None
         cores = processes.cores_in_use_at_rest(self._process.pid)
         if cores is None:
             return None
-        reason = f"goes on working when it has answered, on {cores:.1f} cores, and would slow down the others"
+        reason = f"keeps working after its answer, on {cores:.1f} cores, and would slow down the others"
         self.close()
         self._deaths.append(reason)
         return {"status": WRONG, "reason": f"wrong: {reason}"}
@@ -213,7 +213,7 @@ class Child:
         try:
             self._line.ask(number, name, arguments, until)
             answer, content = self._line.answer(number, most_bytes, until)
-            told = plain({key: value for key, value in answer.items() if key not in OF_THE_PARENT})
+            reply = plain({key: value for key, value in answer.items() if key not in OF_THE_PARENT})
         except TimeoutError:
             raise _DeathError(f"timed out after {self.timeout_seconds:g} s") from None
         except (UnreadableError, NotPlainError) as error:
@@ -221,23 +221,23 @@ class Child:
         except (EOFError, OSError) as error:
             self._process.join(LAST_SECONDS)
             raise _DeathError(_how_it_ended(self._process.exitcode)) from error
-        return {**told, "found": content} if most_bytes else dict(told)
+        return {**reply, "content": content} if most_bytes else dict(reply)
 
     def processor_seconds(self) -> float:
-        """What the process and all that it has started have used of the processors."""
+        """Processor seconds of the process and its descendants."""
         return processes.seconds(self._process.pid) if self._process else 0.0
 
     def cores_of_helpers(self, seconds: float) -> float | None:
-        """The processors that whatever it has started gets in the next moment; None where all of it rests."""
+        """The processors that its helpers get in the next moment; None where all of them rest."""
         return processes.cores_of_helpers(self._process.pid, seconds) if self._process else None
 
     def close(self) -> None:
-        """End the process and whatever it has started; the next request starts a new one."""
+        """End the process and its descendants; the next request starts a new one."""
         process, line = self._process, self._line
         self._process = self._line = None
         if process is not None:
             processes.end(process.pid)
-            process.join(CLOSE_SECONDS)  # where there is a keeper, it has the dead to bury
+            process.join(CLOSE_SECONDS)  # a keeper has to collect what has ended
             process.kill()
             process.join()
         if line is not None:

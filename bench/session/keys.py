@@ -13,7 +13,7 @@ from models.networks import NetworkSpec
 
 
 def step_key(label: str, data: FashionMNIST) -> dict[str, Any]:
-    """Of a training step."""
+    """The key of a training step."""
     return {
         "kind": "step",
         "implementation": label,
@@ -28,12 +28,12 @@ def step_key(label: str, data: FashionMNIST) -> dict[str, Any]:
 
 
 def profile_key(label: str, data: FashionMNIST, of: str) -> dict[str, Any]:
-    """Of a profile: of the "step", or of its "memory"."""
+    """The key of a profile: of the "step", or of its "memory"."""
     return {**step_key(label, data), "kind": "profile", "of": of}
 
 
 def scaling_key(label: str) -> dict[str, Any]:
-    """Of the times of many sizes."""
+    """The key of the times of many sizes."""
     return {"kind": "profile", "implementation": label, "of": "scaling", "dtype": "float32"}
 
 

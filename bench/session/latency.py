@@ -1,4 +1,4 @@
-"""Cells of the latency tables in a session: their keys, the baseline's own rows, and answers of other processes."""
+"""Cells of the latency tables in a session: their keys, the baseline's own rows, and checks on other processes."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def latency_key(context: Context, operation: Operation, candidate: Candidate, pa
 def cell(
     implementation: Implementation, context: Context, operation: Operation, pass_name: str, identical: bool
 ) -> Figures:
-    """What `outcome_of` is asked for: see `bench.measure.latency.Latency.measure`, which has its own gate."""
+    """The measurement for `outcome_of`: see `bench.measure.latency.Latency.measure`, which has its own gate."""
     return context.latency.measure(operation, implementation, pass_name, identical=identical)
 
 
 def outcome_of_cell(
     context: Context, gate: Gate, operation: Operation, candidate: Candidate, pass_name: str
 ) -> dict[str, Any]:
-    """The outcome of a cell; what another process found, after it has solved a problem that only this one knew."""
+    """The outcome of a cell; another process must also solve a problem that only this one knows."""
     identical = candidate.label == AA
 
     def measured() -> dict[str, Any]:
@@ -66,12 +66,12 @@ def outcome_of_cell(
     verdict: dict[str, Any] = verdicts[asked]
     if verdict["status"] != OK:
         return verdict
-    found = judged(candidate, _found_here(outcome, context, operation, candidate, pass_name))
-    return found if "reason" in found else {**outcome, **found, "errors": verdict["errors"]}
+    own = judged(candidate, _own_figures(outcome, context, operation, candidate, pass_name))
+    return own if "reason" in own else {**outcome, **own, "errors": verdict["errors"]}
 
 
 def _verdict(candidate: Candidate, context: Context, operation: Operation, training: bool) -> dict[str, Any]:
-    """What becomes of a problem that only this process knew: with status "ok" its errors."""
+    """The verdict on a problem that only this process knows: with status "ok" its errors."""
     seed = secrets.randbits(31)
     try:
         problem = problem_of(operation, dtype=context.dtype, device=context.device, seed=seed, training=training)
@@ -85,10 +85,10 @@ def _verdict(candidate: Candidate, context: Context, operation: Operation, train
     return {"status": OK, "errors": {d.quantity: d.error for d in deviations}}
 
 
-def _found_here(
+def _own_figures(
     outcome: dict[str, Any], context: Context, operation: Operation, candidate: Candidate, pass_name: str
 ) -> dict[str, Any]:
-    """What needs no other process: the bytes, and what a copy of them takes; or that this is more than a call took."""
+    """Figures from this process: the bytes and the time to copy them; or a reason, if a call took less than that."""
     moved = operation.bytes_moved(PASS[pass_name].direction, context.dtype.itemsize)
     copy_ns = _copy_ns(moved, context.device)
     call_ns = median(outcome["candidate_ns"]) / outcome["iterations"]
@@ -107,7 +107,7 @@ _copy_ns = functools.cache(floor.copy_ns)
 
 
 def baseline_side(record: Record) -> dict[str, Any]:
-    """The baseline's own outcome, out of the A/A cell in which it was timed against itself."""
+    """The baseline's own outcome, taken from the A/A cell in which it was timed against itself."""
     if record["status"] != OK:
         return {key: record[key] for key in ("status", "reason", "fatal") if key in record}
     measured = list(record)

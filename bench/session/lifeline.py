@@ -1,10 +1,10 @@
-"""The first thing that a child process does: make sure that nothing of it outlives its parent, however that ends.
+"""Make sure that no part of a child process outlives its parent; this is the first thing that a child does.
 
-On Linux it becomes two. One, the keeper, never sees foreign code: whatever the other one starts and leaves behind
-becomes the keeper's child, also what has gone to a session of its own, so it can be found and ended. The other one
-serves requests behind a fence (`fence.py`).
+On Linux the child splits in two. One process, the keeper, never runs foreign code. The other one serves requests behind
+a fence (`fence.py`). Processes that it leaves behind become the keeper's children, even those with a session of their
+own, so the keeper can find and end them.
 
-Nothing imported at first takes time to load, so there is no moment at which a killed parent leaves a child behind.
+The first imports are cheap, so a parent killed at any moment leaves no child behind.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _become_two(requests: socket.socket, output: Connection, parent: int) -> Non
     signal.signal(signal.SIGTERM, lambda *_: _keeper_ends() if os.getppid() != parent else None)
     library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     library.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    if os.getppid() != parent:  # it ended before the system was told
+    if os.getppid() != parent:  # it ended before the call above
         os._exit(1)
     keeper, child = os.getpid(), os.fork()
     if child:
@@ -112,7 +112,7 @@ def _end_descendants() -> None:
 
 
 def _reap() -> bool:
-    """Wait for whatever has ended: the dead must not look like the living. Whether anything is left."""
+    """Collect the children that have ended, and return whether any are left."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

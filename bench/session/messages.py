@@ -1,7 +1,7 @@
-"""What a parent and the child that measures for it send each other, as frames on a socket.
+"""The messages between a parent and the child that measures for it, as frames on a socket.
 
-A request is pickled: the child believes its parent. A reply is plain data, JSON and the bytes of tensors, since nobody
-knows who wrote it: loading it runs nothing, its size is limited, and a request's number says what it answers.
+A request is pickled: the child trusts its parent. A reply is plain data, JSON and the bytes of tensors, since its
+sender isn't trusted: loading it runs no code, its size is limited, and it carries the number of its request.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ LENGTH = struct.Struct("!Q")
 MOST_JSON = 8 << 20
 LONGEST_NUMBER = 40
 UNHEARD = 120
-"""Exit code of a child that can't answer, since its end of the connection is closed."""
+"""Exit code of a child that can't answer because its end of the connection is closed."""
 
 LOOK_SECONDS = 0.5
-"""How often a parent that waits looks whether the process is still there: another one may keep the socket open."""
+"""How often a waiting parent checks that the process is still there: another one may keep the socket open."""
 
 FLOATING = {str(dtype): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
@@ -44,12 +44,12 @@ Expected = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
 class UnreadableError(Exception):
-    """What came is no answer; the message says why."""
+    """A message is no answer; the text says why."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a child is told when it starts.
+    """What a child gets when it starts.
 
     Attributes:
         spec: The implementation, as `kernels.load` takes it.
@@ -58,7 +58,7 @@ class Setup:
         threads: How many torch may use.
         data_dir: As `--data-dir` has it.
         limit: Training images, or None for all.
-        memory_bytes: The most that it may allocate, where the system can hold it to that; None for no limit.
+        memory_bytes: The most that it may allocate, where the system can enforce that; None for no limit.
         effort: How long per cell of the latency tables.
     """
 
@@ -76,7 +76,7 @@ class Setup:
 
 
 class Line:
-    """The parent's end of the connection to a child: every call returns before its deadline, whatever the child does.
+    """The parent's end of the connection: every call returns before its deadline, even if the child hangs.
 
     Args:
         connection: A connected socket.
@@ -91,8 +91,8 @@ class Line:
         """Send a request.
 
         Raises:
-            TimeoutError: It isn't taken before `until`, on the monotonic clock.
-            UnreadableError: The child has said something that nobody asked for.
+            TimeoutError: It isn't received before `until`, on the monotonic clock.
+            UnreadableError: The child has sent something without a request.
             EOFError, OSError: It hung up.
         """
         self._socket.setblocking(False)
@@ -115,7 +115,7 @@ class Line:
 
         Args:
             number: Of the request.
-            most_bytes: That its tensors may have.
+            most_bytes: The limit for its tensors.
             until: On the monotonic clock.
 
         Raises:
@@ -130,7 +130,7 @@ class Line:
             raise UnreadableError(f"gave an answer of {json_bytes + tensor_bytes:,} bytes, which is too long")
         content = parsed(self._read(json_bytes, until))
         if content.get("number") != number:
-            raise UnreadableError("answered a request that nobody made")
+            raise UnreadableError("answered an unknown request")
         answer = content.get("answer")
         if not isinstance(answer, dict) or not isinstance(answer.get("status"), str):
             raise UnreadableError("gave no answer that can be read")
@@ -141,18 +141,18 @@ class Line:
         self._socket.close()
 
     def _read(self, size: int, until: float) -> bytes:
-        found = bytearray()
-        while len(found) < size:
+        received = bytearray()
+        while len(received) < size:
             self._wait(until)
             try:
-                part = self._socket.recv(min(size - len(found), 1 << 20))
+                part = self._socket.recv(min(size - len(received), 1 << 20))
             except TimeoutError:
                 self._look()
                 continue
             if not part:
                 raise EOFError
-            found += part
-        return bytes(found)
+            received += part
+        return bytes(received)
 
     def _wait(self, until: float) -> None:
         left = until - time.monotonic()
@@ -166,18 +166,18 @@ class Line:
 
 
 def parsed(content: bytes) -> dict[str, Any]:
-    """JSON, however deep, long or strange.
+    """Parse JSON from an untrusted sender.
 
     Raises:
-        UnreadableError: It is none, or no object.
+        UnreadableError: It is not a JSON object.
     """
     try:
-        found = json.loads(content, parse_int=_whole_number)
+        value = json.loads(content, parse_int=_whole_number)
     except (ValueError, RecursionError, MemoryError):  # a UnicodeDecodeError is a ValueError
         raise UnreadableError("gave no answer that can be read") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise UnreadableError("gave no answer that can be read")
-    return found
+    return value
 
 
 def _whole_number(digits: str) -> int:
@@ -187,7 +187,7 @@ def _whole_number(digits: str) -> int:
 
 
 def packed(content: Any) -> bytes:
-    """Tensors of a request as bytes: not as memory that both processes would share."""
+    """The tensors of a request as bytes, not as memory that both processes would share."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()
@@ -204,7 +204,7 @@ def unpacked(named: object, content: bytes, expected: Expected | None = None) ->
     Raises:
         UnreadableError: They are something else.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     start = 0
     if expected is None:
         expected = _claimed(named)
@@ -212,7 +212,7 @@ def unpacked(named: object, content: bytes, expected: Expected | None = None) ->
         raise UnreadableError("names no tensors that anyone asked for")
     for each in named:
         name = each[0] if isinstance(each, list) and each and isinstance(each[0], str) else ""
-        if name not in expected or name in found:
+        if name not in expected or name in tensors:
             raise UnreadableError("names no tensors that anyone asked for")
         dtype, shape = expected[name]
         if each[1:] != [str(dtype), list(shape)]:
@@ -221,13 +221,13 @@ def unpacked(named: object, content: bytes, expected: Expected | None = None) ->
         part = bytearray(content[start : start + size])
         if len(part) != size:
             raise UnreadableError(f"{name} is cut off")
-        found[name] = torch.frombuffer(part, dtype=dtype).view(shape) if size else torch.empty(shape, dtype=dtype)
+        tensors[name] = torch.frombuffer(part, dtype=dtype).view(shape) if size else torch.empty(shape, dtype=dtype)
         start += size
-    return found
+    return tensors
 
 
 def _claimed(named: object) -> Expected:
-    """What an answer says that its tensors are, as far as there are such tensors."""
+    """The types and shapes that an answer gives for its tensors; invalid ones are left out."""
     claimed: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
     for each in named if isinstance(named, list) else ():
         match each:
@@ -281,10 +281,10 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:
-    found = bytearray()
-    while len(found) < size:
-        part = connection.recv(min(size - len(found), 1 << 20))
+    received = bytearray()
+    while len(received) < size:
+        part = connection.recv(min(size - len(received), 1 << 20))
         if not part:
             raise EOFError
-        found += part
-    return bytes(found)
+        received += part
+    return bytes(received)

@@ -86,7 +86,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--time-limit",
         type=time_limit.seconds,
         metavar="SECONDS",
-        help="end in good order before the process has run so long; --resume goes on (default: no limit)",
+        help="stop cleanly before this much wall time; continue with --resume (default: no limit)",
     )
     add(
         "--model",
@@ -101,7 +101,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NxCxHxW",
         help="input of torchvision's networks (default: 32x3x224x224)",
     )
-    add("--resume", action="store_true", help="go on with the last run in the results folder")
+    add("--resume", action="store_true", help="continue the newest run in the results folder")
     operations_options(add)
 
 

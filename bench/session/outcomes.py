@@ -1,6 +1,6 @@
-"""What becomes of a measurement: its figures, or in one line the reason why there are none.
+"""The outcome of a measurement: its figures, or a one-line reason why there are none.
 
-`outcome_of` alone decides between unavailable, a process of its own, the gate, and measuring here; a child calls
+Only `outcome_of` decides between unavailable, a separate process, the gate, and measuring here; a child calls
 `measured_here` with the same measurement.
 """
 
@@ -25,10 +25,10 @@ Measurement = Callable[..., Figures]
 """A function of a module, `(implementation, context, *arguments) -> figures`, so that a child can be sent its name."""
 
 CONDEMNED = "condemned"
-"""Among the verdicts on a child: what it has been found to do in an earlier cell."""
+"""Among the verdicts on a child: the offense found in an earlier cell."""
 
 Question = Callable[[Gate, Candidate], str | None]
-"""What the gate is asked before anything is timed."""
+"""The question to the gate before anything is timed."""
 
 
 def outcome_of(
@@ -42,10 +42,10 @@ def outcome_of(
     """The outcome for one contestant, as its record holds it: a status, and with status "ok" the figures.
 
     Args:
-        candidate: Who is measured.
-        context: Where, and next to whom.
-        gate: What it must pass before.
-        measurement: What measures it, here or in the candidate's own process.
+        candidate: What is measured.
+        context: The device and the baseline.
+        gate: What it must pass first.
+        measurement: The measurement, run here or in the candidate's own process.
         arguments: The measurement's.
         question: What the gate is asked.
     """
@@ -54,7 +54,7 @@ def outcome_of(
     if candidate.child is None:
         return measured_here(candidate, context, gate, measurement, arguments, question)
     try:
-        if wrong := question(gate, candidate):  # here, where the problems are drawn and the answers judged
+        if wrong := question(gate, candidate):  # here, where the problems are drawn and the answers are judged
             return {"status": WRONG, "reason": wrong}
     except Exception as error:
         return failure(error, context.device)
@@ -76,7 +76,7 @@ def held_to_our_clock(
     arguments: tuple[Any, ...],
     device: torch.device,
 ) -> dict[str, Any]:
-    """The outcome of a measurement in another process, if `stopwatch.check` lets its times pass; else why not."""
+    """The outcome of a measurement in another process, if it passes `stopwatch.check`; else the reason."""
     assert candidate.child is not None
     try:
         stopwatch.check(candidate.child, kind, times, arguments)
@@ -88,14 +88,15 @@ def held_to_our_clock(
 
 
 def condemned(candidate: Candidate) -> str | None:
-    """None, or what an implementation in another process was found to do in an earlier cell."""
+    """None, or the offense of an implementation in another process, found in an earlier cell."""
     return candidate.child.verdicts.get(CONDEMNED) if candidate.child else None
 
 
 def judged(candidate: Candidate, outcome: dict[str, Any]) -> dict[str, Any]:
-    """The same outcome; if an implementation from outside does other things when it is measured, nothing else is.
+    """The same outcome; an implementation from outside that cheats in a measurement is not measured again.
 
-    Its next figures would be worth no more. What only fails an exam, which then has "errors", may do other shapes well.
+    Its later figures couldn't be trusted. One that only fails an exam (its outcome has "errors") may be right on
+    other shapes.
     """
     if candidate.foreign and candidate.child and outcome.get("status") == WRONG and "errors" not in outcome:
         candidate.child.verdicts.setdefault(CONDEMNED, outcome["reason"])
@@ -121,7 +122,7 @@ def measured_here(
     try:
         if reason := question(gate, candidate):
             return {"status": WRONG, "reason": reason}
-        figures = measurement(candidate.found, context, *arguments)
+        figures = measurement(candidate.loaded, context, *arguments)
     except WrongError as error:
         wrong = {"reason": str(error), **error.figures}
     except DutyError as error:
@@ -143,7 +144,7 @@ def failure(error: BaseException, device: torch.device) -> dict[str, Any]:
     """
     if isinstance(error, ChildError) and error.answer:
         return error.answer
-    if isinstance(error, NotImplementedError):  # it says so itself, as `why_unavailable` does for a device
+    if isinstance(error, NotImplementedError):  # a declared limitation, as `why_unavailable` is for a device
         return {"status": UNAVAILABLE, "reason": one_line(error).replace(type(error).__name__, "not implemented", 1)}
     if reason := devices.why_lost(device):
         return {"status": ERROR, "reason": f"{one_line(error)}; the device is lost: {reason[:200]}", "fatal": True}

@@ -1,4 +1,4 @@
-"""What code that nobody knows says of itself, made fit for a table, a page and a terminal."""
+"""Make texts from untrusted code safe to show in a table, a page and a terminal."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _TERMINAL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|\
 """Sequences that a terminal obeys (ECMA-48): colors and the cursor, titles and links, and the short ones."""
 
 _ANGLES = str.maketrans("<>", "‹›")
-"""No page takes what is between them for an element, however it is made."""
+"""Angle brackets become lookalikes, so that a page never reads a text as an element."""
 
 _MARKUP = re.compile(r"[<>‹›|*_`\[\]{}\\#~$]+")
 
 
 class NotPlainError(Exception):
-    """It is too much, too deep, or nothing that JSON has."""
+    """Data is too large, too deep, or has no JSON form."""
 
 
 def text(value: object, most: int = MOST_TEXT) -> str:
-    """A text in one line of printable characters: without sequences that a terminal or a reading direction obeys."""
+    """A text as one line of printable characters, without terminal or bidirectional control sequences."""
     if not isinstance(value, str):
         return ""
     seen = _TERMINAL.sub("", value[: 8 * most])
@@ -39,9 +39,9 @@ def lines(value: str, most: int) -> str:
 
 
 def quoted(value: object, most: int = 120) -> str:
-    """What a file says of itself, as a quotation without markup, so nobody takes it for a finding; "" for nothing."""
-    said = text(_MARKUP.sub(" ", value) if isinstance(value, str) else "", most)
-    return f'"{said}", says its file' if said else ""
+    """A file's own text as a quotation without markup, so it can't pass for a finding; "" for nothing."""
+    words = text(_MARKUP.sub(" ", value) if isinstance(value, str) else "", most)
+    return f'"{words}", says its file' if words else ""
 
 
 def plain(value: Any) -> Any:

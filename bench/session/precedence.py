@@ -1,7 +1,7 @@
-"""What is measured first, so that a run which is cut short has the most telling figures.
+"""The order of measurements: a run that is cut short has the most informative figures.
 
-LeNet's blocks, batch norm alone at the shapes that are only a GPU's, a whole training step; then all other latencies,
-trainings and profiles.
+First come LeNet's blocks, batch norm alone at the shapes for GPUs only, and a whole training step; then all other
+latencies, trainings and profiles.
 """
 
 from __future__ import annotations

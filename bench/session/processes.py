@@ -1,4 +1,4 @@
-"""A process and all that it started: what they use of the processors, and how they end."""
+"""A process and its descendants: how much of the processors they use, and how to end them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOOKS = 8
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """Whatever a process started and what those started, as far as it still runs."""
+    """The descendants of a process that still run."""
     with contextlib.suppress(psutil.Error):
         return [process for process in psutil.Process(pid).children(recursive=True) if _runs(process)]
     return []
@@ -38,11 +38,11 @@ def _status(process: psutil.Process) -> str:
 
 
 def end(pid: int, but: Iterable[int] = ()) -> list[int]:
-    """End the descendants of a process, also those that they start meanwhile.
+    """End the descendants of a process, including those that are started meanwhile.
 
     Args:
-        pid: Of the process, which goes on.
-        but: Descendants that go on, too.
+        pid: Of the process, which keeps running.
+        but: Descendants that keep running, too.
 
     Returns:
         Those that are still there after some seconds.
@@ -59,14 +59,14 @@ def end(pid: int, but: Iterable[int] = ()) -> list[int]:
 
 
 def seconds(pid: int) -> float:
-    """What a process and its descendants have used of the processors, and those of them that have ended."""
+    """Processor seconds of a process and its descendants, those that have ended included."""
     with contextlib.suppress(psutil.Error):
         return _seconds([psutil.Process(pid), *descendants(pid)])
     return 0.0
 
 
 def helpers(pid: int) -> list[psutil.Process]:
-    """What the process that serves, or whoever is left of its descendants, has started; see `lifeline.py`."""
+    """The helpers that the serving process or its descendants have started; see `lifeline.py`."""
     with contextlib.suppress(psutil.Error):
         if sys.platform != "linux":
             return descendants(pid)
@@ -82,7 +82,7 @@ def cores_of_helpers(pid: int, seconds: float) -> float | None:
 
 
 def cores_in_use_at_rest(pid: int) -> float | None:
-    """Whether a process and its descendants work although nobody has asked them for anything.
+    """Whether a process and its descendants work without a request.
 
     It returns as soon as they rest, in most cases after a tenth of a second.
 
@@ -102,7 +102,7 @@ def cores_in_use_at_rest(pid: int) -> float | None:
 def _cores(family: list[psutil.Process], seconds: float) -> float | None:
     """The processors that a family gets; None where all of it rests.
 
-    Beside many other programs one that works on gets little. But whenever it is looked at it is ready to run.
+    Among many other programs, one that keeps working gets little time. But it is ready to run at every look.
     """
     before, start = _seconds(family), time.monotonic()
     ready = set(family)

@@ -1,7 +1,7 @@
-"""What this process takes of a child's answer: a fixed set of fields, held to the format; the rest it finds itself.
+"""Check a child's answer: only fields that the format has are taken from it.
 
-Names, conditions and keys are the parent's own. Ratios and lines are calculated again from the samples, and the
-samples can't be longer than the request took by this process's clock.
+Names, conditions and keys are the parent's own. Ratios and lines are recomputed from the samples, and the samples
+can't add up to more time than the request took by this process's clock.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Outcome = dict[str, Any]
 
 OWN = ("schema", "kind", "run", "time", "key", "implementation", "source", "order", "summary", "fused", "differences",
        "conditions", "data", "digest")  # fmt: skip
-"""What of a record is never a child's to say."""
+"""Fields of a record that a child may not set."""
 
 OF_THE_PARENT = ("child_seconds", "stderr")
-"""What `Child.ask` has added."""
+"""Fields that `Child.ask` adds."""
 
 SIDES = ("candidate_ns", "baseline_ns")
 MAY_DIVERGE = frozenset({"train_loss", "first_steps_loss", "errors"})
@@ -33,17 +33,17 @@ MOST_ROUNDS = 100_000
 MOST_BACKEND = 100
 
 USER = "user"
-"""The backend of a file from outside: nobody here knows what runs in it, but for torch's own batch norms."""
+"""The backend of a file from outside: what runs in it is unknown, unless it is one of torch's own batch norms."""
 
 _DELEGATES = re.compile(r"delegates to \w+::\w+(, \w+::\w+)*")
 
 
 @dataclass(frozen=True)
 class Form:
-    """What an answer is to.
+    """The kind of measurement that an answer belongs to.
 
     Attributes:
-        kind: Of its record; "" where no record of a known kind is made of it.
+        kind: Of its record; "" where there is no record of a known kind.
         of: What a profile is of.
     """
 
@@ -58,7 +58,7 @@ FORMS = {
     "bench.measure.memory.measure": Form("profile", "memory"),
     "bench.measure.scaling.measure": Form("profile", "scaling"),
 }
-"""By the name of the measurement; of all others, such as a study's, whatever is plain data is taken."""
+"""By the name of the measurement; of all others, such as a study's, any plain data is taken."""
 
 EPOCH = Form("epoch")
 
@@ -68,48 +68,49 @@ class NoReplyError(Exception):
 
 
 def form_of(measurement: Callable[..., Any]) -> Form:
-    """What a measurement's answer is held to."""
+    """The form that a measurement's answer must have."""
     return FORMS.get(f"{measurement.__module__}.{measurement.__qualname__}", Form(""))
 
 
 def taken(form: Form, answer: Outcome, arguments: tuple[Any, ...] = (), *, foreign: bool = True) -> Outcome:
-    """An outcome out of an answer of `Child.ask`.
+    """The outcome in an answer of `Child.ask`.
 
     Args:
         form: What was asked for.
         answer: Plain data, with the seconds that it took.
         arguments: The measurement's.
-        foreign: Whether nobody here wrote the implementation.
+        foreign: Whether the implementation is from outside.
 
     Returns:
-        Its own status, "wrong" where it speaks for others or its clock runs fast, "error" where it has another form.
+        The answer's status; "wrong" where it sets a field that is not its own or its clock runs fast, "error" where it
+        has another form.
     """
     own = {name: answer[name] for name in OF_THE_PARENT if name in answer}
     if claimed := [name for name in OWN if name in answer]:
-        reason = f"wrong: its process says what isn't its to say: {', '.join(claimed)}"
+        reason = f"wrong: its process sets fields that only this suite may set: {', '.join(claimed)}"
         return {"status": WRONG, "reason": reason, **own}
     if answer["status"] not in (OK, WRONG, ERROR, UNAVAILABLE):
         return {"status": ERROR, "reason": f"answers with status {text(answer['status'], 40)!r}", **own}
     names = COMMON | figures(form.kind, form.of) if form.kind else answer.keys()
-    found = {name: value for name, value in answer.items() if name in names and name not in OF_THE_PARENT}
-    if found["status"] != OK:
-        return {**_failed(found), **own}
-    if foreign and "backend" in found:
-        found["backend"] = _backend(found["backend"])
+    outcome = {name: value for name, value in answer.items() if name in names and name not in OF_THE_PARENT}
+    if outcome["status"] != OK:
+        return {**_failed(outcome), **own}
+    if foreign and "backend" in outcome:
+        outcome["backend"] = _backend(outcome["backend"])
     if not form.kind:
-        return {**found, **own}
+        return {**outcome, **own}
     try:
-        _demand_finite(found)
-        _calculate(found)
-        _check(form, found, arguments)
-        claimed_ns = _claimed_ns(found)
+        _demand_finite(outcome)
+        _calculate(outcome)
+        _check(form, outcome, arguments)
+        claimed_ns = _claimed_ns(outcome)
     except NoReplyError as error:
         return {"status": ERROR, "reason": f"its answer can't be used: {error}", **own}
-    except (LookupError, TypeError, ValueError) as error:  # what the format alone would have refused
+    except (LookupError, TypeError, ValueError) as error:  # such as the format alone would refuse
         return {"status": ERROR, "reason": f"its answer can't be used: {type(error).__name__}", **own}
     if claimed_ns > 1e9 * answer.get("child_seconds", math.inf):
         return {"status": WRONG, "reason": "wrong: its clock runs faster than ours", **own}
-    return {**found, **own}
+    return {**outcome, **own}
 
 
 def reason_of(answer: Outcome) -> str:
@@ -117,42 +118,42 @@ def reason_of(answer: Outcome) -> str:
     return text(answer.get("reason")) or "gives no reason"
 
 
-def _failed(found: Outcome) -> Outcome:
+def _failed(outcome: Outcome) -> Outcome:
     """A failure: its reason, and the errors that it found."""
-    reason = reason_of(found)
-    if found["status"] == WRONG and not reason.startswith("wrong"):
+    reason = reason_of(outcome)
+    if outcome["status"] == WRONG and not reason.startswith("wrong"):
         reason = f"wrong: {reason}"
-    kept = {"status": found["status"], "reason": reason}
-    if found.get("fatal") is True:
+    kept = {"status": outcome["status"], "reason": reason}
+    if outcome.get("fatal") is True:
         kept["fatal"] = True
-    errors = found.get("errors")
+    errors = outcome.get("errors")
     if isinstance(errors, dict) and all(isinstance(error, (int, float)) for error in errors.values()):
         kept["errors"] = errors
     return kept
 
 
 def _backend(claimed: object) -> str:
-    said = text(claimed, MOST_BACKEND)
-    return said if _DELEGATES.fullmatch(said) else USER
+    backend = text(claimed, MOST_BACKEND)
+    return backend if _DELEGATES.fullmatch(backend) else USER
 
 
-def _calculate(found: Any) -> None:
-    """The ratio and the rounds, wherever both sides' samples are."""
-    if isinstance(found, list):
-        for each in found:
+def _calculate(value: Any) -> None:
+    """Recompute the ratio and the rounds wherever both sides' samples are."""
+    if isinstance(value, list):
+        for each in value:
             _calculate(each)
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         return
-    if all(isinstance(found.get(side), list) for side in SIDES):
-        sides = [found[side] for side in SIDES]
+    if all(isinstance(value.get(side), list) for side in SIDES):
+        sides = [value[side] for side in SIDES]
         if any(len(side) > MOST_ROUNDS or not all(map(_is_time, side)) for side in sides):
             raise NoReplyError("its samples are no times")
         try:
             ratio = paired_ratio(*sides)
         except ValueError as error:
             raise NoReplyError(str(error)) from None
-        found |= {"ratio": [ratio.value, ratio.low, ratio.high], "rounds": len(sides[0])}
-    for each in found.values():
+        value |= {"ratio": [ratio.value, ratio.low, ratio.high], "rounds": len(sides[0])}
+    for each in value.values():
         _calculate(each)
 
 
@@ -160,60 +161,60 @@ def _is_time(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e18
 
 
-def _demand_finite(found: Any, name: str = "") -> None:
-    if isinstance(found, float) and not math.isfinite(found):
-        raise NoReplyError(f"{name} is {found}")
-    if isinstance(found, list):
-        for each in found:
+def _demand_finite(value: Any, name: str = "") -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise NoReplyError(f"{name} is {value}")
+    if isinstance(value, list):
+        for each in value:
             _demand_finite(each, name)
-    elif isinstance(found, dict):
-        for inner, each in found.items():
+    elif isinstance(value, dict):
+        for inner, each in value.items():
             if inner not in MAY_DIVERGE:
                 _demand_finite(each, inner)
 
 
-def _check(form: Form, found: Outcome, arguments: tuple[Any, ...]) -> None:
+def _check(form: Form, outcome: Outcome, arguments: tuple[Any, ...]) -> None:
     """Hold figures to the format, and to what was asked for."""
     for name in ("state_before", "state_after"):
-        state = found.get(name, {})
+        state = outcome.get(name, {})
         if not isinstance(state, dict) or any(isinstance(value, (list, dict)) for value in state.values()):
             raise NoReplyError(f"{name} is no state")
     common = {"schema": SCHEMA, "kind": form.kind, "run": "", "time": "", "implementation": "", "conditions": {}}
-    if reason := why_no_record({**common, "key": {"of": form.of}, **found}):
+    if reason := why_no_record({**common, "key": {"of": form.of}, **outcome}):
         raise NoReplyError(reason)
     if form.of == "scaling":
-        _lay_lines(found, *arguments)
+        _lay_lines(outcome, *arguments)
     elif form.of == "memory":
-        if [batch["batch_size"] for batch in found["batches"]] != list(arguments[0]):
+        if [batch["batch_size"] for batch in outcome["batches"]] != list(arguments[0]):
             raise NoReplyError("other batch sizes than those asked for")
     elif form.of == "step":
-        found["trace"] = f"{arguments[1].parent.name}/{arguments[1].name}"
+        outcome["trace"] = f"{arguments[1].parent.name}/{arguments[1].name}"
 
 
-def _lay_lines(found: Outcome, elements: tuple[int, ...], threads: tuple[int, ...]) -> None:
+def _lay_lines(outcome: Outcome, elements: tuple[int, ...], threads: tuple[int, ...]) -> None:
     """The lines of `scaling.measure`, through the points that were asked for."""
-    points = found["points"]
+    points = outcome["points"]
     if [(p["threads"], p["elements"]) for p in points] != [(t, size) for t in threads for size in elements]:
         raise NoReplyError("other sizes than those asked for")
     of_each = {t: [p["ns"] for p in points if p["threads"] == t] for t in threads}
-    found["fits"] = [{"threads": t, **asdict(scaling.fit(elements, times))} for t, times in of_each.items()]
+    outcome["fits"] = [{"threads": t, **asdict(scaling.fit(elements, times))} for t, times in of_each.items()]
 
 
-def _claimed_ns(found: Outcome) -> float:
-    """The least that was timed, if all of it is true."""
-    total = sum(map(sum, _samples(found))) + sum(found.get("step_ns", ()))
+def _claimed_ns(outcome: Outcome) -> float:
+    """The least time that the measurement must have taken, if its figures are true."""
+    total = sum(map(sum, _samples(outcome))) + sum(outcome.get("step_ns", ()))
     # A median is at most twice the mean.
-    points = found.get("points", ())
+    points = outcome.get("points", ())
     total += sum((p["ns"] + p["baseline_ns"]) * p.get("rounds", 1) * p.get("iterations", 1) / 2 for p in points)
-    return float(total + 1e9 * max(found.get("wall_seconds", 0.0), found.get("step_seconds", 0.0)))
+    return float(total + 1e9 * max(outcome.get("wall_seconds", 0.0), outcome.get("step_seconds", 0.0)))
 
 
-def _samples(found: Any) -> Iterator[list[float]]:
-    if isinstance(found, list):
-        for each in found:
+def _samples(value: Any) -> Iterator[list[float]]:
+    if isinstance(value, list):
+        for each in value:
             yield from _samples(each)
-    elif isinstance(found, dict):
-        for name, each in found.items():
+    elif isinstance(value, dict):
+        for name, each in value.items():
             if name in SIDES and isinstance(each, list):
                 yield each
             else:

@@ -17,31 +17,31 @@ from kernels import Implementation, load, names
 from kernels.registry import label as label_of
 
 LAST = 1000
-"""The place of whatever the project doesn't have itself."""
+"""The order of an implementation that isn't the project's own."""
 
 
 def candidates(specs: list[str], device: torch.device, isolation: Isolation | None = None) -> list[Candidate]:
-    """What `--impl` names, or all that the project has; the baseline is always among them.
+    """The implementations that `--impl` names, or all of the project's; the baseline is always among them.
 
     Args:
         specs: What `--impl` names.
         device: Where they will run.
-        isolation: Who is loaded and measured in a process of its own; None: nobody.
+        isolation: Which of them run in their own process; None: none of them.
 
     Raises:
-        kernels.UnknownImplementationError: A name that nobody has.
+        kernels.UnknownImplementationError: No implementation has this name.
         ValueError: Two files with the same row label.
     """
     wanted = list(dict.fromkeys(specs or names()))
     wanted = [spec for spec in wanted if spec != PLAIN]
     if BASELINE not in wanted:
         wanted.append(BASELINE)
-    found = [_candidate(spec, device, isolation) for spec in wanted]
-    labels = [candidate.label for candidate in found]
+    roster = [_candidate(spec, device, isolation) for spec in wanted]
+    labels = [candidate.label for candidate in roster]
     for label in labels:
         if labels.count(label) > 1:
             raise ValueError(f"two --impl have the row label {label!r}: rename one of the files")
-    return sorted(found, key=lambda c: c.found.order if c.found else LAST)
+    return sorted(roster, key=lambda c: c.loaded.order if c.loaded else LAST)
 
 
 def _candidate(spec: str, device: torch.device, isolation: Isolation | None) -> Candidate:
@@ -50,27 +50,27 @@ def _candidate(spec: str, device: torch.device, isolation: Isolation | None) -> 
     if spec not in names() and ".py" not in spec:
         load(spec)  # says which names there are
     child, label = isolation.child(spec), label_of(spec)
-    said = child.ask("describe")
-    beside = said.get("beside")
+    answer = child.ask("describe")
+    beside = answer.get("beside")
     source = source_of(spec, [name for name in beside if isinstance(name, str)] if isinstance(beside, list) else [])
-    status = said["status"] if said["status"] in (OK, ERROR, UNAVAILABLE, WRONG) else ERROR
-    reason = None if status == OK else reason_of(said)
-    if "summary" not in said or status == ERROR:
+    status = answer["status"] if answer["status"] in (OK, ERROR, UNAVAILABLE, WRONG) else ERROR
+    reason = None if status == OK else reason_of(answer)
+    if "summary" not in answer or status == ERROR:
         child.close()
         return Candidate(label, None, status, reason, source)
-    return Candidate(label, _stand_in(label, spec, said), status, reason, source, child)
+    return Candidate(label, _stand_in(label, spec, answer), status, reason, source, child)
 
 
 def summary_of(spec: str) -> str:
-    """What the registry says of a file that says nothing of itself."""
+    """The registry's summary of a file without its own."""
     name, _, function = label_of(spec).partition(":")
     return f"{function or 'batch_norm'} of {name}"
 
 
-def _stand_in(label: str, spec: str, said: dict[str, Any]) -> Implementation:
-    """For one that lives in a child: what the tables say of it. It can't be called here.
+def _stand_in(label: str, spec: str, answer: dict[str, Any]) -> Implementation:
+    """Stand in for an implementation in a child: it has what the tables show, and can't be called.
 
-    What a file says of itself is a quotation, and its place is behind our own.
+    A file's own texts are shown as quotations, and it is listed behind our own implementations.
     """
 
     def elsewhere(*_: Any, **__: Any) -> NoReturn:
@@ -80,14 +80,14 @@ def _stand_in(label: str, spec: str, said: dict[str, Any]) -> Implementation:
         known = load(spec)
         return replace(known, batch_norm=elsewhere, batch_norm_block=elsewhere if known.fused else None)
     ours = summary_of(spec)
-    differences = said.get("differences")
+    differences = answer.get("differences")
     quotations = {name: quoted(each) for name, each in (differences if isinstance(differences, dict) else {}).items()}
     return Implementation(
         name=label,
-        summary=ours if said["summary"] == ours else quoted(said["summary"]),
+        summary=ours if answer["summary"] == ours else quoted(answer["summary"]),
         batch_norm=elsewhere,
-        batch_norm_block=elsewhere if said.get("fused") is True else None,
-        differences={name: said for name, said in quotations.items() if said},
+        batch_norm_block=elsewhere if answer.get("fused") is True else None,
+        differences={name: words for name, words in quotations.items() if words},
         order=LAST,
         spec=spec,
     )

@@ -15,7 +15,7 @@ from bench.session.candidate import Candidate
 
 
 class DeviceLostError(Exception):
-    """This process can't use its device any more; the message says after whose measurement, and how to go on."""
+    """This process can't use its device any more; the message says after whose measurement, and how to continue."""
 
 
 class Run:
@@ -24,8 +24,8 @@ class Run:
     Args:
         journal: Where the records go.
         conditions: What holds for all of this run's measurements; see `environment.conditions`.
-        resume: Go on with the journal's last run: what it measured under the same conditions, with the same
-            code, is taken from there.
+        resume: Continue the journal's last run: measurements under the same conditions and with the same code are
+            kept.
     """
 
     def __init__(self, journal: Journal, conditions: Mapping[str, Any], *, resume: bool) -> None:
@@ -38,15 +38,15 @@ class Run:
         self._known = {identity(record): record for record in journal.records if record["run"] == last}
 
     def done(self, key: Mapping[str, Any], candidate: Candidate | None = None) -> Record | None:
-        """What this run already has for a key, when it still holds: same code, same conditions.
+        """This run's record of a key, if code and conditions are still the same.
 
-        What crashed is tried again, unless it took the device with it.
+        A crash is tried again, unless the device was lost in it.
         """
         record = self._known.get(identity({"key": dict(key)}))
         if record is None or (record["status"] == ERROR and not record.get("fatal")):
             return None
         same_source = record["source"] == (candidate.source if candidate else "")
-        # What no page would show next to the rest of this run is measured again.
+        # Measure again what a page can't show next to the rest of this run.
         return record if same_source and same_conditions(record["conditions"], self.conditions) else None
 
     def append(self, key: Mapping[str, Any], outcome: Mapping[str, Any], candidate: Candidate | None = None) -> Record:
@@ -64,11 +64,11 @@ class Run:
             "implementation": key["implementation"],
             **describe(candidate),
         }
-        # Whatever an outcome says, what identifies a record is the run's to say.
+        # The run, not the outcome, decides what identifies a record.
         record = {**own, **outcome, **own, "conditions": self.conditions}
         if damage := self.journal.mend():
             warnings.warn(
-                f"{FILE} {damage} while {record['implementation']} was measured: what this run knows is written again",
+                f"{FILE} {damage} while {record['implementation']} was measured: this run has restored its records",
                 RecordsWarning,
                 stacklevel=2,
             )
@@ -77,8 +77,8 @@ class Run:
         if record.get("fatal") and (candidate is None or candidate.child is None):
             name = record["implementation"]
             raise DeviceLostError(
-                f"{name}: {record['reason']}; what was measured is safe, and --resume goes on with {name} in a process"
-                " of its own"
+                f"{name}: {record['reason']}; finished measurements are kept; --resume continues with {name} in its"
+                " own process"
             )
         return record
 
@@ -97,12 +97,12 @@ def took_the_device(path: Path) -> set[str]:
 
 def describe(candidate: Candidate | None) -> dict[str, Any]:
     """What the tables say of an implementation, so that they need nothing but records."""
-    found = candidate.found if candidate else None
+    implementation = candidate.loaded if candidate else None
     without = "not loaded" if candidate and candidate.unavailable else ""
     return {
         "source": candidate.source if candidate else "",
-        "order": found.order if found else 1000,
-        "summary": found.summary if found else without,
-        "fused": found.fused if found else False,
-        "differences": dict(found.differences) if found else {},
+        "order": implementation.order if implementation else 1000,
+        "summary": implementation.summary if implementation else without,
+        "fused": implementation.fused if implementation else False,
+        "differences": dict(implementation.differences) if implementation else {},
     }

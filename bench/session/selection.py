@@ -83,17 +83,17 @@ def selected(
         if reason := why_unfit(shape, block):
             raise ValueError(f"--block {block} does not fit --shape {_text(shape)}: {reason}")
     if named:
-        found = [Operation.of(shape, block) for shape in named for block in blocks or _standard_blocks(shape)]
+        chosen = [Operation.of(shape, block) for shape in named for block in blocks or _standard_blocks(shape)]
     elif blocks:
-        found = [
+        chosen = [
             Operation.of(shape, block)
             for block in blocks
             for shape in _standard_shapes(block, quick, gpu)
             if not why_unfit(shape, block)
         ]
     else:
-        found = operations(quick, gpu)
-    laid_out = [o.laid_out(f) for o in found for f in memory_formats or (CONTIGUOUS,)]
+        chosen = operations(quick, gpu)
+    laid_out = [o.laid_out(f) for o in chosen for f in memory_formats or (CONTIGUOUS,)]
     return Selection(list(dict.fromkeys(laid_out)), True, _note(laid_out, memory_formats))
 
 
@@ -127,11 +127,11 @@ def why_unfit(shape: tuple[int, ...], block: str) -> str | None:
     return "a 2 x 2 max-pool takes images of 2 x 2 pixels or more" if min(shape[2:]) < 2 else None
 
 
-def check_memory(found: Iterable[Operation], dtype: torch.dtype, device: torch.device, processes: int = 1) -> None:
+def check_memory(chosen: Iterable[Operation], dtype: torch.dtype, device: torch.device, processes: int = 1) -> None:
     """Refuse what does not fit into the memory that is available, by an estimate.
 
     Args:
-        found: All that is to be measured, one after the other.
+        chosen: All that is to be measured, one after the other.
         dtype: Of the batch.
         device: Where it is, and the reference too.
         processes: How many measure it, and keep what they have until the next operation.
@@ -140,7 +140,7 @@ def check_memory(found: Iterable[Operation], dtype: torch.dtype, device: torch.d
         ValueError: One of them does not fit; in one line.
     """
     available = available_bytes(device)
-    for operation in found:
+    for operation in chosen:
         needed = processes * bytes_to_measure(operation, dtype)
         if needed > available:
             raise ValueError(
@@ -182,10 +182,10 @@ def _standard_shapes(block: str, quick: bool, gpu: bool) -> list[tuple[int, ...]
     return [*LENET_SHAPES, *LARGER_SHAPES, *(GPU_SHAPES if gpu and block == "none" else ())]
 
 
-def _note(found: list[Operation], memory_formats: Sequence[str]) -> str:
+def _note(chosen: list[Operation], memory_formats: Sequence[str]) -> str:
     if CHANNELS_LAST not in memory_formats:
         return ""
-    without = dict.fromkeys(o.shape_text for o in found if o.laid_out(CHANNELS_LAST).memory_format != CHANNELS_LAST)
+    without = dict.fromkeys(o.shape_text for o in chosen if o.laid_out(CHANNELS_LAST).memory_format != CHANNELS_LAST)
     if not without:
         return ""
     are = "is" if len(without) == 1 else "are"

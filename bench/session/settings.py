@@ -1,7 +1,7 @@
-"""Settings of a process that make everybody in it slower or faster, the baseline included: how to read and reset each.
+"""Process-wide settings that change the speed of the baseline too: how to read and reset each.
 
-Most are torch's, some are Python's or the system's. Whoever needs one for the length of a call may change it, if it is
-put back when the call returns.
+Most are torch's, some are Python's or the system's. An implementation may change one during a call if it restores it
+before the call returns.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _denormals_are_zero() -> bool:
 
 
 def _modes() -> list[int]:
-    """Those that see every call of torch: each has a price for everybody."""
+    """The modes that see every call of torch: each slows down all code."""
     return [id(mode) for mode in (*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack())]
 
 
@@ -76,7 +76,7 @@ def _set_autocast(wanted: list[bool]) -> None:
 
 
 def _hooks() -> tuple[bool, ...]:
-    """Those that autograd or Python calls for everybody: of saved tensors, and of each call or line."""
+    """Hooks that autograd calls for saved tensors, and Python for each call or line: they slow down all code."""
     saved = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
     return (bool(saved and saved(True)), sys.gettrace() is not None, sys.getprofile() is not None)
 

@@ -1,4 +1,4 @@
-"""The project's own code while it measures: a file that changes under a run makes its figures nobody's."""
+"""Watch the project's own code: figures of a run whose code changes meanwhile belong to no version."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Sources:
         self._digests = {path: digest([path]) for path in self._seen}
 
     def changed(self) -> str | None:
-        """None, or a file that has another content now, is new or is gone."""
+        """None, or a file that was changed, added or removed."""
         now = self._look()
         if now == self._seen:
             return None
@@ -40,10 +40,10 @@ class Sources:
         return None
 
     def _look(self) -> dict[Path, _Seen]:
-        found = {}
+        states = {}
         for folder in FOLDERS:
             for path in (self._root / folder).rglob("*"):
                 if path.suffix in SUFFIXES and path.is_file():
                     stat = path.stat()
-                    found[path] = (stat.st_ino, stat.st_size, stat.st_ctime_ns)
-        return found
+                    states[path] = (stat.st_ino, stat.st_size, stat.st_ctime_ns)
+        return states

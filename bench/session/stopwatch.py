@@ -1,8 +1,8 @@
-"""Whether the times that a child reports pass on this process's clock, too: it runs some calls more while we wait.
+"""Verify the times that a child reports by this process's own clock, on some more calls.
 
-Whatever code from outside does to the clocks, the samples or the loop of its own process, it can't do here. So after
-a measurement the child is asked to prepare calls, then to run them, and the second answer comes as long after the
-request as the calls take. Like all that are timed, they are judged.
+Code from outside can tamper with clocks, samples and loops in its own process, but not here. So after a measurement the
+child is asked to prepare calls, then to run them; the second answer takes as long as the calls do. These calls are
+judged, as all timed calls are.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ RUN_NS = 3_000_000
 """Long for a message between processes, and short for another program's time slice."""
 
 LEAST_PART = 0.7
-"""Of what passes here, the least that a child may report: the caches are colder after a message, and tries are few."""
+"""The least share of our own time that a child may report: caches are colder after a message, and tries are few."""
 
 REST_SECONDS = 0.02
-"""Right after an answer another implementation could be timed: until then nothing of this one may go on.
-In most looks: a busy moment passes for rest or for work."""
+"""How soon after an answer the child's helpers must rest, since another implementation may be timed next.
+Most looks must find them at rest: a single look may be misled by a busy moment."""
 
 TRIES = 20
-"""Before anybody is accused. The first one is enough for almost all."""
+"""Tries before a time is refused. The first one is enough for almost all."""
 
 
 def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any, ...]) -> None:
-    """Refuse times that are far shorter than what passes here.
+    """Refuse times that are far shorter than ours.
 
     Args:
-        child: Who has reported them.
+        child: The process that reported them.
         kind: Of the measurement, one of `KINDS`.
-        outcome: What it has reported.
+        outcome: Its report.
         arguments: The measurement's.
 
     Raises:
@@ -73,11 +73,11 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
             return
     if not at_rest:
         cores = median(look for look in looks if look is not None)
-        raise WrongError(f"wrong: processes that it started go on working when it has answered, on {cores:.1f} cores")
+        raise WrongError(f"wrong: its helper processes keep working after its answer, on {cores:.1f} cores")
     texts = f"its process reports {call_ns / 1e3:.3g} us a call, where {least / 1e3:.3g} pass on our clock"
-    processors = watch.processors()
+    processors = watch.processors() or 0.0
     if processors > BUSY:
-        if outcome.get("ratio", [0.0])[-1] >= 1:  # nothing that anybody would be proud of
+        if outcome.get("ratio", [0.0])[-1] >= 1:  # it claims no win
             return
         raise PlainError(
             f"machine busy: {texts}, while other programs keep {processors:.1f} processors busy; measure again on an "
@@ -124,7 +124,7 @@ class Again:
             self._of = steps
 
     def prepare(self, iterations: int) -> None:
-        """So many calls, which take another content than any before."""
+        """Prepare this many calls, on content that no call has had before."""
         self._subject(1)()
         self._between()
         self._run = self._subject(iterations)

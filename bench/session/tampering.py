@@ -1,9 +1,8 @@
-"""What a measurement stands on must not be changed by what is measured: clocks, torch's batch norm, settings, our code.
+"""Detect and undo changes that an implementation makes to clocks, torch's batch norm, settings or our own code.
 
-Our own clock is bound before any file is loaded (`timing.py`), so a replaced one would not deceive it; but a file that
-replaces one deceives somebody, and a replaced `batch_norm` would slow the baseline down. So would a setting that a file
-changes for itself, such as the number of threads: the baseline in the same process has it too. And so would another
-kernel behind one of torch's operators. What has a name on the way of a call is in `fingerprint.py`.
+Our clock is bound before any file is loaded (`timing.py`), so replacing `time.perf_counter` can't deceive it, but it is
+reported. A replaced `batch_norm`, another kernel behind one of torch's operators, or a setting such as the number of
+threads would slow down the baseline, which runs in the same process. `fingerprint.py` has the names that calls look up.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ OPERATORS = (
     "aten::convolution_backward",
     "aten::copy_",
 )
-"""Of torch's: behind each of them the dispatcher has kernels, to which anybody can add."""
+"""Torch's operators, to which any code can add kernels through the dispatcher."""
 
 MOST_NAMES = 5
 """In one line."""
@@ -54,22 +53,22 @@ def _kernels() -> dict[str, list[str]]:
 
 
 def remember() -> None:
-    """Take everything as it is now for right."""
+    """Take the current state as the correct one."""
     _names.take()
     _settings.update({name: get() for name, (get, _) in SETTINGS.items()})
     _operators.update(_kernels())
 
 
 def undo(but: str | None = None) -> str | None:
-    """Put back what was replaced and what was set since `remember`.
+    """Restore what was replaced or set since `remember`.
 
-    Another kernel behind an operator can't be put back: it is named from then on.
+    A kernel that was added behind an operator can't be removed: it is reported from then on.
 
     Args:
         but: A setting that is left as it is.
 
     Returns:
-        None, or in one line what it was.
+        None, or one line that names what was changed.
     """
     replaced = _names.restore()
     replaced += [name for name, kernels in _kernels().items() if kernels != _operators[name]]

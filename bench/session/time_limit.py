@@ -1,7 +1,7 @@
-"""End a run in good order before a time limit: what is measured is kept, pages are built, and `--resume` goes on.
+"""Stop a run cleanly before a time limit: finished measurements are kept, pages are built, `--resume` continues.
 
-The alarm ends the measurement in progress as Ctrl-C would, wherever it is: nobody knows beforehand how long one takes,
-and what is lost is that one cell or epoch. It can't end a call into a library that doesn't return.
+The alarm ends the measurement in progress as Ctrl-C would, since its duration can't be known beforehand. Only that one
+cell or epoch is lost. A call into a library that never returns can't be ended this way.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def alarm(limit: float, ring: Callable[[], None]) -> Callable[[], None]:
         ring: Called before the main thread gets SIGTERM.
 
     Returns:
-        What disarms it. Until then it rings again and again: an interrupt that reaches Python inside of a weak
-        reference's callback or a destructor, as torch.compile has them, is printed and forgotten.
+        A function that disarms it. Until then it rings repeatedly: Python prints and drops an interrupt that arrives
+        inside a weak reference's callback or a destructor, both of which torch.compile uses.
     """
     disarmed = threading.Event()
 
     def watch(delay: float) -> None:
         while not disarmed.wait(delay):
             ring()
-            # To the thread, not to the process: only so does a call that waits there (for a child, say) return.
+            # To the thread, not to the process: otherwise a call that waits there (for a child, say) would not return.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
             delay = AGAIN_SECONDS
 

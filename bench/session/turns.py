@@ -1,6 +1,6 @@
 """Train several implementations in turns: every epoch each of them once, in random order.
 
-So a machine that speeds up or slows down does so for all of them, and the epochs of one number are pairs.
+A machine that speeds up or slows down does so for all of them, and epochs of the same number are pairs.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def train_in_turns(
 
     order = random.Random(settings.seed)
     for number in numbers:
-        told = []
+        results = []
         for label in order.sample(sorted(running), len(running)):
             if len(records[label]) >= number:
                 continue
@@ -102,9 +102,9 @@ def train_in_turns(
             if outcome["status"] != OK:
                 del running[label]
                 continue
-            told.append(f"{label} {outcome['step_seconds']:.1f} s, test acc {outcome['test_accuracy']:.3f}")
-        if told:
-            progress(f"seed {settings.seed}, epoch {number} of {settings.epochs}: " + "; ".join(sorted(told)))
+            results.append(f"{label} {outcome['step_seconds']:.1f} s, test acc {outcome['test_accuracy']:.3f}")
+        if results:
+            progress(f"seed {settings.seed}, epoch {number} of {settings.epochs}: " + "; ".join(sorted(results)))
     for label in running:
         checkpoints.forget(run.journal.folder, network, label, settings.seed)
     return records
@@ -116,10 +116,10 @@ def prepare(
     """A network ready for its next epoch, in the candidate's own process if it has one.
 
     Raises:
-        ChildError: That process can't.
+        ChildError: That process fails.
     """
     if candidate.child is None:
-        turn = epochs.begin(candidate.found, candidate.label, data, network, settings, folder, done)
+        turn = epochs.begin(candidate.loaded, candidate.label, data, network, settings, folder, done)
         return LocalTurn(candidate, turn)
     answer = candidate.child.ask("begin", network, settings, folder, done)
     if answer["status"] != OK:
@@ -130,7 +130,7 @@ def prepare(
 def go_on(turn: LocalTurn | RemoteTurn, data: FashionMNIST, settings: Settings, folder: Path) -> dict[str, Any]:
     """Train one epoch and keep the weights; the outcome for the record.
 
-    The weights first: a kill in between costs this training's time, never a record.
+    Weights are saved before the record: a kill in between costs only this epoch's time.
     """
     if isinstance(turn, RemoteTurn):
         assert turn.candidate.child is not None

@@ -1,7 +1,7 @@
 """From paired rounds to a ratio with an interval, and from there to a verdict.
 
-A round times the candidate and the baseline next to each other, so what the machine does to one it does to the
-other, and the ratio within the round is what is left. The figure is the median of those ratios.
+A round times the candidate and the baseline next to each other, so disturbances of the machine hit both and cancel in
+the ratio within the round. The figure is the median of those ratios.
 
 The interval is the wider of two. The exact one of the sign test needs no assumption on the noise but that rounds are
 independent (Conover 1999, "Practical Nonparametric Statistics", section 3.2). Neighboring rounds may share the
@@ -9,7 +9,7 @@ machine's load, so the other is a circular block bootstrap: blocks of neighborin
 not single ones (Politis & Romano 1992, "A circular block-resampling procedure for stationary data"; block length of
 order n^(1/3), Hall, Horowitz & Jing 1995).
 
-Rounds go on until the interval is narrow, whatever it says (Chow & Robbins 1965, "On the asymptotic theory of
+Rounds continue until the interval is narrow, wherever it lies (Chow & Robbins 1965, "On the asymptotic theory of
 fixed-width sequential confidence intervals"): stopping at the first verdict would make false ones.
 
 How often all this is wrong is measured: `python -m bench.calibrate`.
@@ -31,16 +31,16 @@ NARROW = 0.012
 """Half of an interval that is narrow enough, relative to the ratio: then 2 % is distinguishable from nothing."""
 
 NARROW_FOR_ITS_DISTANCE = 0.1
-"""Far from 1 less will do: a tenth of the (logarithmic) distance."""
+"""Far from 1 a wider interval will do: a tenth of the (logarithmic) distance."""
 
 LEAST_DIFFERENCE = 0.005
-"""Less is never called faster or slower: where tensors lie in memory, and in which order sides are timed, may do it."""
+"""A smaller difference is never called faster or slower: addresses of tensors or the order of sides may cause it."""
 
 FEW_IDENTICAL, UNKNOWN_FLOOR = 5, 0.03
 """With fewer A/A comparisons in a run, its noise is unknown, and the least difference is this."""
 
 SAME_WITHIN = 0.03
-"""What may be called the same, however noisy the machine."""
+"""The largest difference that may be called the same, even on a noisy machine."""
 
 LEAST_ROUNDS = 6
 """With fewer, not even the range of the ratios covers their median in 95% of cases: 1 - 2^(1-n)."""
@@ -63,7 +63,7 @@ def paired_ratio(candidate: Sequence[float], baseline: Sequence[float]) -> Ratio
 
     Args:
         candidate: Seconds (or any one unit) per round.
-        baseline: Of the same rounds, in the same order.
+        baseline: The same for the baseline, in the same order.
 
     Raises:
         ValueError: No rounds, unequal numbers of them, or a time that is not positive.
@@ -81,7 +81,7 @@ def paired_ratio(candidate: Sequence[float], baseline: Sequence[float]) -> Ratio
 def median_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
     """The 95% interval of the median of a series: sign test or circular block bootstrap, whichever reaches farther.
 
-    A series of fewer than `LEAST_ROUNDS` says nothing, so its interval is everything: 0 to infinity. The same series
+    A series of fewer than `LEAST_ROUNDS` proves nothing, so its interval is 0 to infinity. The same series
     always has the same interval.
     """
     n = len(values)
@@ -104,7 +104,7 @@ def _left_outside(n: int) -> int:
 
 
 def narrow_enough(ratio: Ratio) -> bool:
-    """Whether more rounds would tell a reader nothing new."""
+    """Whether the interval is narrow enough to stop."""
     if not 0 < ratio.low <= ratio.high < math.inf:
         return False
     half = math.log(ratio.high / ratio.low) / 2
@@ -112,11 +112,11 @@ def narrow_enough(ratio: Ratio) -> bool:
 
 
 def noise_floor(identical: Sequence[Ratio]) -> float:
-    """The least difference that counts, as a fraction: what identical code showed in the same run.
+    """The least difference that counts, as a fraction, estimated from A/A comparisons of the same run.
 
-    Intervals know of what varies between rounds, not of what stays the same through a comparison, such as where its
-    tensors lie. So the A/A comparisons of the run are asked whether they are farther from 1 than their intervals
-    explain (Cochran's Q). If so, the floor is the 95% range of what is left over, between comparisons (DerSimonian &
+    Intervals cover what varies between rounds, not what stays constant within a comparison, such as the addresses of
+    its tensors. So we test whether the A/A comparisons of the run are farther from 1 than their intervals explain
+    (Cochran's Q). If so, the floor is the 95% range of the remaining variance between comparisons (DerSimonian &
     Laird 1986, "Meta-analysis in clinical trials", with the mean known to be 1); if not, `LEAST_DIFFERENCE`.
 
     Args:
@@ -129,7 +129,7 @@ def noise_floor(identical: Sequence[Ratio]) -> float:
         return least
     deviations = np.log([r.value for r in known])
     errors = np.log([r.high / r.low for r in known]) / (2 * Z)
-    weights = 1 / np.maximum(errors, LEAST_DIFFERENCE / 10) ** 2  # no clock knows better than that
+    weights = 1 / np.maximum(errors, LEAST_DIFFERENCE / 10) ** 2  # no clock is more precise than that
     n, q = len(known), float(weights @ deviations**2)
     if q <= chdtri(n, 1 - CONFIDENCE):
         return least
@@ -138,7 +138,7 @@ def noise_floor(identical: Sequence[Ratio]) -> float:
 
 
 def verdict(ratio: Ratio, floor: float) -> str:
-    """What may be said of a ratio.
+    """The verdict on a ratio.
 
     Faster or slower only when the whole interval lies beyond the floor; the same only when the whole of it lies
     within `SAME_WITHIN` of 1, so a noisy run never makes different things the same; else unclear.
@@ -157,16 +157,16 @@ def verdict(ratio: Ratio, floor: float) -> str:
 
 
 def fastest(ratios: Mapping[str, Ratio | None], floor: float, baseline: str) -> set[str]:
-    """Who is fastest or statistically tied with it: an interval, less the noise, that begins before the least's ends.
+    """The fastest implementations: those whose interval, less the noise, begins before the end of the smallest one.
 
     Args:
         ratios: To the baseline, by implementation; the baseline's own is 1, whatever is given. None has no figure, and
             neither has an interval without an end: of too few rounds to be tied with anything.
         floor: From `noise_floor`, for those ratios.
-        baseline: Who it is.
+        baseline: Its name.
 
     Returns:
-        Nobody where there is nobody but the baseline.
+        Their names; none where there is only the baseline.
     """
     known = {
         name: ratio

@@ -1,9 +1,9 @@
-"""What a few seeds tell: a difference or a quotient of figures over seeds, with its 95% interval.
+"""Differences and quotients of figures over a few seeds, with 95% intervals.
 
 Two sets of trainings are compared by Welch's t (1947, "The generalization of 'Student's' problem when several different
 population variances are involved"), two figures of the same trainings in pairs. Seeds are few, so the intervals are
-wide: ranges that don't overlap are weaker evidence, since of two sets of three that differ by luck alone one in ten
-pairs has them.
+wide: ranges that don't overlap are weaker evidence, since one in ten pairs of sets of three seeds has them by
+chance alone.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estima
     """The mean of one - other, both of the same trainings.
 
     Raises:
-        ValueError: They are not as many.
+        ValueError: Their numbers differ.
     """
     differences = [a - b for a, b in zip(first, second, strict=True)]
     if len(differences) < 2:
@@ -62,7 +62,7 @@ def paired_quotient(above: Sequence[float], below: Sequence[float]) -> Estimate:
     """The geometric mean of above / below, both positive and of the same trainings.
 
     Raises:
-        ValueError: They are not as many, or one is not positive.
+        ValueError: Their numbers differ, or one is not positive.
     """
     logarithms = paired_difference([math.log(v) for v in above], [math.log(v) for v in below])
     return Estimate(*(math.exp(value) for value in logarithms))

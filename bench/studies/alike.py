@@ -45,7 +45,7 @@ def by_name(records: list[Record]) -> dict[str, list[Record]]:
 
 
 def apart(runs: list[Record], what: str, step: int) -> float:
-    """Mean over seeds at a step; NaN where nobody was there."""
+    """Mean over seeds at a step; NaN without one."""
     values = [a[what] for r in runs for a in r["apart"] if a["step"] == step]
     return mean(values) if values else math.nan
 
@@ -74,7 +74,7 @@ def answer(records: list[Record]) -> str:
     }
     shares = {name: those for name, those in shares.items() if those}
     if not shares:
-        return "Nobody has been compared with another seed yet."
+        return "No implementation has been compared with another seed yet."
     distances = listed(
         [f"{mean(those):.1%} [{min(those):.1%}, {max(those):.1%}] with `{n}`" for n, those in shares.items()]
     )

@@ -49,7 +49,7 @@ def both(records: list[Record]) -> dict[str, list[Record]]:
 
 
 def series(record: Record, name: str, epochs: int | None = None) -> list[float]:
-    """A figure of each epoch, or of the first so many."""
+    """A figure of each epoch, or of the first ones."""
     return [float(epoch[name]) for epoch in record["epochs"][:epochs]]
 
 

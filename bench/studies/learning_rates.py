@@ -21,10 +21,10 @@ from bench.view.training_tables import spread
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 4.0)
 EPOCHS, SEEDS = 5, 3
 CHANCE = 0.15
-"""Of ten classes, guessing gets a tenth right. Whoever gets no more than this has learned nothing."""
+"""Of ten classes, guessing gets a tenth right. A training that gets no more than this has learned nothing."""
 
 NEAR = 0.05
-"""A rate is of use where the test accuracy is no more than this below the network's best."""
+"""A rate is usable where the test accuracy is at most this far below the network's best."""
 
 ONLY_ONE = "Only one of the two networks has been trained yet."
 PLOT = "study-learning-rates.svg"

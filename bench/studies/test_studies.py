@@ -1,4 +1,4 @@
-"""Run the studies: one test per training. Accuracies are what they measure; a training's time is only told.
+"""Run the studies: one test per training. Accuracies are what they measure; a training's time is only reported.
 
 Without `--impl`, batch norm is `cpu_fused` where there is one, else `builtin`, and the network without batch norm takes
 part.

@@ -65,7 +65,7 @@ class Target:
     multiprocessors: int
 
     def occupancy(self, registers: int, shared_bytes: int, warps: int) -> float:
-        """The share of all warps that can be there at once, for a program of so many."""
+        """The share of all warps that can be resident, for a program with this number of warps."""
         per_warp = -(-max(registers, 1) // 8) * 8 * self.threads_per_warp
         fits = [self.programs, self.warps // warps, self.registers // per_warp // warps]
         if shared_bytes:
@@ -113,7 +113,7 @@ def compile_launch(launch: Launch, target: Target) -> Compiled:
     """Compile the kernel of a launch, specialized as Triton does it at that launch.
 
     Raises:
-        Exception: Whatever Triton raises on a kernel that doesn't compile.
+        Exception: Any exception of Triton's for a kernel that doesn't compile.
     """
     import triton
     from triton.backends.compiler import GPUTarget

@@ -1,4 +1,4 @@
-"""What an implementation launches for an operation, seen in Triton's interpreter: a process of its own.
+"""Record the launches of an implementation in Triton's interpreter, in a separate process.
 
     TRITON_INTERPRET=1 python -m bench.triton.kernel_launches REQUEST REPLY
 
@@ -11,6 +11,7 @@ import pickle
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ from kernels.reference import Problem
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels-last"
 EXAMINED = {"mean 0.5, std 2": (0.5, 2.0), "mean 1e4, std 1e-2": (1e4, 1e-2), "mean 1e6, std 1": (1e6, 1.0)}
 EXAMINED_SHAPE = (16, 6, 24, 24)
-MOST_COUNTED = 1_000_000  # elements: the interpreter takes minutes for more, to count more of the same
+MOST_COUNTED = 2_000_000  # elements: the interpreter takes minutes for more, to count more of the same
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,15 @@ def passes(implementation: Implementation, problem: Problem, measure: bool) -> d
     assert problem.running_mean is not None
     assert problem.running_var is not None
     arguments = (problem.running_mean.clone(), problem.running_var.clone(), weight, bias)
-    block = {"activation": problem.activation, "pool": problem.pool}
+    leaves = [x, weight, bias]
+    block: dict[str, Any] = {"activation": problem.activation, "pool": problem.pool}
+    if problem.residual is not None:
+        block["residual"] = problem.residual.detach().requires_grad_()
+        leaves.append(block["residual"])
     with watch(measure) as seen:
         y = implementation.block(x, *arguments, True, **block)
         forward = len(seen)
-        torch.autograd.grad(y, (x, weight, bias), problem.grad_output)
+        torch.autograd.grad(y, leaves, problem.grad_output)
         both = len(seen)
         with torch.inference_mode():
             implementation.block(problem.input, *arguments, False, **block)
@@ -91,9 +96,9 @@ def laid_out(operation: Operation, layout: str) -> Problem:
     """A problem of the operation's shape, in that layout."""
     problem = problem_of(operation)
     if layout == CHANNELS_LAST:
-        for tensor in (problem.input, problem.grad_output):
-            assert tensor is not None
-            tensor.data = tensor.contiguous(memory_format=torch.channels_last)
+        for tensor in (problem.input, problem.residual, problem.grad_output):
+            if tensor is not None:
+                tensor.data = tensor.contiguous(memory_format=torch.channels_last)
     return problem
 
 

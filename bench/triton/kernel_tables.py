@@ -26,8 +26,8 @@ TRAFFIC_NOTE = """\
 **bytes per element** are counted: what all programs of all launches load and store, buffers between launches
 included, over the elements of the batch ({target}'s number of programs). **minimum**: each tensor of the batch's size
 once. **eager**: PyTorch's separate operations, from their algorithms: batch norm reads x twice and writes y, its
-backward reads x and dy twice and writes dx; sigmoid 8 forward and 12 backward; the pool reads four pixels and writes
-one and an index of 8 bytes, its backward reads these and writes four.
+backward reads x and dy twice and writes dx; a residual 12 forward; an activation 8 forward and 12 backward; the pool
+reads four pixels and writes one and an index of 8 bytes, its backward reads these and writes four.
 """
 ERROR_NOTE = """\
 Largest deviation from the float64 reference relative to the quantity's scale, batch norm alone at {shape}, training;
@@ -60,9 +60,13 @@ class Row:
 
 def eager_bytes(operation: Operation) -> int:
     """Bytes per element that PyTorch's separate float32 operations move, forward and backward."""
-    if operation.kind == "norm":
-        return 32
-    return 66 if operation.pool else 52
+    norm, residual, activation, pool = 32, 12, 20, 14
+    return (
+        norm
+        + (residual if operation.residual else 0)
+        + (activation if operation.activation else 0)
+        + (pool if operation.pool else 0)
+    )
 
 
 @dataclass(frozen=True)

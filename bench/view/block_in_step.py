@@ -1,4 +1,4 @@
-"""Why a block that is ten times as fast makes a step not even twice as fast: a table below the latencies."""
+"""A table below the latencies: why a block ten times as fast makes a step less than twice as fast."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Way(NamedTuple):
     Attributes:
         word: Its name in the table.
         clock: Of the blocks.
-        share: Of the baseline's step, what its blocks take.
-        step: The clock of the steps that are held against it.
-        measured: Header of those.
+        share: The blocks' share of the baseline's step.
+        step: The clock of the measured steps.
+        measured: Header of these.
     """
 
     word: str
@@ -83,7 +83,7 @@ def table(records: list[Record]) -> str:
 
 
 def _ways(records: list[Record]) -> list[Way]:
-    """Of a CPU both states of its caches, of a GPU both clocks; none where the baseline has no profile."""
+    """Both states of a CPU's caches, or both clocks of a GPU; none where the baseline has no profile."""
     for r in records:
         if (r["kind"], r["implementation"], r["status"]) == ("profile", BASELINE, OK) and r["key"]["of"] == "step":
             wall, kernels = (milliseconds(r, SLOT, of=of) / milliseconds(r, PARTS, of=of) for of in FIGURES)

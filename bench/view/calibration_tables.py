@@ -18,7 +18,7 @@ VERDICTS = (SLOWER, FASTER, SAME, UNCLEAR)
 
 
 def verdicts(records: list[Record]) -> list[tuple[Record, str]]:
-    """Every comparison with its verdict, held to the A/A comparisons of its group, and never to itself."""
+    """Every comparison with its verdict, whose floor comes from the other A/A comparisons of its group."""
     groups: dict[tuple[str, int], list[Record]] = {}
     for record in records:
         groups.setdefault((record["key"]["condition"], record["key"]["group"]), []).append(record)
@@ -44,7 +44,7 @@ class Row:
 
     @property
     def right(self) -> str:
-        """The verdict that the truth asks for."""
+        """The right verdict."""
         return SLOWER if self.truth > 1 else SAME
 
     @property

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from statistics import mean
 
 Band = tuple[float, float, float, float]
-"""x, and of y the mean, the least and the greatest."""
+"""x, and the mean, minimum and maximum of y."""
 
 
 def banded(x: float, values: Sequence[float]) -> Band:
-    """A point of a line in a band, of what several seeds have at x."""
+    """A point of a line in a band, over several seeds at x."""
     return x, mean(values), min(values), max(values)
 
 
@@ -24,10 +24,10 @@ class Chart:
         series: By name, points of (x, y), or of (x, middle, low, high) for a line in a band.
         x_label: With the unit.
         y_label: With the unit.
-        description: What is seen and what follows, for who can't see it.
+        description: What the chart shows and what follows, for readers who can't see it.
         log_x: Whether the axis is logarithmic.
         log_y: The same.
-        dashed: Names of series that belong to the one whose name theirs begins with, or to none.
+        dashed: Names of dashed series, each of which belongs to the series whose name it begins with, or to none.
     """
 
     title: str

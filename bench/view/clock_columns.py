@@ -13,7 +13,7 @@ from bench.view.tables import ratio_to_baseline, significant
 
 
 def of_page(verdicts: Verdicts) -> list[Column[Record]]:
-    """Microseconds, ratio and verdict by the clock of these verdicts; a row that it did not time has dashes, or why.
+    """Microseconds, ratio and verdict by the clock of these verdicts; a row without such a time has dashes or a reason.
 
     Args:
         verdicts: By that clock, on the rows of the whole page.
@@ -33,8 +33,8 @@ def of_page(verdicts: Verdicts) -> list[Column[Record]]:
 
 def ratio(clock: Clock, record: Record) -> str:
     """The ratio by a clock, with its interval."""
-    found = clock.ratio(record)
-    return ratio_to_baseline(record["implementation"], found) if found else "–"
+    value = clock.ratio(record)
+    return ratio_to_baseline(record["implementation"], value) if value else "–"
 
 
 def of_csv(clock: Clock) -> list[Column[Record]]:
@@ -54,7 +54,7 @@ def of_csv(clock: Clock) -> list[Column[Record]]:
 
 
 def verdicts_of_csv(verdicts: Verdicts) -> list[Column[Record]]:
-    """The noise floor and the verdict by one clock; they came after `of_csv`, and so did their columns."""
+    """The noise floor and the verdict by one clock; added later, so their columns follow those of `of_csv`."""
     clock = verdicts.clock
 
     def floor(record: Record) -> float | str:

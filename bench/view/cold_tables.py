@@ -1,4 +1,4 @@
-"""The columns of latencies that the CPU's second clock fills: calls that find nothing of their own in the caches."""
+"""The columns of latencies by the CPU's second clock: calls with cold caches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ through the caches, and its input was just written. Its verdict is held to what 
 
 
 def note(records: list[Record]) -> str:
-    """What stands above the tables; empty where there is no such time."""
+    """The text above the tables; empty where there is no such time."""
     cold = [record["cold"] for record in measured(records, COLD)]
     if not cold:
         return ""
@@ -24,7 +24,7 @@ def note(records: list[Record]) -> str:
 
 
 def columns(records: list[Record]) -> list[Column[Record]]:
-    """Of the tables of these records; none where nobody has such a time."""
+    """The columns for these records; none where no record has such a time."""
     return clock_columns.of_page(Verdicts(records, COLD)) if measured(records, COLD) else []
 
 

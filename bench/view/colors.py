@@ -1,7 +1,7 @@
-"""Who looks how, in all plots and in report.html alike.
+"""The look of each series, in all plots and in report.html alike.
 
-The colors are those of Okabe & Ito (2008, "Color Universal Design"); its yellow, which white paper swallows, is brown
-there. Nothing is told by color alone: markers, hatches, dashes and names at the lines say it too.
+The colors are those of Okabe & Ito (2008, "Color Universal Design"), with brown in place of yellow, which is hard to
+see on white. Color is never the only cue: markers, hatches, dashes and labels at the lines repeat it.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "
 BROWN = "#6b4a2b"
 DARK_GRAY, GRAY = "#57606a", "#8c959f"
 ON_DARK = {PAPER: "#0d1117", INK: "#f0f6fc", SOFT: "#9198a1", FAINT: "#30363d", BROWN: "#f0e442"}
-"""What a color becomes for readers who prefer dark; all others are seen on both."""
+"""Replacements of colors in dark mode; all others are visible on both backgrounds."""
 
 ON_BRIGHT, ON_DEEP = "#111111", "#fdfdfd"
-"""Text on a filled shape, which keeps its color: so does the text."""
+"""Text on a filled shape keeps its color, as the shape does."""
 
 COLORS = (INK, BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BROWN)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "*")
-"""One more than colors: no pair comes twice before the 73rd series."""
+"""One more than colors, so that no pair repeats before the 73rd series."""
 
 FILLS = (BLUE, VERMILION, ORANGE, GREEN, SKY, PURPLE, BROWN, DARK_GRAY, GRAY, DARK_GRAY, GRAY)
 HATCHES = ("", "", "///", "---", "\\" * 3, "", "xxx", "", "||||", "++++", "")
-"""For the parts of a step, in their order; what is no work of the network is gray. Dots would take 60 kB each."""
+"""For the parts of a step, in their order; gray is not the network's own work. Dots would take 60 kB each."""
 
 VERDICTS = {FASTER: ("<", BLUE), SLOWER: (">", VERMILION), SAME: ("s", INK), UNCLEAR: ("o", SOFT)}
 OTHER_VERDICT = ("D", SOFT)
 
 
 KNOWN = (BASELINE, "tutorial", "naive", "native", "compiled", "triton_fused", "cpu_fused", PLAIN, AA)
-"""Who has a look of their own. Others take the next ones: what is in `kernels/` today must not change an old page."""
+"""Series with a fixed look. Others take the next ones: a new file in `kernels/` must not change an old page."""
 
 
 class Look(NamedTuple):
-    """How a series is told from the others."""
+    """The look that distinguishes a series."""
 
     color: str
     marker: str
@@ -48,7 +48,7 @@ class Look(NamedTuple):
 
 
 def looks(names: Iterable[str], dashed: Collection[str] = ()) -> dict[str, Look]:
-    """By the order of `KNOWN`, so that one looks the same in all plots, whoever else is in them."""
+    """By the order of `KNOWN`, so that a series looks the same in all plots, independent of the others."""
     names = list(names)
     order = list(KNOWN)
     order += [name for name in names if name not in order and name not in dashed]
@@ -80,5 +80,5 @@ def fills(parts: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def text_on(fill: str) -> str:
-    """The color of text on one of `FILLS`; where that turns over, so does the text."""
+    """The color of text on one of `FILLS`; where that changes in dark mode, so does the text."""
     return {BROWN: PAPER, BLUE: ON_DEEP, DARK_GRAY: ON_DEEP}.get(fill, ON_BRIGHT)

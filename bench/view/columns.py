@@ -1,4 +1,4 @@
-"""A table is a list of columns, each with a header and with the way from a row to its cell."""
+"""A table is a list of columns, each with a header and a getter for the cell of a row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Column(Generic[Row]):
 
     Attributes:
         name: Its header, with the unit.
-        cell: From a row to what stands there: text on a page, an unrounded number in CSV.
+        cell: From a row to its cell: text on a page, an unrounded number in CSV.
         always: Whether rows without figures have it too.
     """
 
@@ -51,8 +51,8 @@ def markdown(
     Args:
         columns: From the left.
         rows: From the top.
-        left: How many columns are aligned to the left; all others are to the right.
-        missing: What the first column of figures says for a row without figures; the other ones have a dash.
+        left: How many columns are aligned left; all others are aligned right.
+        missing: The text in the first column of figures for a row without figures; the others have a dash.
     """
     cells = [[cell.replace("|", "\\|") for cell in row] for row in _cells(columns, rows, missing, "–")]
     return _tabulated(columns, cells, "github", left)

@@ -1,4 +1,4 @@
-"""The tables of latencies and steps that only a GPU fills: time on the device itself."""
+"""Tables of latencies and steps on a GPU: time on the device itself."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def table(rows: list[Record], records: list[Record], first: Column[Record], note
 
     Args:
         rows: Of one table.
-        records: Of the whole page: their A/A rows are the noise.
-        first: The column on the left.
-        note: What stands below.
+        records: Of the whole page: their A/A rows give the noise floor.
+        first: The leftmost column.
+        note: The text below.
     """
     timed = measured(rows, *ON_THE_DEVICE)
     columns = [column for clock in ON_THE_DEVICE for column in clock_columns.of_page(Verdicts(records, clock))]

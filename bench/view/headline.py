@@ -82,12 +82,12 @@ NOT_COMPARED = Compared()
 
 @dataclass
 class Figures:
-    """What an implementation has to show.
+    """The figures of an implementation.
 
     Attributes:
-        record: Any of its records, for what it is.
+        record: Any of its records, which describes it.
         block: LeNet's first block, forward + backward, by each clock that timed it.
-        step: A training step, the same; by wall time out of trainings where no steps were timed.
+        step: A training step, the same; by wall time from trainings where no steps were timed.
         done: Its complete trainings.
     """
 
@@ -98,7 +98,7 @@ class Figures:
 
 
 def figures(records: list[Record]) -> dict[str, Figures]:
-    """Of each implementation that has any, in the order of the tables."""
+    """The figures of each implementation that has any, in the order of the tables."""
     run = main_run(records)
     latency, epochs, steps_taken = (run.get(kind, []) for kind in ("latency", "epoch", "step"))
     verdicts = [Verdicts([*latency, *steps_taken], clock) for clock in CLOCKS]
@@ -167,18 +167,18 @@ def _microseconds(compared: Compared) -> str:
 
 
 def _on_the_device(timed: Mapping[str, Mapping[Clock, Compared]]) -> Clock:
-    """The clock that all are compared by: graph where anybody was captured, else cold."""
+    """The clock that all are compared by: graph where any call was captured, else cold."""
     return GRAPH if any(GRAPH in clocks for clocks in timed.values()) else DEVICE_COLD
 
 
 def winners(timed: Mapping[str, Mapping[Clock, Compared]], clock: Clock) -> set[str]:
-    """Who is fastest by a clock, or statistically tied with the fastest.
+    """The implementations that are fastest by a clock, or statistically tied with the fastest.
 
-    Only batch norms take part, and nobody wins where nobody was compared with the baseline.
+    Only batch norms take part. Without a comparison with the baseline there are none.
 
     Args:
-        timed: Of each implementation its block, or its step, by each clock.
-        clock: Which.
+        timed: For each implementation its block, or its step, by each clock.
+        clock: The clock.
     """
     norms = {name: clocks[clock] for name, clocks in timed.items() if name != PLAIN and clock in clocks}
     floor = max((one.floor for one in norms.values()), default=0.0)
@@ -186,7 +186,7 @@ def winners(timed: Mapping[str, Mapping[Clock, Compared]], clock: Clock) -> set[
 
 
 def sentence(records: list[Record]) -> str:
-    """Who wins by each clock, by how much, and how sure that is."""
+    """The fastest by each clock, with the ratios and their intervals."""
     implementations = figures(records)
     blocks = {name: one.block for name, one in implementations.items()}
     steps = {name: one.step for name, one in implementations.items()}
@@ -217,7 +217,7 @@ def _lead(timed: Mapping[str, Mapping[Clock, Compared]]) -> str:
 
 
 def table(records: list[Record]) -> str:
-    """The headline table, and what it says; empty where nobody has a figure."""
+    """The headline table, and a sentence on it; empty without figures."""
     lines = headline(records)
     if not lines:
         return ""

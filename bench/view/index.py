@@ -15,10 +15,10 @@ class Machine(NamedTuple):
     """A published machine.
 
     Attributes:
-        name: Of its folder.
-        records: All of it.
+        name: The folder's name.
+        records: All of its records.
         files: Names of its pages.
-        answers: What the studies found: question and short answer, by page.
+        answers: Question and short answer of each study, by page.
     """
 
     name: str
@@ -85,7 +85,7 @@ def readme(machines: Sequence[Machine], where: str) -> str:
 
 
 def findings(machine: Machine, where: str) -> str:
-    """Who is fastest on a machine, the short table, and what the studies found."""
+    """The fastest implementations on a machine, the short table, and the answers of the studies."""
     parts = [headline.sentence(machine.records), headline.table(machine.records), _listed(_answers(machine, where))]
     return "\n\n".join(part for part in parts if part)
 

@@ -18,12 +18,12 @@ LEGEND = ": time of builtin; the others' ratio to it (below 1 is faster) and ver
 
 
 def latencies(records: list[Record]) -> list[Record]:
-    """Without those of other kinds, which a page shows beside them."""
+    """The latencies, without records of other kinds that a page shows beside them."""
     return [r for r in records if r["kind"] == "latency"]
 
 
 def page(records: list[Record]) -> str:
-    """`latency.md`: the answer and the plot on top, what it means for a step below."""
+    """`latency.md`: the answer and the plot on top, the consequence for a step below."""
     cells = latencies(records)
     answer = f"{latency_plots.sentence(cells)}\n\n{latency_plots.links(cells)}".strip()
     return latency_tables.page(cells, answer, block_in_step.table(records))
@@ -45,7 +45,7 @@ def device_plot(records: list[Record]) -> str:
 
 
 def short(records: list[Record]) -> str:
-    """Ratios at a glance, and who has none; those of cold caches, as many rows again, are on the page only."""
+    """Ratios at a glance, and implementations without any; those with cold caches are on the page only."""
     cells = latencies(records)
     parts = [
         f"{TITLE}{timing.title}{LEGEND}\n\n{latency_tables.summary(cells, timing, terminal=True)}"

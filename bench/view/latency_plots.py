@@ -1,4 +1,4 @@
-"""The plot and the answer of `latency.md`: who is faster than `builtin`, by how much, and how sure that is."""
+"""The plot and the answer of `latency.md`: implementations faster than `builtin`, with ratios and intervals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CAPTIONS = {
 
 
 def sentence(records: list[Record]) -> str:
-    """The answer by each clock: who is fastest in how many cells, by how much, and who is faster than the baseline."""
+    """The answer by each clock: the fastest per number of cells, with ratios, and verdicts against the baseline."""
     ways = timings(records)
     rows = {way: latency_tables.lines(records, way) for way in ways}
     against = [f"Against `{BASELINE}`{way.against}: {text}." for way in ways if (text := _against(rows[way]))]
@@ -45,7 +45,7 @@ def _against(rows: list[Line]) -> str:
 
 
 def _contenders(rows: list[Line]) -> list[str]:
-    """Who but the baseline has something to show, in the tables' order."""
+    """The implementations other than the baseline that have figures, in the tables' order."""
     known = {name: r for row in rows for name, r in row.cells.items() if _ratio(row, name)}
     return [name for name in sorted(known, key=lambda name: row_order(known[name])) if name not in (BASELINE, AA)]
 
@@ -55,7 +55,7 @@ def _ratio(row: Line, name: str) -> Ratio | None:
 
 
 def _winners(rows: list[Line], ranges: bool) -> str:
-    """Who is fastest in how many cells.
+    """In how many cells each implementation is fastest.
 
     Args:
         rows: Of one way of timing.
@@ -101,7 +101,7 @@ def _is_drawn(record: Record | None) -> bool:
 
 
 def links(records: list[Record]) -> str:
-    """The plots that there are, for the page."""
+    """Links to the existing plots, for the page."""
     names = [PLOT] if plotted(records) else []
     names += [DEVICE_PLOT] if measured(plotted(records), *ON_THE_DEVICE) else []
     return "\n\n".join(f"![{CAPTIONS[name]}]({name})" for name in names)

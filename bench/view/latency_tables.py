@@ -66,7 +66,7 @@ def page(records: list[Record], answer: str = "", beside: str = "") -> str:
     Args:
         records: Of latencies.
         answer: On top of the tables.
-        beside: What the run's other records add.
+        beside: Text from the run's other records.
     """
     verdicts = Verdicts(records)
     device = records[-1]["conditions"]["device_name"]
@@ -141,7 +141,7 @@ def lines(records: list[Record], timing: Timing = ALONE) -> list[Line]:
 
     Args:
         records: Of one page.
-        timing: How they are compared; what nobody was timed by in that way has no line, unless it is wall time.
+        timing: How they are compared; a cell that was not timed in this way has no line, except by wall time.
     """
     verdicts = {clock: Verdicts(records, clock) for clock in (WALL, *SECOND)}
     rows = []
@@ -224,7 +224,7 @@ def largest_error(record: Record) -> float:
 
 
 def csv_columns(records: list[Record]) -> list[Column[Record]]:
-    """Of `latency.csv`; what was added later stands at the end."""
+    """The columns of `latency.csv`; later additions are at the end."""
     verdicts = Verdicts(records)
     return [
         *tables.of_key("shape", "operation", "pass", "dtype", "implementation"),

@@ -1,8 +1,8 @@
 """The paper of a plot: matplotlib's style, the size, and the file.
 
-Plots stand in Markdown pages, which are read on white and on dark screens, and by screen readers. So each brings its
-own paper, and a style that turns paper and ink over where the reader prefers dark; text stays text; and the title,
-and a description of what is seen and what follows, are part of the file. The same data make the same bytes.
+Plots are part of Markdown pages, which are read on light and dark screens, and by screen readers. So each has its own
+background, with a style that inverts it in dark mode; text stays text; and the file contains the title and a
+description of the plot and its conclusion. The same data make the same bytes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ LOOK = style.context(
         "ytick.color": FAINT,
         "ytick.labelcolor": SOFT,
     },
-    after_reset=True,  # whatever the reader's own matplotlibrc says
+    after_reset=True,  # whatever the user's own matplotlibrc says
 )
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from bench.stats.ratios import Ratio
 
 MOST_TICKS = 10
-"""Along an axis; so many different values have one each."""
+"""Ticks along an axis; up to this many different values have one each."""
 
 
 def segments(bar: Mapping[str, float]) -> list[tuple[str, float, float]]:
@@ -66,7 +66,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def digits(value: float, count: int) -> str:
-    """So many digits of a number, zeros too, or all that stand before its point: `1.0`, `0.85`, `123`."""
+    """This many digits of a number, zeros too, or all before its point: `1.0`, `0.85`, `123`."""
     decimals = count - 1 - math.floor(math.log10(value))
     return f"{value:,.{max(0, decimals)}f}"
 

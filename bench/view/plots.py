@@ -1,4 +1,4 @@
-"""The suite's plots as SVG text: data in, a string out; whoever calls writes the file.
+"""The suite's plots as SVG text: data in, a string out; the caller writes the file.
 
 All raise ValueError for data without a point. Points with an infinity or a NaN, as of a training that diverged, are
 left out.
@@ -37,8 +37,8 @@ Point = tuple[float, ...]
 def stacked_bars(title: str, bars: Mapping[str, Mapping[str, float]], unit: str, description: str) -> str:
     """One horizontal bar for each implementation, stacked from its parts, with their sum at the end.
 
-    Implementations and parts stand in the order of the data, and a part looks the same in all plots. Also raises
-    ValueError for a part of less than nothing.
+    Implementations and parts are in the order of the data, and a part looks the same in all plots. Also raises
+    ValueError for a negative part.
     """
     _refuse_empty("bars", bars)
     filled = fills(dict.fromkeys(part for bar in bars.values() for part, value in bar.items() if value))
@@ -59,7 +59,7 @@ def stacked_bars(title: str, bars: Mapping[str, Mapping[str, float]], unit: str,
         bbox_to_anchor=(0, 1),
         borderpad=0,
     )
-    figure.draw_without_rendering()  # only now it's known how wide the bars are
+    figure.draw_without_rendering()  # the width of the bars is known only now
     points = axes.get_window_extent().width / figure.dpi * INCH / longest
     for row, bar in enumerate(bars.values()):
         for part, left, width in segments(bar):
@@ -127,7 +127,7 @@ def forest(
 ) -> str:
     """A row for each (label, ratio, verdict): the ratio in its interval, on a logarithmic axis, around 1.
 
-    What lies within `floor` of 1 is shaded: the noise, as a fraction. An interval without an end runs out of the plot.
+    What lies within `floor` of 1 is shaded: the noise, as a fraction. An infinite interval extends beyond the plot.
     """
     if not rows:
         raise ValueError("rows: nothing to plot")
@@ -249,7 +249,7 @@ def _are_ticks(values: Sequence[float], log: bool) -> bool:
 
 def _name_ends(figure: Figure, axes: Axes, known: Mapping[str, Sequence[Point]], looks: Mapping[str, Look]) -> None:
     """Each series' marker and name right of the plot, as near to its last point as the others allow."""
-    figure.draw_without_rendering()  # only now it's known where the points are
+    figure.draw_without_rendering()  # the places of the points are known only now
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = {name: (points[-1][0], points[-1][1]) for name, points in known.items()}
     gap = LABEL_HEIGHT / (axes.get_window_extent().height / figure.dpi * INCH)

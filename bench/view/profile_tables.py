@@ -199,7 +199,7 @@ def page(records: list[Record]) -> str:
 
 
 def failures(records: dict[str, Record]) -> str:
-    """Who has no figures, and why."""
+    """Implementations without figures, and the reasons."""
     return "\n".join(f"- `{n}`: **{tables.reason(r)}**" for n, r in records.items() if r["status"] != OK)
 
 

@@ -46,7 +46,7 @@ def by_implementation(records: list[Record]) -> dict[str, Record]:
 
 
 def sentence(records: list[Record]) -> str:
-    """The answer: who takes the fastest step, and on a GPU, whose captured step is the fastest."""
+    """The answer: the implementation with the fastest step, and on a GPU the one with the fastest captured step."""
     rivals = [r for name, r in by_implementation(records).items() if name not in (BASELINE, AA, PLAIN)]
     if not rivals:
         return "No implementation's step was compared with `builtin`'s."
@@ -60,7 +60,7 @@ def sentence(records: list[Record]) -> str:
 
 
 def _fastest(rivals: list[Record], records: list[Record], clock: Clock, lead: str) -> str:
-    """The answer by one clock, which begins with `lead`."""
+    """The answer by one clock; it begins with `lead`."""
     verdicts = Verdicts(records, clock)
     best = min(rivals, key=lambda r: _ratio(r, clock).value)
     if verdicts.of(best) != FASTER:

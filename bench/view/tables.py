@@ -1,4 +1,4 @@
-"""What pages share: how a number is written, and the texts under the tables."""
+"""Shared by all pages: formats of numbers, and the texts under the tables."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bench.stats.ratios import Ratio
 from bench.view.columns import Column, one_each
 
 MOST_OTHERS = 0.2
-"""Processors that others may keep busy; those of a system at rest stay below a tenth of one."""
+"""How many processors other programs may keep busy; a system at rest stays below a tenth of one."""
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits, in plain notation."""
+    """A number with this many significant digits, in plain notation."""
     if value == 0 or value != value or abs(value) == float("inf"):
         return f"{value:g}"
     text = f"{value:.{digits}g}"
@@ -43,12 +43,12 @@ def ratio_to_baseline(name: str, ratio: Ratio | None) -> str:
 
 
 def ranged(middle: float, values: Sequence[float], decimals: int) -> str:
-    """`0.909 [0.907, 0.911]`: a middle, with the least and the greatest."""
+    """`0.909 [0.907, 0.911]`: a middle value, with the minimum and maximum."""
     return f"{middle:,.{decimals}f} [{min(values):,.{decimals}f}, {max(values):,.{decimals}f}]"
 
 
 def mean_text(values: Sequence[float], decimals: int = 3) -> str:
-    """The mean, with the least and the greatest."""
+    """The mean, with the minimum and maximum."""
     return ranged(mean(values), values, decimals)
 
 
@@ -83,7 +83,7 @@ def reason(record: Record) -> str:
 
 
 NOT_IMPLEMENTED = "not implemented"
-"""Begins the reason of who has no code for a case, where others lack a device or a compiler."""
+"""Prefix of the reason of an implementation that has no code for a case; others lack a device or a compiler."""
 
 
 def status(record: Record) -> str:
@@ -93,14 +93,14 @@ def status(record: Record) -> str:
 
 
 def in_place_of_figures(record: Record) -> str | None:
-    """The same for a row of a table, None if it has figures. What a device lacks is long: it stands under the table."""
+    """The same for a row of a table, None if it has figures. Long reasons, of missing devices, follow the table."""
     if record["status"] == OK:
         return None
     return status(record) if record["status"] == UNAVAILABLE else reason(record)
 
 
 def nowhere(records: Iterable[Record]) -> dict[str, list[str]]:
-    """Who is unavailable in every record, with the reasons: a line says that, and no rows of dashes do."""
+    """Implementations unavailable in every record, with the reasons: a line replaces their rows of dashes."""
     by_name: dict[str, list[Record]] = {}
     for record in sorted(records, key=row_order):
         by_name.setdefault(record["implementation"], []).append(record)
@@ -112,13 +112,13 @@ def nowhere(records: Iterable[Record]) -> dict[str, list[str]]:
 
 
 def measured_here(records: list[Record]) -> list[Record]:
-    """Those of everybody else; `records` are of a whole page."""
+    """The records of all others; `records` are of a whole page."""
     absent = nowhere(records)
     return [record for record in records if record["implementation"] not in absent]
 
 
 def not_measured(records: Iterable[Record]) -> str:
-    """The line about those who are `nowhere`: `cpu_fused` is not measured here: it is for the CPU."""
+    """The line on implementations that are `nowhere`: `cpu_fused` is not measured here: it is for the CPU."""
     return "\n".join(
         f"`{name}` is not measured here: {'; '.join(reasons).removesuffix('.')}."
         for name, reasons in nowhere(records).items()
@@ -135,13 +135,13 @@ STATUS: tuple[Column[Record], ...] = (
     Column("reason", lambda r: "" if r["status"] == OK else reason(r), always=True),
     Column("backend", lambda r: r["backend"]),
 )
-"""In the CSV of measurements, before the figures."""
+"""Columns in the CSV of measurements, before the figures."""
 
 ORIGIN: tuple[Column[Record], ...] = (
     Column("run", lambda r: r["run"], always=True),
     Column("commit", lambda r: r["conditions"]["commit"], always=True),
 )
-"""And behind them."""
+"""Columns after the figures."""
 
 
 RATIO: tuple[Column[Record], ...] = (
@@ -166,7 +166,7 @@ def facts(*names: str) -> list[Column[Any]]:
 
 
 def footnotes(records: list[Record]) -> str:
-    """What a reader must know of the rows: what each implementation is, how it differs, what failed."""
+    """Notes on the rows: what each implementation is, how it differs, what failed."""
     newest = {r["implementation"]: r for r in records}
     lines = ["## Implementations", ""]
     for name, record in sorted(newest.items(), key=lambda item: row_order(item[1])):
@@ -184,7 +184,7 @@ def footnotes(records: list[Record]) -> str:
 
 
 def conditions(records: list[Record]) -> str:
-    """Under which conditions the rows were measured; one block per run, newest first."""
+    """The conditions of the rows; one block per run, newest first."""
     lines = ["## Conditions", ""]
     runs: dict[str, list[Record]] = {}
     for record in records:
@@ -241,7 +241,7 @@ THROTTLED = {
 
 
 def _gpu_states(states: Sequence[Record]) -> list[str]:
-    """How fast and how warm a GPU was; none where no driver says it."""
+    """Clock and temperature of a GPU; none where no driver reports them."""
     known = [state for state in states if state.get("gpu_mhz") is not None]
     if not known:
         return []

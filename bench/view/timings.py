@@ -1,4 +1,4 @@
-"""The ways of timing that a page of latencies answers for, each with its words: wall time, and what else there is."""
+"""The ways of timing on a page of latencies, each with its texts: wall time and others."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Timing:
     """One way of timing, with an answer and a table of its own.
 
     Attributes:
-        title: Ends the heading of its table.
-        lead: Begins its answer.
-        against: Ends "Against `builtin`".
-        caption: What its table shows.
+        title: Suffix of its table's heading.
+        lead: Beginning of its answer.
+        against: Suffix of "Against `builtin`".
+        caption: Caption of its table.
         choose: From the records of a cell to the clock that they are compared by.
         several: Whether that clock differs from cell to cell.
     """
@@ -62,7 +62,7 @@ DEVICE = Timing(
 
 
 def timings(records: list[Record]) -> list[Timing]:
-    """Those of a page: what a caller waits first."""
+    """The ways of timing on a page, wall time first."""
     cold, device = bool(measured(records, COLD)), bool(measured(records, *ON_THE_DEVICE))
     wall = EAGER if device or on_gpu(records) else WARM if cold else ALONE
     return [wall, *([DEVICE] if device else []), *([COLD_CACHES] if cold else [])]

@@ -1,4 +1,4 @@
-"""The plots of `training.md`: what the lesson's figure shows, for all implementations, and what it costs in time."""
+"""The plots of `training.md`: the lesson's figure for all implementations, and the cost in time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def shown(records: list[Record]) -> Groups:
 
 
 def sentence(records: list[Record]) -> str:
-    """The answer: what batch norm buys in accuracy, and what it costs in time."""
+    """The answer: the gain in accuracy through batch norm, and its cost in time."""
     groups = shown(records)
     if BASELINE not in groups:
         return ""
@@ -67,7 +67,7 @@ def sentence(records: list[Record]) -> str:
 
 
 def over_epochs(groups: Groups, name: str) -> dict[str, list[Band]]:
-    """Mean over seeds of a figure of each epoch, with the least and the greatest."""
+    """Mean over seeds of a figure of each epoch, with the minimum and maximum."""
     return {
         implementation: [
             banded(number, [t.series(name)[number - 1] for t in ts]) for number in range(1, _epochs(ts) + 1)
@@ -144,7 +144,7 @@ PLOTS = {**{name: _svg(draw) for name, draw in CHARTS.items()}, SPEED: speed_plo
 
 
 def links(records: list[Record]) -> str:
-    """The plots that there are of a network, for the page."""
+    """Links to the existing plots of a network, for the page."""
     groups = shown(records)
     several = bool(groups) and _epochs(next(iter(groups.values()))) > 1
     names = [name for name in PLOTS if groups and (several or name == SPEED)]

@@ -118,7 +118,7 @@ def _records(groups: dict[str, list[Training]]) -> list[Record]:
 
 
 def _rows(groups: dict[str, list[Training]]) -> list[Row]:
-    """Of all who could run here."""
+    """A row for each implementation that could run here."""
     absent = tables.nowhere(_records(groups))
     return [Row(name, ts) for name, ts in groups.items() if name not in absent]
 
@@ -171,7 +171,7 @@ def _page_faults(row: Row) -> str:
 
 
 def agreement_sentence(groups: dict[str, list[Training]]) -> str:
-    """Whether the implementations differ by more than one implementation differs from itself."""
+    """Whether the spread between implementations exceeds the spread between seeds."""
     done = {n: [t for t in ts if t.complete] for n, ts in groups.items() if n not in (PLAIN, AA)}
     done = {name: ts for name, ts in done.items() if ts}
     seeds = min((len(ts) for ts in done.values()), default=0)

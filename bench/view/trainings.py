@@ -1,4 +1,4 @@
-"""Trainings out of the epoch records of one run, and their figures."""
+"""Trainings made from the epoch records of one run, and their figures."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def speed_ratio(groups: dict[str, list[Training]], name: str) -> Ratio | None:
 
 
 def speed_verdict(groups: dict[str, list[Training]], name: str, ratio: Ratio | None) -> str:
-    """As in the latency tables, with the second training of the baseline as the A/A."""
+    """The verdict as in the latency tables; the second training of the baseline is the A/A."""
     if name == BASELINE:
         return BASELINE_VERDICT
     return speed_noise(groups).verdict(ratio, name) if ratio else "–"

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from kernels.contract import BlockFunction, Implementation, compose
 from kernels.cpu_fused import library
 from kernels.cpu_fused.kernel_calls import backward, forward, saved_memory
-from kernels.fused.block import Kernels, block_of, operators_of
+from kernels.fused.block import block_of
+from kernels.fused.operators import operators_of
+from kernels.fused.pair import Kernels
 
 _torchs_block = compose(F.batch_norm)
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from kernels.cpu_fused import library
-from kernels.fused.block import Form, Gradients, Parameters, Running, counted
 from kernels.fused.layouts import as_images, dense_like, gradient_memory, in_planes, output_memory, real_type
+from kernels.fused.pair import Form, Gradients, Parameters, Running, counted
 from kernels.routes import memory_of
 
 _ACTIVATIONS = {None: 0, "sigmoid": 1, "relu": 2}
@@ -58,9 +58,15 @@ def saved_memory(x: Tensor) -> Tensor:
 
 
 def forward(
-    x: Tensor, running: Running, parameters: Parameters, form: Form, momentum: float | None, eps: float
+    x: Tensor,
+    running: Running,
+    parameters: Parameters,
+    form: Form,
+    momentum: float | None,
+    eps: float,
+    residual: Tensor | None = None,  # noqa: ARG001 - none comes: see `Kernels.fuses_residual`
 ) -> tuple[Tensor, Tensor]:
-    """See `fused.block.Kernels`."""
+    """See `fused.pair.Kernels`."""
     if not x.is_cpu:
         raise RuntimeError(f"cpu_fused: the input is on {x.device}")
     dtype, planes = x.dtype, in_planes(x)
@@ -87,8 +93,15 @@ def forward(
     return y, saved
 
 
-def backward(dy: Tensor, x: Tensor, saved: Tensor, parameters: Parameters, form: Form) -> Gradients:
-    """See `fused.block.Kernels`."""
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    saved: Tensor,
+    parameters: Parameters,
+    form: Form,
+    y: Tensor | None = None,  # noqa: ARG001 - none comes: see `Kernels.fuses_residual`
+) -> Gradients:
+    """See `fused.pair.Kernels`."""
     if not (x.is_cpu and dy.is_cpu):
         raise RuntimeError(f"cpu_fused: the input is on {x.device}, its gradient on {dy.device}")
     dtype, planes = x.dtype, in_planes(x)

@@ -1,8 +1,8 @@
-"""What a batch norm must do beyond one problem of one shape: asked of every implementation that nobody here wrote.
+"""What a batch norm must do beyond one problem of one shape: asked of every implementation from outside.
 
 Our own are held to it by the conformance suite. Duties are drawn from a seed (`draw.py`, `special.py`), over all that
 `F.batch_norm` may be asked for: so that no list of cases is there to be learned. They are called where the
-implementation lives (`calls.py`), and judged by whoever asked (`judge.py`).
+implementation lives (`calls.py`), and judged where they were asked for (`judge.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kernels.duties.special import Special
 
 LEAST_ROWS = 40
 BUDGET_SECONDS = 15.0
-"""After so long the rows are left out that add nothing but pairs: each may cost a slow implementation seconds."""
+"""After this many seconds, rows that add only pairs are left out: each may take a slow implementation seconds."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Findings:
         counting = [(d, o) for d, o in self.objections if trains or o.training or not o.cut_off]
         if not counting:
             return None
-        _, first = min(counting, key=lambda found: _patterns(self, found[0]) == "")
+        _, first = min(counting, key=lambda pair: _patterns(self, pair[0]) == "")
         duty = next(d for d, o in counting if o is first)
         notes = [_patterns(self, duty), f"seed {self.seed}"]
         return f"wrong: {first.words} [{'; '.join(filter(None, notes))}]"
@@ -115,7 +115,7 @@ def examine(
 
 
 class _EnoughError(Exception):
-    """Something is wrong, and nobody wants to know more."""
+    """Something is wrong, and no more needs to be known."""
 
 
 @dataclass
@@ -158,13 +158,13 @@ class _Inquiry:
 
     def _answered(self, duty: Duty) -> bool:
         """Whether there was an answer, right or wrong."""
-        facts, found = self.ask(*duty.plan())
+        facts, tensors = self.ask(*duty.plan())
         self.findings.asked += 1
-        if refused := refusals(duty, facts, found):
+        if refused := refusals(duty, facts, tensors):
             self.findings.refused += refused
             return False
         try:
-            wrong = objection(self.implementation, duty, facts, found)
+            wrong = objection(self.implementation, duty, facts, tensors)
         except ExamError as error:  # of one random problem: no reason to accuse, nor to stop
             self.findings.unjudged.append(str(error))
             return True

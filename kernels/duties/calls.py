@@ -1,6 +1,6 @@
 """Call an implementation as a duty asks, and bring back all that it has handed out and may have touched.
 
-Nothing is judged here: this runs where the implementation does, and whoever asked judges, in a process of its own.
+Nothing is judged here: this runs in the implementation's process, and the one that asked judges.
 What comes in and goes out is plain: numbers, words, and dense tensors by name.
 """
 
@@ -116,9 +116,9 @@ def perform(
             _note_operands(call)
     for call in calls:
         call.in_the_end |= {name: _copy(tensor) for name, tensor in call.handed_out.items()}
-    found = {f"{n}.{name}": value for n, call in enumerate(calls) for name, value in call.at_once.items()}
-    found |= {f"{n}.{name} later": value for n, call in enumerate(calls) for name, value in call.in_the_end.items()}
-    return [call.facts for call in calls], found
+    tensors = {f"{n}.{name}": value for n, call in enumerate(calls) for name, value in call.at_once.items()}
+    tensors |= {f"{n}.{name} later": value for n, call in enumerate(calls) for name, value in call.in_the_end.items()}
+    return [call.facts for call in calls], tensors
 
 
 def _on(device: torch.device, tensor: Tensor | None) -> Tensor | None:

@@ -16,7 +16,7 @@ MOST_ROWS = 200
 def rows(
     factors: Mapping[str, Sequence[Any]], settle: Callable[[Row], Row], least: int, generator: random.Random
 ) -> list[Row]:
-    """At least so many rows; the first ones have as many new values as possible, the later ones new pairs.
+    """At least `least` rows; the first ones have as many new values as possible, the later ones new pairs.
 
     Args:
         factors: For each factor its values, hashable; a value that occurs twice is drawn twice as often.
@@ -33,9 +33,9 @@ def rows(
     """
     missing = {(name, value) for name, values in factors.items() for value in values}
     pairs: set[tuple[Any, Any]] = set()
-    found: list[Row] = []
-    while len(found) < least or missing:
-        if len(found) == MOST_ROWS:
+    chosen: list[Row] = []
+    while len(chosen) < least or missing:
+        if len(chosen) == MOST_ROWS:
             raise ValueError(f"{sorted(map(str, missing))} in none of {MOST_ROWS} rows")
         best: tuple[int, Row, set[Any], set[Any]] = (-1, {}, set(), set())
         wanted = sorted(missing, key=str)
@@ -47,7 +47,7 @@ def rows(
             worth = len(new) + len(factors) * len(own & missing)
             if worth > best[0]:
                 best = (worth, row, own, new)
-        found.append(best[1])
+        chosen.append(best[1])
         missing -= best[2]
         pairs |= best[3]
-    return found
+    return chosen

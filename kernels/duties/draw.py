@@ -19,7 +19,7 @@ from kernels.reference import Problem
 
 MOST_ELEMENTS = 40_000
 KINK = 1e-4
-"""Nobody is asked for the slope of relu so near to 0, relative to the largest value: a rounding decides it."""
+"""The slope of relu is not asked for this near to 0, relative to the largest value: a rounding decides it."""
 
 FACTORS: dict[str, Sequence[Any]] = {
     "training": (True, False),
@@ -62,7 +62,7 @@ EASIER: tuple[tuple[str, Sequence[Any], Any], ...] = (
     ("training", (True,), False),
     ("grad_mode", ("grad",), "no_grad"),
 )
-"""What is asked for in place of what somebody doesn't implement: so the rest of the row is asked for all the same."""
+"""Replacements for values that an implementation lacks, so that the rest of the row can still be asked for."""
 
 
 @dataclass(frozen=True)

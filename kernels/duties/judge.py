@@ -39,10 +39,10 @@ class Objection:
     cut_off: bool = False
 
 
-def refusals(duty: Duty, facts: Facts, found: Tensors) -> list[str]:
+def refusals(duty: Duty, facts: Facts, tensors: Tensors) -> list[str]:
     """What there was in place of answers, each in one line: what was raised, and types that aren't the batch's."""
     reasons = {n: fact["refused"] for n, fact in enumerate(facts) if "refused" in fact}
-    if duty.rough and 0 not in reasons and (y := found.get("0.output")) is not None:
+    if duty.rough and 0 not in reasons and (y := tensors.get("0.output")) is not None:
         dtype = duty.problems[0].input.dtype
         if y.dtype != dtype:
             reasons[0] = f"the output is {y.dtype} for {dtype}"
@@ -50,15 +50,15 @@ def refusals(duty: Duty, facts: Facts, found: Tensors) -> list[str]:
 
 
 def objection(
-    implementation: Implementation, duty: Duty, facts: Facts, found: Tensors, exam: Exam | None = None
+    implementation: Implementation, duty: Duty, facts: Facts, tensors: Tensors, exam: Exam | None = None
 ) -> Objection | None:
-    """None, or the first thing that is wrong with the answers; whoever raises gives no answer, and no wrong one.
+    """None, or the first thing that is wrong with the answers; an exception is no answer, so no wrong one.
 
     Args:
         implementation: Whose they are: its declared differences count.
         duty: What was asked for.
         facts: As `calls.perform` returns them.
-        found: The same.
+        tensors: The same.
         exam: Of the only problem, where it is already there.
 
     Raises:
@@ -66,12 +66,12 @@ def objection(
         KeyError: Something is missing that every answer has.
     """
     start: dict[str, Any] = {}
-    if refusals(duty, facts, found):
-        return None  # what comes after a refusal starts from nobody knows where
+    if refusals(duty, facts, tensors):
+        return None  # the state after a refusal is unknown
     for number, (problem, fact) in enumerate(zip(duty.problems, facts, strict=True)):
-        own = {name: found[f"{number}.{name}"] for name in (*HANDED_OUT, *RUNNING) if f"{number}.{name}" in found}
+        own = {name: tensors[f"{number}.{name}"] for name in (*HANDED_OUT, *RUNNING) if f"{number}.{name}" in tensors}
         names = (*own, *OPERANDS, "grad_output")
-        later = {name: found[f"{number}.{name} later"] for name in names if f"{number}.{name} later" in found}
+        later = {name: tensors[f"{number}.{name} later"] for name in names if f"{number}.{name} later" in tensors}
         if duty.way != "held" and problem.training:
             problem = replace(problem, **start)  # the call before left them so
         settings = duty.calls[number]
@@ -91,36 +91,36 @@ def _judge(
     problem: Problem,
     settings: dict[str, Any],
     fact: dict[str, Any],
-    found: Tensors,
+    answers: Tensors,
     later: Tensors,
     exam: Exam | None,
 ) -> None:
     """Raises a `DutyError` that says what is wrong with one call."""
     if "type" in fact:
         raise DutyError(f"the output is a {fact['type']}, not a Tensor")
-    check_output(found["output"], problem)
+    check_output(answers["output"], problem)
     if fact["device"] != problem.input.device.type:
         raise DutyError(f"the output's device is {fact['device']}, not {problem.input.device.type}")
     wanted = settings["wanted"] if settings["grad_mode"] == "grad" and problem.grad_output is not None else []
     without = [name for name in wanted if name in fact.get("without", ())]
-    if wanted and without == wanted and "dx" not in found and "dbias" not in found and "dweight" not in found:
+    if wanted and without == wanted and "dx" not in answers and "dbias" not in answers and "dweight" not in answers:
         raise DutyError(WITHOUT_GRADIENT)
     if without:
         raise DutyError(f"{GRADIENTS[without[0]]} is missing")
     gradients = [GRADIENTS[name] for name in wanted]
     exam = exam or _exam_of(duty, problem, settings, backward=bool(gradients))
-    counting = found if duty.poison is None else _where_it_counts(exam.solution.values, found)
+    counting = answers if duty.poison is None else _where_it_counts(exam.solution.values, answers)
     only = [name for name in ("output", *gradients, *RUNNING) if name in exam.solution.values]
     if bad := worst(exam.judge(implementation, counting, only=only)):
         raise DutyError(str(bad))
     for name, words in HANDED_OUT.items():
-        if name in found and not same(found[name], later[name]):
+        if name in answers and not same(answers[name], later[name]):
             raise DutyError(f"{words} changes after it was handed out")
     for name in RUNNING:
         before = getattr(problem, name)
-        if before is not None and not problem.training and not same(before, found[name]):
+        if before is not None and not problem.training and not same(before, answers[name]):
             raise DutyError(f"{name} moves in evaluation")
-        if before is not None and not same(found[name], later[name]):
+        if before is not None and not same(answers[name], later[name]):
             raise DutyError(f"{name} moves after the call")
     for name in ("input", "weight", "bias", "grad_output"):
         before = getattr(problem, name)
@@ -157,17 +157,17 @@ def _finite(problem: Problem, name: str) -> Problem:
     return replace(problem, **{name: getattr(problem, name).nan_to_num(nan=0.5, posinf=0.5, neginf=0.5)})
 
 
-def _where_it_counts(exact: dict[str, Tensor], found: Tensors) -> Tensors:
-    """The answers with the right ones in the place of those that nobody is held to.
+def _where_it_counts(exact: dict[str, Tensor], answers: Tensors) -> Tensors:
+    """The answers, with the right ones in place of those that don't count.
 
     What is not finite may be any of those values. In channel 0, which has such an operand, gradients and statistics
     that stay finite by the equations needn't do so by everybody's formula.
     """
     kept = {}
     for name, right in exact.items():
-        if name not in found:
+        if name not in answers:
             continue
-        value = found[name].to(right.device, torch.float64)
+        value = answers[name].to(right.device, torch.float64)
         excused = ~right.isfinite() & ~value.isfinite()
         if name != "output":
             channels = torch.arange(right.shape[1 if name == "dx" else 0], device=right.device)

@@ -1,4 +1,4 @@
-"""Batch norm, activation and 2 x 2 max-pool in one Triton kernel each way, or two where one program is too few.
+"""Batch norm, residual, activation and max-pool in one Triton kernel each way, or two where one program is too few.
 
 kernel_calls.py   the launches of a forward and of a backward
 plan.py           one launch or two, tiles and programs
@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from kernels.contract import Implementation
-from kernels.fused.block import Kernels, block_of, operators_of
+from kernels.fused.block import block_of
+from kernels.fused.operators import operators_of
+from kernels.fused.pair import Kernels
 from kernels.triton_fused.kernel_calls import backward, forward, saved_memory
 
 
@@ -50,13 +52,20 @@ def backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature f
     return "triton, FP fusion" if enabled else "triton, no FP fusion"
 
 
-KERNELS = Kernels("triton_fused", forward, backward, saved_memory, instead=lambda x: None)  # noqa: ARG005
+KERNELS = Kernels(
+    "triton_fused",
+    forward,
+    backward,
+    saved_memory,
+    instead=lambda x: None,  # noqa: ARG005
+    fuses_residual=True,
+)
 OPERATORS = operators_of(KERNELS)
 batch_norm_block = block_of(KERNELS, OPERATORS)
 
 IMPLEMENTATION = Implementation(
     name="triton_fused",
-    summary="batch norm, activation and pool fused in Triton",
+    summary="batch norm, activation and pool or residual fused in Triton",
     batch_norm=batch_norm_block,
     batch_norm_block=batch_norm_block,
     why_unavailable=why_unavailable,

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.fused.block import Form, Gradients, Parameters, Running
 from kernels.fused.layouts import as_images, dense_like, gradient_memory, in_planes, output_memory, real_type
+from kernels.fused.pair import Form, Gradients, Parameters, Running
 
 
 @functools.cache
@@ -54,15 +54,28 @@ def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
+def _laid_out(tensor: Tensor, planes: bool) -> Tensor:
+    """A tensor like the input in the input's layout, as it is or as a copy."""
+    return tensor.contiguous() if planes or tensor.dim() == 2 else dense_like(tensor, planes)
+
+
 def forward(
-    x: Tensor, running: Running, parameters: Parameters, form: Form, momentum: float | None, eps: float
+    x: Tensor,
+    running: Running,
+    parameters: Parameters,
+    form: Form,
+    momentum: float | None,
+    eps: float,
+    residual: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """See `fused.block.Kernels`."""
+    """See `fused.pair.Kernels`."""
     training, _, pool = form
     y, saved = output_memory(x, pool), saved_memory(x)
     moving = _contiguous(*running)
+    if residual is not None:
+        residual = _laid_out(residual, in_planes(x))
     with _on_device_of(x):
-        _launch_forward(x, y, saved, (*moving, *_contiguous(*parameters)), form, momentum, eps)
+        _launch_forward(x, residual, y, saved, (*moving, *_contiguous(*parameters)), form, momentum, eps)
     for original, moved in zip(running, moving, strict=True):
         if training and original is not None and moved is not None and original is not moved:
             original.copy_(moved)
@@ -71,6 +84,7 @@ def forward(
 
 def _launch_forward(
     x: Tensor,
+    residual: Tensor | None,
     y: Tensor,
     saved: Tensor,
     of_channels: tuple[Tensor | None, ...],
@@ -83,10 +97,11 @@ def _launch_forward(
     planes, shape, dtype, machine = in_planes(x), as_images(x.shape), x.dtype, plan.machine_of(x.device)
     cumulative = momentum is None
     resident = training and not cumulative and plan.is_resident(shape, planes, pool, dtype, machine)
-    main = plan.divide(shape, planes, pool, activation, training, cumulative, dtype, machine, resident)
+    adds = residual is not None
+    main = plan.divide(shape, planes, pool, activation, training, cumulative, dtype, machine, resident, adds)
     floats = _floats(momentum, eps)
     if resident:
-        main.launch(code.forward_resident, main.images)((x, y, saved, *of_channels), floats)
+        main.launch(code.forward_resident, main.images)((x, residual, y, saved, *of_channels), floats)
         return
     parts, partial, pixels_per_split = None, None, 0
     if training:
@@ -95,25 +110,35 @@ def _launch_forward(
         pixels_per_split = parts.tiles * parts.case.BM
         parts.launch(code.statistics, parts.images, parts.tiles)((x, partial, of_channels[2]))
     main.launch(code.apply, main.images, pixels_per_split, main.tiles, parts=parts)(
-        (x, y, partial, saved, *of_channels), floats
+        (x, residual, y, partial, saved, *of_channels), floats
     )
 
 
-def backward(dy: Tensor, x: Tensor, saved: Tensor, parameters: Parameters, form: Form) -> Gradients:
-    """See `fused.block.Kernels`."""
+def backward(
+    dy: Tensor, x: Tensor, saved: Tensor, parameters: Parameters, form: Form, y: Tensor | None = None
+) -> Gradients:
+    """See `fused.pair.Kernels`."""
     (training, activation, pool), (weight, bias) = form, _contiguous(*parameters)
     code, plan = _device_code()
     planes, shape, dtype, machine = in_planes(x), as_images(x.shape), x.dtype, plan.machine_of(x.device)
     resident = plan.is_resident(shape, planes, pool, dtype, machine)
-    work = plan.divide(shape, planes, pool, activation, training, False, dtype, machine, resident)
-    dy = dy.contiguous() if planes or dy.dim() == 2 else dense_like(dy, planes)
-    dx, dweight, dbias = gradients = gradient_memory(x, weight)
+    adds = y is not None
+    work = plan.divide(shape, planes, pool, activation, training, False, dtype, machine, resident, adds)
+    dy = _laid_out(dy, planes)
+    dz = None
+    if y is not None:
+        y, dz = _laid_out(y, planes), torch.empty_like(x)
+    dx, dweight, dbias = gradient_memory(x, weight)
+    gradients = (dx, dweight, dbias) if dz is None else (dx, dweight, dbias, dz)
     with _on_device_of(x):
         if resident:
-            work.launch(code.backward_resident, work.images)((x, dy, dx, dweight, dbias, saved, weight, bias))
+            work.launch(code.backward_resident, work.images)((x, dy, y, dx, dz, dweight, dbias, saved, weight, bias))
             return gradients
         partial = saved.new_empty((work.programs, 2, shape[1]))
-        work.launch(code.backward_sums, work.images, work.tiles)((x, dy, saved, weight, bias, partial))
+        work.launch(code.backward_sums, work.images, work.tiles)((x, dy, y, dz, saved, weight, bias, partial))
+        if dz is not None:  # what is left is the backward without an activation, which reads less
+            dy = dz
+            work = plan.divide(shape, planes, pool, None, training, False, dtype, machine, resident, adds)
         work.launch(code.backward, work.images, work.tiles, parts=work)(
             (x, dy, dx, dweight, dbias, saved, weight, bias, partial)
         )

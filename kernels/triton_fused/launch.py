@@ -56,7 +56,7 @@ class Launch:
         # Fusion to a * b + c in one rounding is explicit, since Triton's default changes in 3.10.
         self.options = {"num_warps": warps, "enable_fp_fusion": True}
         self._is_compiled = isinstance(kernel, JITFunction)
-        # Whole kernels, not their handles: a kernel that nobody holds is unloaded.
+        # Whole kernels, not their handles: a kernel without a reference is unloaded.
         self._kept: dict[tuple[Any, ...], CompiledKernel] = {}
 
     def __call__(self, tensors: tuple[Tensor | None, ...], floats: tuple[float, ...] = ()) -> None:

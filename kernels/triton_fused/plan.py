@@ -100,15 +100,17 @@ def _table() -> dict[str, dict[str, list[int]]]:
     return json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.is_file() else {}
 
 
-def key(shape: tuple[int, ...], planes: bool, pool: bool, dtype: torch.dtype) -> str:
+def key(shape: tuple[int, ...], planes: bool, pool: bool, dtype: torch.dtype, residual: bool = False) -> str:
     """How a shape is called in the table: `256x6x24x24 planes pool float32`."""
-    form = "planes" if planes else "rows"
-    return f"{'x'.join(map(str, shape))} {form}{' pool' if pool else ''} {str(dtype).removeprefix('torch.')}"
+    form = f"{'planes' if planes else 'rows'}{' pool' if pool else ''}{' residual' if residual else ''}"
+    return f"{'x'.join(map(str, shape))} {form} {str(dtype).removeprefix('torch.')}"
 
 
-def choice(shape: tuple[int, ...], planes: bool, pool: bool, dtype: torch.dtype, machine: Machine) -> Choice:
+def choice(
+    shape: tuple[int, ...], planes: bool, pool: bool, dtype: torch.dtype, machine: Machine, residual: bool = False
+) -> Choice:
     """The tuned choice for a shape on this device, or the default."""
-    tuned = _table().get(machine.name, {}).get(key(shape, planes, pool, dtype))
+    tuned = _table().get(machine.name, {}).get(key(shape, planes, pool, dtype, residual))
     return Choice(*tuned) if tuned else Choice()
 
 
@@ -123,6 +125,7 @@ def divide(
     dtype: torch.dtype,
     machine: Machine,
     resident: bool,
+    residual: bool = False,
 ) -> Pass:
     """Tiles and programs for a pass over (N, C, H, W).
 
@@ -158,7 +161,7 @@ def divide(
         return _with_index(Pass(replace(case, BM=tile, BC=lanes), images, -(-channels // lanes), 1, 1, warps))
     lanes = 1 if planes else min(_power_of_two(channels), 128 // dtype.itemsize)
     groups = -(-channels // lanes)
-    chosen = choice(shape, planes, pool, dtype, machine)
+    chosen = choice(shape, planes, pool, dtype, machine, residual)
     wanted = max(1, chosen.programs * machine.multiprocessors // groups)
     if training:
         wanted = min(wanted, max(1, math.isqrt(pixels // 50)))

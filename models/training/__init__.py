@@ -119,7 +119,7 @@ def train(
             is in training mode when an epoch ends.
         data: The images and labels.
         settings: Epochs, batch size, learning rate, seed.
-        first_epoch: Where to go on, when `model` already went through the epochs before. Plain SGD has no state
+        first_epoch: Where to continue, when `model` was already trained in the epochs before. Plain SGD has no state
             of its own and the batch order depends on the epoch alone, so the rest is as if never interrupted.
         on_step: Called five or six times an epoch, at the lesson's points. Only then are loss and accuracy
             read from the device before the epoch ends. Its own time does not count as step time.

@@ -1,5 +1,7 @@
 """A results folder to write into, a session of the main job that writes there, and what makes measuring short."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -23,16 +25,8 @@ def session(folder):
 @pytest.fixture
 def without_plots(monkeypatch):
     """Pages without plots and report.html, which take seconds to draw."""
-    monkeypatch.setattr(report.importlib.util, "find_spec", lambda _: None)
-
-
-@pytest.fixture
-def one_thread():
-    """Two threads wait for each other for seconds when another process holds one of two cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    # In that module only: others ask the same function whether a library is installed, and keep the answer.
+    monkeypatch.setattr(report, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda _: None)))
 
 
 @pytest.fixture

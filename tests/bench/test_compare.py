@@ -149,7 +149,7 @@ def test_errors_of_two_ratios_add_as_independent_ones():
 # The command
 
 
-def test_the_command_fails_on_what_got_slower_when_it_is_told_to(tmp_path, capsys):
+def test_the_command_fails_on_slower_rows_if_the_option_says_so(tmp_path, capsys):
     run(tmp_path / "a")
     run(tmp_path / "b", (0.6, 0.595, 0.605), 1)
     folders = [str(tmp_path / "a"), str(tmp_path / "b" / FILE)]

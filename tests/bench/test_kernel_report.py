@@ -1,7 +1,6 @@
 """The page about Triton kernels: what is counted in the interpreter, and what the compiler makes of the kernels."""
 
 import csv
-import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -9,12 +8,13 @@ import torch
 
 import kernels
 from bench import kernel_report
-from bench.record.operations import Operation
+from bench.record.operations import RESIDUAL, RESNET_SHAPES, Operation
 from bench.triton import kernel_compile, kernel_tables
 from bench.triton.interpreter import Launch, Pointer, watch
 from bench.triton.kernel_compile import TARGETS, Target, compile_launch
 from bench.triton.kernel_launches import CHANNELS_LAST, CONTIGUOUS, Reply, Request, laid_out, observe, passes
 from kernels.triton_fused import interpreted
+from tests.copies import through_pickle
 from tests.processes import start
 
 pytestmark = pytest.mark.skipif(not interpreted(), reason="needs Triton's interpreter: TRITON_INTERPRET=1, no GPU")
@@ -115,6 +115,36 @@ def test_bytes_per_element_of_a_pooled_block_are_counted(monkeypatch, shape, res
     assert operation.bytes_moved("both", 4) / elements < moved / elements <= most
 
 
+@pytest.mark.parametrize(
+    ("resident_bytes", "numbers", "launched"), [(1024, 11, (2, 2)), (65536, 8, (1, 1))], ids=["split", "resident"]
+)
+@pytest.mark.parametrize("layout", [CONTIGUOUS, CHANNELS_LAST])
+def test_launches_and_bytes_of_a_residual_block_are_counted(monkeypatch, layout, resident_bytes, numbers, launched):
+    from kernels.triton_fused import plan
+
+    monkeypatch.setattr(plan, "RESIDENT_BYTES", resident_bytes)
+    monkeypatch.setattr(plan, "INTERPRETED", plan.Machine(4, 8))
+    operation = Operation((8, 8, 12, 12), RESIDUAL)
+    seen = passes(kernels.load("triton_fused"), laid_out(operation, layout), measure=True)
+    both = [seen["training forward"], seen["training backward"]]
+    assert tuple(map(len, both)) == launched
+    moved = sum(launch.bytes_moved for launches in both for launch in launches)
+    elements = torch.Size(operation.shape).numel()
+    assert 4 * numbers <= moved / elements < 4 * numbers + 1.5  # numbers of channels, and parts of sums
+
+
+def test_what_separate_operations_move_is_added_up():
+    moved = [kernel_tables.eager_bytes(Operation((2, 3, 6, 8), kind)) for kind in ("norm", "block", RESIDUAL)]
+    assert moved == [32, 66, 64]
+    assert kernel_tables.eager_bytes(Operation((4, 5), "block")) == 52
+
+
+def test_residual_blocks_are_on_the_page_in_both_layouts():
+    found = [(operation.shape, layout) for operation, layout in kernel_report.cells("all") if operation.residual]
+    assert found == [(shape, layout) for shape in RESNET_SHAPES for layout in (CONTIGUOUS, CHANNELS_LAST)]
+    assert not any(operation.residual for operation, _ in kernel_report.cells("lenet"))
+
+
 def test_what_a_kernel_moves_is_counted_by_argument(my_bn):
     implementation = kernels.load(str(my_bn))
     with watch() as seen:
@@ -176,7 +206,7 @@ def test_a_counted_reply_becomes_a_page():
     operation = Operation((2, 3, 6, 8), "block")
     reply = observe(Request("triton_fused", [(operation, CONTIGUOUS), (operation, CHANNELS_LAST)], [SMALL], SMALL))
     assert reply.failure is None
-    text = kernel_tables.page({"triton_fused": pickle.loads(pickle.dumps(reply))}, [])  # noqa: S301
+    text = kernel_tables.page({"triton_fused": through_pickle(reply)}, [])
     assert "| `triton_fused`   | (2, 3, 6, 8) batch norm + sigmoid + 2x2 max-pool, contiguous" in text
     assert "channels-last" in text
     assert "mean 1e6, std 1" in text

@@ -1,110 +1,23 @@
-"""The main job end to end: `pytest bench --benchmark-only` in processes of its own, as a user runs it.
+"""The main job end to end, as a user runs it: what a whole run measures, and what it leaves.
 
-Every scenario is one function that runs what it needs; two of them at a time run while the tests read the
-outcomes. Each process measures a few cells for a short time, with one thread: nothing here looks at a time.
+Every scenario is one function that runs what it needs; two of them at a time run while the tests read the outcomes.
 """
 
-import csv
 import json
 import os
-import re
-import shutil
-import signal
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
-import kernels
 from bench import ROOT
-from bench.record.records import FILE, LOCK, REJECTED
-from models.fashion_mnist import EMBEDDED, FILES
-from tests import processes
+from bench.record.records import FILE, LOCK
+from tests.bench.main_job import ENVIRONMENT, LIMIT_SECONDS, NAIVE, ONE_CELL, Outcome, arguments, main_job, running
 from tests.bench.samples import row_of, table
 
-NAIVE = ["--impl", "naive"]
-ONE_CELL = "256x84-norm and (forward or inference)"  # of each implementation in training, and in inference
-FEW_CELLS = ["-k", f"({ONE_CELL}) or test_training"]
 EVERY_KIND = ["-k", f"({ONE_CELL}) or test_training or test_step"]
 TABLES = ("latency.csv", "training.csv", "step.csv")
-LATENCY_ONLY = ["-k", ONE_CELL]
-LIMIT_SECONDS = 240
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "0"}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run of the main job ended, and what it left in its results folder."""
-
-    code: int
-    output: str
-    results: Path
-
-    @property
-    def machine(self) -> Path:
-        """The one machine's folder."""
-        (folder,) = (path for path in self.results.iterdir() if path.is_dir())
-        return folder
-
-    def text(self, name):
-        return (self.machine / name).read_text(encoding="utf-8")
-
-    @property
-    def records(self):
-        return [json.loads(line) for line in self.text(FILE).splitlines()]
-
-    @property
-    def keys(self):
-        return [json.dumps(record["key"], sort_keys=True) for record in self.records]
-
-    def rows(self, name):
-        return list(csv.DictReader(self.text(name).splitlines(), strict=True))
-
-    def names(self, name):
-        return {row["implementation"] for row in self.rows(name)}
-
-    @property
-    def error_lines(self):
-        return [line for line in self.output.splitlines() if line.strip()]
-
-
-def arguments(results, *options):
-    """What comes after `python`."""
-    command = ["-m", "pytest", "bench", "--benchmark-only", "--quick", "-p", "no:cacheprovider"]
-    data = [] if "--data-dir" in options else ["--data-dir", str(EMBEDDED)]
-    return [*command, "--results-dir", str(results), *data, *options]
-
-
-def start(results, *options):
-    """A run of the main job that is not waited for."""
-    return processes.start(*arguments(results, *options), **ENVIRONMENT)
-
-
-def end(process, results):
-    """Wait for a run and keep its outcome."""
-    return Outcome(*process.wait(LIMIT_SECONDS), results)
-
-
-def main_job(results, *options):
-    """A whole run of the main job."""
-    return end(start(results, *options), results)
-
-
-# Scenarios
-
-REFUSED = {
-    "unknown implementation": ["--impl", "nave"],
-    "no cuda": ["--device", "cuda"],
-    "no rocm": ["--device", "rocm"],
-    "epochs": ["--epochs", "-1"],
-    "shape": ["--shape", "1x64x1x1"],
-    "memory": ["--shape", "1000000x1000000"],
-}
 
 GOOD = """\
 import torch
@@ -129,28 +42,6 @@ BROKEN = {
     "zeros.py": "wrong: ",
     "missing.py": "no file missing.py in ",
 }
-
-
-def refused(tmp_path):
-    with ThreadPoolExecutor(2) as pool:
-        found = {name: pool.submit(main_job, tmp_path / name, *options) for name, options in REFUSED.items()}
-    return {name: future.result() for name, future in found.items()}
-
-
-def results_under_a_file(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    return main_job(tmp_path / "file" / "out", *NAIVE)
-
-
-def no_data(tmp_path):
-    return main_job(tmp_path / "out", *NAIVE, "--data-dir", str(tmp_path / "nowhere"))
-
-
-def damaged_data(tmp_path):
-    shutil.copytree(EMBEDDED, tmp_path / "data")
-    images = tmp_path / "data" / f"{FILES[0]}.gz"
-    images.write_bytes(images.read_bytes()[:-100])
-    return main_job(tmp_path / "out", *NAIVE, "--data-dir", str(tmp_path / "data"))
 
 
 def only_naive(tmp_path):
@@ -180,84 +71,18 @@ def users_files(tmp_path):
     return main_job(tmp_path / "out", *NAIVE, *specs, *EVERY_KIND, "--benchmark-json", str(tmp_path / "b.json"))
 
 
-def until_records(process, results, number):
-    """Wait until a run has written so many records, and return how many those are."""
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        written = sum(path.read_bytes().count(b"\n") for path in results.glob(f"*/{FILE}"))
-        if written >= number:
-            return written
-        time.sleep(0.02)
-    process.kill()
-    raise AssertionError(f"the run ended or hung before it wrote {number} records:\n{process.wait()[1]}")
-
-
-def terminated_in_training(tmp_path):
-    process = start(tmp_path / "out", *NAIVE, "--epochs", "500", *FEW_CELLS)
-    until_records(process, tmp_path / "out", 8)  # six of latency: it trains now
-    process.send_signal(signal.SIGTERM)
-    return end(process, tmp_path / "out")
-
-
-def interrupted_inside_a_cell(tmp_path):
-    """Nearly all of this run's time is inside of cells, where a broken implementation's errors are caught."""
-    process = start(tmp_path / "out", *NAIVE, "-k", "test_latency")
-    until_records(process, tmp_path / "out", 2)
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    return end(process, tmp_path / "out")
-
-
-def killed_and_resumed(tmp_path):
-    """Killed while it trains, half a record written, then resumed; returns the records at that time too."""
-    results = tmp_path / "out"
-    process = start(results, *NAIVE, "--epochs", "4", *FEW_CELLS)
-    until_records(process, results, 8)
-    process.kill()
-    killed = end(process, results)
-    before = killed.text(FILE)
-    half = before.splitlines()[0][:500]
-    with (killed.machine / FILE).open("a") as file:
-        file.write(half)
-    again = main_job(results, *NAIVE, "--epochs", "4", *FEW_CELLS, "--resume")
-    return {"before": before, "half": half, "again": again}
-
-
-def out_of_time(tmp_path):
-    """A run that would take minutes, with 20 seconds to measure, or what this machine leaves of them."""
-    start_s = time.monotonic()
-    run = main_job(tmp_path / "out", *NAIVE, "--epochs", "500", *FEW_CELLS, "--time-limit", "45")
-    return run, time.monotonic() - start_s
-
-
 def profiles(tmp_path):
     (tmp_path / "good.py").write_text(GOOD)
     return main_job(tmp_path / "out", *NAIVE, "--impl", str(tmp_path / "good.py"), "-k", "profile")
 
 
-SCENARIOS = {
-    "only naive": only_naive,
-    "users files": users_files,
-    "profiles": profiles,
-    "killed": killed_and_resumed,
-    "SIGTERM": terminated_in_training,
-    "SIGINT": interrupted_inside_a_cell,
-    "time limit": out_of_time,
-    "results under a file": results_under_a_file,
-    "no data": no_data,
-    "damaged data": damaged_data,
-    "refused": refused,
-}
+SCENARIOS = {"only naive": only_naive, "users files": users_files, "profiles": profiles}
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    """Runs a scenario when it is first asked for; the next ones run meanwhile."""
-    pool = ThreadPoolExecutor(2)
-    folders = {name: tmp_path_factory.mktemp(name.replace(" ", "_")) for name in SCENARIOS}
-    futures = {name: pool.submit(scenario, folders[name]) for name, scenario in SCENARIOS.items()}
-    yield lambda name: futures[name].result()
-    pool.shutdown(cancel_futures=True)
+    with running(SCENARIOS, tmp_path_factory.mktemp) as outcome_of:
+        yield outcome_of
 
 
 # Two implementations and nothing else
@@ -388,128 +213,3 @@ def test_broken_files_cost_only_their_own_rows_and_the_exit_code(outcome):
     for name in ("naive", "builtin", "A/A"):
         rows = [row for file in TABLES for row in run.rows(file)]
         assert {row["status"] for row in rows if row["implementation"] == name} == {"ok"}
-
-
-# Ended by a signal
-
-
-def test_a_run_that_is_terminated_leaves_tables_of_what_was_measured(outcome):
-    run = outcome("SIGTERM")
-    assert run.code == 143, run.output
-    assert len(run.records) >= 8
-    assert {record["status"] for record in run.records} == {"ok"}
-    assert len(run.rows("latency.csv")) == 6
-    assert len(run.rows("training.csv")) == len(run.records) - 6
-    assert "of 500 epochs" in run.text("training.md")
-    assert "ended by SIGTERM" in run.output
-    assert " from records.jsonl" in run.output
-
-
-def test_ctrl_c_inside_a_cell_is_no_failure_of_the_implementation(outcome):
-    run = outcome("SIGINT")
-    assert run.code == 130, run.output
-    assert {record["status"] for record in run.records} == {"ok"}
-    assert len(run.rows("latency.csv")) == len(run.records) < 10
-    assert "| training forward, A/A" in run.text("latency.md")
-    assert "ended by SIGINT" in run.output
-
-
-def test_a_run_with_a_time_limit_ends_before_it_in_good_order(outcome):
-    run, seconds = outcome("time limit")
-    assert run.code == 0, run.output
-    assert seconds < 45
-    assert re.search(r"^time limit of 45 s: \d+ measurements left; --resume continues$", run.output, re.M)
-    assert {record["status"] for record in run.records} == {"ok"}
-    assert len(run.rows("latency.csv")) == sum(record["kind"] == "latency" for record in run.records)
-    assert " from records.jsonl" in run.output
-
-
-# Killed, and resumed
-
-
-def test_resume_measures_nothing_twice_and_misses_nothing(outcome):
-    found = outcome("killed")
-    again = found["again"]
-    assert again.code == 0, again.output
-    kept = len(found["before"].splitlines())
-    assert 8 <= kept < 6 + 3 * 4
-    assert again.text(FILE).startswith(found["before"])
-    keys = again.keys
-    assert len(keys) == len(set(keys)) == 6 + 3 * 4
-    undisturbed = set(outcome("only naive").keys)
-    assert {key for key in keys if '"latency"' in key} == {key for key in undisturbed if '"latency"' in key}
-    assert len({record["run"] for record in again.records}) == 1
-
-
-def test_tables_are_whole_after_a_resume(outcome):
-    again = outcome("killed")["again"]
-    assert len(again.rows("latency.csv")) == 6
-    assert len(again.rows("training.csv")) == 12
-    assert "of 4 epochs" not in again.text("training.md")
-    for run in ("latency.csv", "training.csv"):
-        assert {row["status"] for row in again.rows(run)} == {"ok"}
-
-
-def test_half_a_last_record_is_set_aside_with_a_warning(outcome):
-    found = outcome("killed")
-    again = found["again"]
-    assert f"{FILE} ends in half a record, which is now in {REJECTED}" in again.output
-    assert again.text(REJECTED) == found["half"] + "\n"
-
-
-# Refused before anything runs
-
-
-def refusal(outcome, name):
-    run = outcome("refused")[name]
-    assert run.code == 4, run.output
-    assert not run.results.exists()
-    return run
-
-
-def test_an_unknown_implementation_is_answered_with_the_nearest_and_all_names(outcome):
-    (line,) = refusal(outcome, "unknown implementation").error_lines
-    assert line.startswith("ERROR: no implementation 'nave' (did you mean 'naive'?); known: ")
-    for name in kernels.names():
-        assert name in line
-
-
-@pytest.mark.parametrize("device", ["cuda", "rocm"])
-def test_a_device_that_is_not_here_is_one_line_that_says_what_is_missing(outcome, device):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    (line,) = refusal(outcome, f"no {device}").error_lines
-    assert line.startswith(f"ERROR: no {device} device: torch")
-
-
-def test_numbers_that_count_nothing_are_refused_as_argparse_does(outcome):
-    run = refusal(outcome, "epochs")
-    assert "argument --epochs: must be a whole number above 0, not '-1'" in run.output
-    assert "usage: " in run.output
-
-
-@pytest.mark.parametrize(
-    ("name", "says"), [("shape", "--shape 1x64x1x1 has one value per channel"), ("memory", "is too large for this")]
-)
-def test_an_operation_that_can_not_be_measured_is_one_line(outcome, name, says):
-    (line,) = refusal(outcome, name).error_lines
-    assert line.startswith("ERROR: --shape")
-    assert says in line
-
-
-def test_a_results_folder_that_cannot_be_written_is_said_before_measuring(outcome):
-    run = outcome("results under a file")
-    assert run.code == 4, run.output
-    (line,) = run.error_lines
-    assert line.startswith(f"ERROR: results folder {run.results}")
-    assert "can't be written: Not a directory" in line
-
-
-@pytest.mark.parametrize(("name", "says"), [("no data", "nowhere is no folder"), ("damaged data", f"{FILES[0]}.gz")])
-def test_data_that_cannot_be_used_is_said_before_measuring(outcome, name, says):
-    run = outcome(name)
-    assert run.code == 4, run.output
-    # Among pytest's own lines, before or after them as the two streams are buffered.
-    (line,) = (line for line in run.error_lines if line.startswith("ERROR: "))
-    assert says in line
-    assert run.text(FILE) == ""

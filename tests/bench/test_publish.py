@@ -178,7 +178,7 @@ def test_nothing_to_publish_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("python -m bench.publish: error: ")
 
 
-def test_whoever_can_not_be_measured_is_not_missing(tmp_path):
+def test_an_implementation_that_can_not_be_measured_is_not_missing(tmp_path):
     session = whole(tmp_path / "cpu-test-2c")
     run = main_run(session.records)
     assert missing_of_main(run) == []

@@ -47,6 +47,17 @@ def test_a_choice_in_the_table_is_heeded_on_its_device_and_for_its_shape_only(pl
     assert divided(plan, other).warps == 8
 
 
+def test_a_block_with_a_residual_has_a_choice_of_its_own(plan):
+    gpu = plan.Machine(132, 32, "Some GPU")
+
+    def warps(residual):
+        form = (SHAPE, True, False, "relu", True, False, torch.float32, gpu, False)
+        return plan.divide(*form, residual).warps
+
+    plan.TABLE.write_text(json.dumps({"Some GPU": {"256x6x24x24 planes residual float32": [4, 2]}}))
+    assert (warps(True), warps(False)) == (4, 8)
+
+
 def test_a_choice_is_kept_only_if_all_of_the_interval_is_a_gain():
     sure, unsure, slower = Ratio(0.9, 0.88, 0.93), Ratio(0.85, 0.7, 1.01), Ratio(1.2, 1.1, 1.3)
     assert tune_triton.better({(4, 2): sure, (4, 4): slower}) == (4, 2)
@@ -80,7 +91,7 @@ def gpu(plan, monkeypatch):
     fake = SimpleNamespace(keys=keys, now=None, fails={}, ratios={}, deadly=(), lost=False, written=[])
 
     def operation(shape, key):
-        return SimpleNamespace(shape=shape, pool=2, key=key)
+        return SimpleNamespace(shape=shape, pool=2, residual=False, key=key)
 
     def replay(*_):
         side = (fake.now, tuple(plan._table()[GPU][fake.now]))

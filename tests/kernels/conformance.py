@@ -162,18 +162,18 @@ def _only_here(implementation: Implementation, problem: Problem) -> bool:
     return not isinstance(_outcome(twin(implementation.differences), replace(problem, **tensors)), Exception)
 
 
-def _other_error(found: dict[str, Tensor] | Exception, expected: Exception) -> str | None:
-    right_type = isinstance(found, type(expected)) and not isinstance(found, DutyError)
+def _other_error(answer: dict[str, Tensor] | Exception, expected: Exception) -> str | None:
+    right_type = isinstance(answer, type(expected)) and not isinstance(answer, DutyError)
     # torch's ValueErrors are the layer's words to its user; the others say where in ATen they come from.
-    right_words = not isinstance(expected, ValueError) or str(found) == str(expected)
-    return None if right_type and right_words else f"expected {expected!r}, found {found!r}"
+    right_words = not isinstance(expected, ValueError) or str(answer) == str(expected)
+    return None if right_type and right_words else f"expected {expected!r}, found {answer!r}"
 
 
-def _other_values(found: dict[str, Tensor] | Exception, expected: dict[str, Tensor]) -> str | None:
-    if isinstance(found, Exception):
-        return f"{type(found).__name__}: {found}"
+def _other_values(answer: dict[str, Tensor] | Exception, expected: dict[str, Tensor]) -> str | None:
+    if isinstance(answer, Exception):
+        return f"{type(answer).__name__}: {answer}"
     try:
-        torch.testing.assert_close(found, expected, equal_nan=True)
+        torch.testing.assert_close(answer, expected, equal_nan=True)
     except AssertionError as error:
         return str(error)
     return None

@@ -3,7 +3,6 @@
 import copy
 import operator
 import os
-import pickle
 import re
 
 import pytest
@@ -15,6 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from kernels import BatchNorm, convert, unconvert
 from kernels.conversion import Swapped
+from tests.copies import through_pickle
 
 WITH_BATCH_NORM = re.compile(
     r"densenet|efficientnet|googlenet|inception_v3|mnasnet|mobilenet|regnet|resnet|resnext|shufflenet|vgg.*_bn"
@@ -24,9 +24,9 @@ FEW = ["resnet18", "mobilenet_v3_small", "densenet121", "googlenet", "shufflenet
 """One of each way to write a network. `BNBENCH_EVERY_MODEL=1` asks for all of torchvision's: minutes."""
 
 
-def close(found, expected):
+def close(ours, expected):
     # A deep network multiplies roundings: of 1e-16 they become 1e-6 of a gradient in resnet152, where a fault is 1.
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def two_steps(network, x):
@@ -259,7 +259,7 @@ def test_the_input_is_limited_as_before():
         layer(torch.randn(4, 3))
 
 
-@pytest.mark.parametrize("through", [copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))], ids=["copy", "pickle"])  # noqa: S301
+@pytest.mark.parametrize("through", [copy.deepcopy, through_pickle], ids=["copy", "pickle"])
 def test_copies_of_a_converted_network_do_the_same(through):
     converted, _ = convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), "naive")
     converted(X)

@@ -1,7 +1,6 @@
 """The layer: parameters, buffers, state and modes are those of `torch.nn.BatchNorm*d`."""
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 
 import kernels
 from kernels import BatchNorm, UnknownImplementationError
+from tests.copies import through_pickle
 from tests.kernels.conformance import BASE, arithmetic_of
 
 TORCH_LAYERS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
@@ -44,10 +44,6 @@ def step(layer, mode, x):
     layer.train(mode == "train")
     with torch.set_grad_enabled(mode == "train"):
         return layer(x)
-
-
-def through_pickle(layer):
-    return pickle.loads(pickle.dumps(layer))  # noqa: S301 - of our own making
 
 
 @pytest.mark.cases(

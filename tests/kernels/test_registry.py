@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import kernels
 from kernels import BatchNorm, BrokenImplementationError, Implementation, UnknownImplementationError
 from kernels.registry import files_of, label
+from tests.copies import through_pickle
 from tests.processes import run, start
 
 ROOT = Path(kernels.__file__).parents[1]
@@ -41,10 +42,6 @@ def write(tmp_path):
         return path
 
     return write
-
-
-def through_pickle(layer):
-    return pickle.loads(pickle.dumps(layer))  # noqa: S301 - of our own making
 
 
 def assert_broken(spec, *parts):
@@ -78,7 +75,7 @@ def test_a_name_loads_one_and_the_same():
     assert kernels.load("naive") is kernels.load("naive")
 
 
-def test_an_unknown_name_is_told_the_nearest_and_all_known():
+def test_an_unknown_name_is_answered_with_the_nearest_and_all_known():
     with pytest.raises(UnknownImplementationError) as caught:
         kernels.load("bultin")
     assert "did you mean 'builtin'?" in str(caught.value)

@@ -40,8 +40,8 @@ def differentiable(implementation):
         pytest.skip("refuses, see below")
 
 
-def agree(found, expected):
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+def agree(ours, expected):
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 def squares(function):

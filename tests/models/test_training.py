@@ -13,14 +13,7 @@ from models.fashion_mnist import EMBEDDED, load
 from models.lenet import lenet
 from models.training import Settings, evaluate, shuffled, train, warm_up
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two threads wait for each other for seconds when another process holds one of two cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

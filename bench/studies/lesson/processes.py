@@ -1,8 +1,8 @@
 """Whole processes, measured in turns: every turn runs each program once, in random order.
 
-So a machine that speeds up or slows down does so for all of them, and the processes of one turn are pairs. Each turn
-of each program is a record of its own, written as the process ends: a kill costs one process, and `--resume` goes on
-with the turn after it.
+A machine that speeds up or slows down does so for all of them, and the processes of one turn are pairs. Each turn of
+each program is a record, written as the process ends: a kill costs one process, and `--resume` continues with that
+turn.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench import ROOT
-from bench.measure.environment import others_seconds
+from bench.measure.environment import OthersWatch
 from bench.measure.figures import one_line
 from bench.record.records import ERROR, OK, WRONG, Record
 from bench.session.candidate import Candidate
@@ -24,21 +24,21 @@ from bench.session.gate import Gate
 from bench.session.run import Run
 
 WARM_UP = 0
-"""The number of the turn that is not kept: it fills the file cache, and compiles what is compiled once."""
+"""The number of the turn that is not kept: it fills file and compilation caches."""
 
 
 class ProcessError(Exception):
-    """A process didn't end well; the message is one line."""
+    """A process failed; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that ended well.
+    """A process that ended with exit code 0.
 
     Attributes:
-        output: What it wrote to stdout.
+        output: Its stdout.
         seconds: Wall time from start to exit.
-        others: How many processors everything else kept busy meanwhile, on average; None where the system doesn't say.
+        others: The average number of processors that other programs kept busy meanwhile; None where unknown.
     """
 
     output: str
@@ -50,14 +50,14 @@ def finish(arguments: Sequence[str], limit_seconds: float, environment: Mapping[
     """Run `python -m` with these arguments from the root of the repository, to its end.
 
     Args:
-        arguments: The module, and what it is told.
+        arguments: The module and its arguments.
         limit_seconds: When it is killed.
         environment: Its environment variables; None for those of this process.
 
     Raises:
         ProcessError: It can't be started, exits with another code than 0, or takes longer than the limit.
     """
-    module, before = arguments[0], others_seconds()
+    module, watch = arguments[0], OthersWatch()
     start = time.perf_counter()
     try:
         done = subprocess.run(
@@ -74,20 +74,19 @@ def finish(arguments: Sequence[str], limit_seconds: float, environment: Mapping[
         raise ProcessError(f"{module} took longer than {limit_seconds:g} s") from None
     except OSError as error:
         raise ProcessError(f"{module} can't be started: {error.strerror}") from error
-    seconds, after = time.perf_counter() - start, others_seconds()
+    seconds, others = time.perf_counter() - start, watch.processors()
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
         raise ProcessError(f"{module} ended with exit code {done.returncode}: {last[0][:200]}")
-    others = max(0.0, after - before) / seconds if before is not None and after is not None else None
     return Finished(done.stdout, seconds, others)
 
 
 @dataclass(frozen=True)
 class Program:
-    """What is run once a turn.
+    """A program that runs once a turn.
 
     Attributes:
-        key: What identifies its records, without the number of the turn.
+        key: The key of its records, without the number of the turn.
         candidate: The implementation in it: whether it can be run, and whether an earlier record still holds.
         measure: From the number of a turn, `WARM_UP` among them, to an outcome for the record. May raise
             `ProcessError`.
@@ -99,7 +98,7 @@ class Program:
 
 
 def gated(roster: Sequence[Candidate], gate: Gate) -> list[Candidate]:
-    """The same candidates; those that compute something else than batch norm are marked, and won't be timed."""
+    """The same candidates; those that fail the gate are marked, and will not be timed."""
     checked = []
     for candidate in roster:
         status, reason = candidate.status, candidate.unavailable
@@ -128,7 +127,7 @@ def take_turns(
         turns: How many are kept, after the one that warms up.
         run: Where the records go; turns that it already has are not repeated.
         progress: Gets a line per turn.
-        summary: What that line says of a record.
+        summary: From a record to its part of that line.
 
     Returns:
         The records of each program in the order of the turns; the last one may be a failure.

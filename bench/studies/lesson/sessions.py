@@ -1,4 +1,4 @@
-"""Out of the records of `bench.studies.lesson.processes`: which turns belong together, and what they say.
+"""Comparable turns among the records of `bench.studies.lesson.processes`, and their figures.
 
 A turn is compared with the same turn of the same run only, so no ratio mixes two runs.
 """

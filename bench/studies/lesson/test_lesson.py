@@ -105,7 +105,7 @@ def program(candidate: Candidate, folder: Path, data: FashionMNIST, epochs: int)
     if candidate.label == LESSON:
         command = ["bench.studies.lesson.program", "--root", str(folder)]
     else:
-        spec = candidate.found.spec if candidate.found else "none"
+        spec = candidate.loaded.spec if candidate.loaded else "none"
         command = ["models.training", "--norm", spec, "--data-dir", str(folder)]
 
     def measure(turn: int) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def program(candidate: Candidate, folder: Path, data: FashionMNIST, epochs: int)
         if turn == WARM_UP:  # short: files are read and compilers run in the first epoch
             figures(finish([*command, "--epochs", "1"], limit).output)
             return {}
-        # A program that is asked for help has started Python and imported all it needs, and does no more.
+        # With --help a program starts Python, imports all that it needs, and ends.
         start = finish([command[0], "--help"], limit)
         seed = turn - 1
         done = finish([*command, "--epochs", str(epochs), "--seed", str(seed)], limit)

@@ -1,7 +1,7 @@
 """Statistics that a trained network could be evaluated with in place of its running ones.
 
-In training they touch no weight. So one training carries running statistics of any number of momenta, and whatever a
-network is evaluated with afterward is found for one and the same weights.
+In training they don't affect weights. So one training carries running statistics of any number of momenta, and all of
+them are evaluated with the same weights.
 """
 
 from __future__ import annotations

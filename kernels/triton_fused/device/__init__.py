@@ -1,4 +1,4 @@
-"""Device code of `triton_fused`: batch norm, activation and 2 x 2 max-pool, forward and backward, in Triton.
+"""Device code of `triton_fused`: batch norm, residual, activation and 2 x 2 max-pool, both ways, in Triton.
 
     case.py                what is constant for a shape
     addresses.py           where a tile lies in memory
@@ -33,6 +33,10 @@ Pooling chooses the pixel with the largest value before the activation, which is
 last of NaN, as ATen's max_pool2d. Backward computes the choice again from x, so nothing but x and three numbers per
 channel is kept. Where different values collapse to equal activations, ATen sends the gradient to the first of them,
 this code to the largest: both are subgradients.
+
+A residual is added by what writes y; never with a pool. z then is not to be had from x alone, so backward takes the
+activation's slope from y, and nothing keeps the residual. `backward_sums` writes dz, which is the residual's gradient;
+`backward` reads it in place of dy and y. So the split backward moves seven numbers per element, not eight.
 """
 
 from kernels.triton_fused.device.backward_kernels import backward, backward_resident, backward_sums

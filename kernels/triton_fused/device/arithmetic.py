@@ -40,6 +40,16 @@ def before_activation(case: tl.constexpr, dy, z):
 
 
 @triton.jit
+def behind_activation(case: tl.constexpr, dy, y):
+    """What `before_activation` gives, from y alone: with a residual z is not in x."""
+    if case.sigmoid:
+        dy = dy * (y * (1.0 - y))
+    if case.relu:
+        dy = tl.where(y <= 0.0, 0.0, dy)
+    return dy
+
+
+@triton.jit
 def largest(a, b, c, d):
     """The largest of four, and which: the first of equals, the last of NaN."""
     best = a

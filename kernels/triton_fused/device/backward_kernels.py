@@ -19,9 +19,19 @@ from kernels.triton_fused.device.tiles import (
 
 @triton.jit
 def backward_sums(
-    x_ptr, dy_ptr, saved_ptr, weight_ptr, bias_ptr, partial_ptr, images, tiles_per_split, case: tl.constexpr
+    x_ptr,
+    dy_ptr,
+    y_ptr,
+    dz_ptr,
+    saved_ptr,
+    weight_ptr,
+    bias_ptr,
+    partial_ptr,
+    images,
+    tiles_per_split,
+    case: tl.constexpr,
 ):
-    """Each split's sum of dz and of dz x^ into partial[split, 2, C]."""
+    """Each split's sum of dz and of dz x^ into partial[split, 2, C]; given y, also dz."""
     images = tl.cast(images, case.index)
     channel = channels(case)
     split = tl.program_id(1).to(case.index)
@@ -39,7 +49,9 @@ def backward_sums(
             )
             x_hat = chosen(winner, a, b, c, d)
         else:
-            x_hat, dz, _, _ = pixel_gradients(case, x_ptr, dy_ptr, tile, channel, images, hi, lo, scale, weight, bias)
+            x_hat, dz, _, _ = pixel_gradients(
+                case, x_ptr, dy_ptr, y_ptr, dz_ptr, tile, channel, images, hi, lo, scale, weight, bias
+            )
         sums += dz
         products += dz * x_hat
     place = partial_ptr + split * (2 * case.C) + channel
@@ -63,7 +75,7 @@ def backward(
     tiles_per_program,
     case: tl.constexpr,
 ):
-    """The gradients dweight and dbias, out of the parts, and dx."""
+    """The gradients dweight and dbias, out of the parts, and dx; where `backward_sums` has left dz, that is its dy."""
     images = tl.cast(images, case.index)
     channel = channels(case)
     split = tl.arange(0, case.splits_power).to(case.index)
@@ -103,7 +115,7 @@ def backward(
                 )
             else:
                 x_hat, dz, offset, inside = pixel_gradients(
-                    case, x_ptr, dy_ptr, tile, channel, images, hi, lo, scale, weight, bias
+                    case, x_ptr, dy_ptr, None, None, tile, channel, images, hi, lo, scale, weight, bias
                 )
                 tl.store(dx_ptr + offset, dx(case, dz, x_hat, mean_dz, mean_product, weight * scale), mask=inside)
 
@@ -112,7 +124,9 @@ def backward(
 def backward_resident(
     x_ptr,
     dy_ptr,
+    y_ptr,
     dx_ptr,
+    dz_ptr,
     dweight_ptr,
     dbias_ptr,
     saved_ptr,
@@ -131,7 +145,7 @@ def backward_resident(
         dweight = tl.sum(dz * chosen(winner, a, b, c, d), 0)
     else:
         x_hat, dz, offset, inside = pixel_gradients(
-            case, x_ptr, dy_ptr, 0, channel, images, hi, lo, scale, weight, bias
+            case, x_ptr, dy_ptr, y_ptr, dz_ptr, 0, channel, images, hi, lo, scale, weight, bias
         )
         dweight = tl.sum(dz * x_hat, 0)
     dbias = tl.sum(dz, 0)

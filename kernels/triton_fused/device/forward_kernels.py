@@ -55,6 +55,7 @@ def statistics(x_ptr, partial_ptr, counter_ptr, images, tiles_per_split, case: t
 @triton.jit
 def apply(
     x_ptr,
+    residual_ptr,
     y_ptr,
     partial_ptr,
     saved_ptr,
@@ -72,7 +73,7 @@ def apply(
     eps_rest,
     case: tl.constexpr,
 ):
-    """Normalize, activate, pool: with the statistics of the batch, merged from the parts, or the running ones."""
+    """Normalize, add, activate, pool: with the statistics of the batch, merged from the parts, or the running ones."""
     images = tl.cast(images, case.index)
     count = images * case.S
     channel = channels(case)
@@ -110,12 +111,15 @@ def apply(
             offset, inside = pixels(case, tile, channel, images)
             x = tl.load(x_ptr + offset, mask=inside, other=0.0).to(case.real)
             z = affine(standardized(x, hi, lo, scale), weight, bias)
+            if residual_ptr is not None:
+                z += tl.load(residual_ptr + offset, mask=inside, other=0.0).to(case.real)
             tl.store(y_ptr + offset, activated(case, z), mask=inside)
 
 
 @triton.jit
 def forward_resident(
     x_ptr,
+    residual_ptr,
     y_ptr,
     saved_ptr,
     running_mean_ptr,
@@ -155,6 +159,8 @@ def forward_resident(
     else:
         offset, inside = pixels(case, 0, channel, images)
         x = tl.load(x_ptr + offset, mask=inside, other=0.0).to(case.real)
+        if residual_ptr is not None:  # before the sums, so that it is on its way together with x
+            residual = tl.load(residual_ptr + offset, mask=inside, other=0.0)
         pivot = pivot_of(tl.sum(x, 0), total)
         sums = tl.where(inside, x - pivot[None, :], 0.0)
         squares = sums * sums
@@ -182,4 +188,6 @@ def forward_resident(
         store_outputs(case, y_ptr, a, b, c, d, 0, channel, images, hi, lo, scale, weight, bias)
     else:
         z = affine(standardized(x, hi, lo, scale), weight, bias)
+        if residual_ptr is not None:
+            z += residual.to(case.real)
         tl.store(y_ptr + offset, activated(case, z), mask=inside)

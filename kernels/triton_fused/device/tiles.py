@@ -10,6 +10,7 @@ from kernels.triton_fused.device.arithmetic import (
     activated,
     affine,
     before_activation,
+    behind_activation,
     largest,
     standardized,
 )
@@ -30,13 +31,20 @@ def store_outputs(case: tl.constexpr, y_ptr, a, b, c, d, tile, channel, images, 
 
 
 @triton.jit
-def pixel_gradients(case: tl.constexpr, x_ptr, dy_ptr, tile, channel, images, hi, lo, scale, weight, bias):
-    """x^ and dz of a tile of pixels, dz 0 outside; offsets and mask."""
+def pixel_gradients(
+    case: tl.constexpr, x_ptr, dy_ptr, y_ptr, dz_ptr, tile, channel, images, hi, lo, scale, weight, bias
+):
+    """x^ and dz of a tile of pixels, dz 0 outside; offsets and mask. Given y, dz comes from it and is stored."""
     offset, inside = pixels(case, tile, channel, images)
     x = tl.load(x_ptr + offset, mask=inside, other=0.0).to(case.real)
     dy = tl.load(dy_ptr + offset, mask=inside, other=0.0).to(case.real)
     x_hat = standardized(x, hi, lo, scale)
-    dz = before_activation(case, dy, affine(x_hat, weight, bias))
+    if y_ptr is not None:
+        y = tl.load(y_ptr + offset, mask=inside, other=0.0).to(case.real)
+        dz = behind_activation(case, dy, y)
+        tl.store(dz_ptr + offset, dz, mask=inside)
+    else:
+        dz = before_activation(case, dy, affine(x_hat, weight, bias))
     return x_hat, tl.where(inside, dz, 0.0), offset, inside
 
 

@@ -186,9 +186,9 @@ WHOLE = dict(zip(COUNTERS, (1000, 2000, 40, 4, 12345), strict=True))
 @pytest.mark.parametrize("missing", [(), *[(name,) for name in COUNTERS], COUNTERS], ids=str)
 def test_a_counter_that_the_gpu_lacks_costs_only_itself(monkeypatch, missing):
     state = gpu_state(monkeypatch, pynvml(missing))
-    said = state.pop("gpu_state", None)
+    note = state.pop("gpu_state", None)
     assert state == {**WHOLE, **dict.fromkeys(missing)}
-    assert said == (f"unknown: {', '.join(f'{name} (NVMLError)' for name in missing)}" if missing else None)
+    assert note == (f"unknown: {', '.join(f'{name} (NVMLError)' for name in missing)}" if missing else None)
 
 
 def test_a_part_of_a_gpu_has_the_counters_of_the_whole(monkeypatch):
@@ -227,6 +227,18 @@ def test_neither_idle_time_nor_that_of_its_own_children_is_others(monkeypatch):
     monkeypatch.setattr(psutil, "cpu_times", lambda: namedtuple("Times", whole)(**whole))
     monkeypatch.setattr(os, "times", lambda: own)
     assert environment.others_seconds() == 2.5
+
+
+def test_a_watch_averages_what_others_use_without_what_belongs_to_us(monkeypatch):
+    times, others, ours = iter([100.0, 102.0]), iter([10.0, 14.0]), iter([1.0, 2.0])
+    monkeypatch.setattr(environment, "time", SimpleNamespace(perf_counter=times.__next__))
+    monkeypatch.setattr(environment, "others_seconds", others.__next__)
+    assert environment.OthersWatch(ours.__next__).processors() == 1.5
+
+
+def test_a_watch_says_nothing_where_the_system_does_not(monkeypatch):
+    monkeypatch.setattr(environment, "others_seconds", lambda: None)
+    assert environment.OthersWatch().processors() is None
 
 
 def test_two_states_say_how_many_processors_others_kept_busy():

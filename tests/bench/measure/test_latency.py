@@ -190,7 +190,7 @@ def outsider(batch_norm):
     return Candidate("user.py", dishonest.plug_in(batch_norm))
 
 
-def test_an_outsider_that_calls_torch_is_told_to_be_that(latency):
+def test_an_outsider_that_calls_torch_is_reported_as_torch(latency):
     def my_own(*arguments, **settings):
         return F.batch_norm(*arguments, **settings)
 

@@ -1,4 +1,4 @@
-"""What a training step keeps and needs: figures worked out by hand, known allocations, and what a record holds."""
+"""The memory of a training step: figures worked out by hand, known allocations, and the record."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -8,10 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from bench.measure import memory
-from bench.measure.ledger import Ledger
 from bench.measure.memory import BATCH_SIZES, QUICK_BATCH_SIZES, most_in_use, peak_bytes, saved
 from bench.record.labels import AA, BASELINE, PLAIN
-from bench.record.parts import ACTIVATION, BATCH_NORM, BLOCK, CONVOLUTION, FORWARD, LINEAR, LOSS, POOLING, Place
+from bench.record.parts import ACTIVATION, BATCH_NORM, BLOCK, CONVOLUTION, LINEAR, LOSS, POOLING
 from bench.record.records import ERROR, OK
 from bench.session.outcomes import outcome_of
 from models.fashion_mnist import EMBEDDED, load
@@ -19,7 +18,6 @@ from tests.bench.samples import candidate, context
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
-FIRST, SECOND = Place(CONVOLUTION, FORWARD, "first"), Place(LINEAR, FORWARD, "second")
 N = 4
 FLOAT32, INT64, FLOAT64 = 4, 8, 8
 MIB = 2**20
@@ -40,7 +38,7 @@ def data():
 
 def user(batch_norm):
     who = candidate("user.py")
-    return dataclasses.replace(who, found=dataclasses.replace(who.found, batch_norm=batch_norm))
+    return dataclasses.replace(who, loaded=dataclasses.replace(who.loaded, batch_norm=batch_norm))
 
 
 def of(rows, child):
@@ -55,7 +53,7 @@ def measure(who, data, gate, *arguments):
     return outcome_of(who, context(data), gate, memory.measure, *arguments)
 
 
-# What is kept: the blocks, by hand
+# Memory kept for the backward, by hand
 
 
 @pytest.mark.parametrize(
@@ -70,7 +68,7 @@ def measure(who, data, gate, *arguments):
     ],
 )
 def test_a_composed_block_keeps_its_input_once_and_the_sigmoids_output_once(data, name, statistics):
-    rows = saved(candidate(name).found, data, N)
+    rows = saved(candidate(name).loaded, data, N)
     assert of(rows, "1") == {
         BATCH_NORM: POOLED * FLOAT32 + statistics * 6 * FLOAT32,  # 55,296 + 48
         ACTIVATION: POOLED * FLOAT32,  # sigmoid' = y (1 - y); the pool saves the same y, which counts once
@@ -84,7 +82,7 @@ def test_a_composed_block_keeps_its_input_once_and_the_sigmoids_output_once(data
 
 @needs_cpu_fused
 def test_a_fused_block_keeps_its_input_and_two_numbers_a_channel(data):
-    rows = saved(candidate("cpu_fused").found, data, N)
+    rows = saved(candidate("cpu_fused").loaded, data, N)
     # Mean and 1 / std in float64. Activation and pool are calculated again in the backward.
     assert of(rows, "1") == {BLOCK: POOLED * FLOAT32 + 2 * 6 * FLOAT64}  # 55,296 + 96
     assert of(rows, "10") == {BLOCK: MATRIX * FLOAT32 + 2 * 120 * FLOAT64}  # 1,920 + 1,920
@@ -96,13 +94,13 @@ def test_a_fused_block_keeps_its_input_and_two_numbers_a_channel(data):
 def test_the_lessons_batch_norm_keeps_three_images_for_the_builtins_one(data):
     # X - mean for the square, X - mean again (calculated a second time) for the quotient, and X_hat for gamma; of the
     # statistics only the std, as the divisor and as the result of the root, one tensor.
-    rows = saved(candidate("tutorial").found, data, N)
+    rows = saved(candidate("tutorial").loaded, data, N)
     assert of(rows, "1")[BATCH_NORM] == 3 * POOLED * FLOAT32 + 6 * FLOAT32
     assert of(rows, "10")[BATCH_NORM] == 3 * MATRIX * FLOAT32 + 120 * FLOAT32
 
 
 def test_the_whole_network_adds_up(data):
-    rows = saved(candidate(BASELINE).found, data, N)
+    rows = saved(candidate(BASELINE).loaded, data, N)
     assert rows == [
         {"part": CONVOLUTION, "child": "0", "bytes": N * 28 * 28 * FLOAT32},  # the batch
         {"part": BATCH_NORM, "child": "1", "bytes": POOLED * FLOAT32 + 2 * 6 * FLOAT32},
@@ -123,104 +121,20 @@ def test_the_whole_network_adds_up(data):
 
 
 def test_without_batch_norm_the_rest_is_what_it_is_with_it(data):
-    rows = saved(candidate(BASELINE).found, data, N)
-    assert saved(candidate(PLAIN).found, data, N) == [row for row in rows if row["part"] != BATCH_NORM]
+    rows = saved(candidate(BASELINE).loaded, data, N)
+    assert saved(candidate(PLAIN).loaded, data, N) == [row for row in rows if row["part"] != BATCH_NORM]
 
 
 @pytest.mark.parametrize("name", [BASELINE, "naive", pytest.param("cpu_fused", marks=needs_cpu_fused), PLAIN])
 def test_all_but_the_statistics_grows_with_the_batch(data, name):
-    small, large = (total(saved(candidate(name).found, data, size)) for size in (N, 3 * N))
+    small, large = (total(saved(candidate(name).loaded, data, size)) for size in (N, 3 * N))
     bytes_per_channel = {BASELINE: 2 * FLOAT32, "naive": 2 * FLOAT32, "cpu_fused": 2 * FLOAT64, PLAIN: 0}[name]
     constant = (6 + 16 + 120 + 84) * bytes_per_channel + FLOAT32  # the latter is the loss's number
     assert large - constant == 3 * (small - constant)
     assert small > constant
 
 
-# What is kept: the ledger
-
-
-def test_a_storage_that_is_saved_twice_counts_once_at_the_first():
-    ledger, x = Ledger(), torch.ones(100, requires_grad=True)
-    with ledger.hooks():
-        ledger.enter(FIRST)
-        y = x.sigmoid()  # saves y
-        ledger.enter(SECOND)
-        z = y * y  # saves y, and y
-        w = z[:10].exp()  # saves its result
-    assert w.requires_grad
-    assert ledger.rows([]) == [
-        {"part": CONVOLUTION, "child": "first", "bytes": 100 * FLOAT32},
-        {"part": LINEAR, "child": "second", "bytes": 10 * FLOAT32},
-    ]
-
-
-def test_a_view_keeps_its_whole_storage():
-    ledger, x = Ledger(), torch.ones(100, requires_grad=True)
-    with ledger.hooks():
-        ledger.enter(FIRST)
-        y = x[:1].square()
-    assert y.requires_grad
-    assert [row["bytes"] for row in ledger.rows([])] == [100 * FLOAT32]
-
-
-def test_what_exists_anyway_does_not_count():
-    ledger, weight = Ledger(), torch.ones(100, requires_grad=True)
-    running = torch.ones(100)
-    with ledger.hooks():
-        ledger.enter(FIRST)
-        y = weight.view(10, 10).square() * running.view(10, 10)
-    assert y.requires_grad
-    assert ledger.rows([weight, running]) == []
-    assert total(ledger.rows([weight])) == 100 * FLOAT32
-    assert total(ledger.rows([])) == 2 * 100 * FLOAT32
-
-
-def test_what_the_forward_drops_again_is_not_kept():
-    ledger, x = Ledger(), torch.ones(100, requires_grad=True)
-    with ledger.hooks():
-        ledger.enter(FIRST)
-        x.exp()
-        ledger.enter(SECOND)
-        kept = x.exp()
-    assert kept.requires_grad
-    assert ledger.rows([]) == [{"part": LINEAR, "child": "second", "bytes": 100 * FLOAT32}]
-
-
-def test_who_gets_the_address_of_what_was_dropped_counts_as_itself():
-    ledger, place = Ledger(), bytearray(100 * FLOAT32)
-
-    def squared(count):
-        return torch.frombuffer(place, dtype=torch.float32, count=count).requires_grad_().square()
-
-    with ledger.hooks():
-        ledger.enter(FIRST)
-        squared(100)
-        ledger.enter(SECOND)
-        kept = squared(10)
-    assert kept.requires_grad
-    assert ledger.rows([]) == [{"part": LINEAR, "child": "second", "bytes": 10 * FLOAT32}]
-
-
-def test_the_backward_works_on_what_the_ledger_noted():
-    ledger, x = Ledger(), torch.full((3,), 2.0, requires_grad=True)
-    with ledger.hooks():
-        y = x.pow(3).sum()
-    y.backward()
-    assert x.grad.tolist() == [12.0, 12.0, 12.0]
-    assert ledger.rows([]) == []  # the backward has let go of it
-
-
-def test_noting_keeps_nothing_alive():
-    ledger, x = Ledger(), torch.ones(100, requires_grad=True)
-    with ledger.hooks():
-        y = x.exp()
-    (kept,) = ledger._kept
-    assert kept().tensor.data_ptr() == y.data_ptr()
-    del y
-    assert kept() is None
-
-
-# The most that is in use
+# Peak memory
 
 
 def of_size(size):
@@ -268,12 +182,12 @@ def test_where_the_allocator_does_not_say_there_is_no_figure(monkeypatch):
 
 @pytest.mark.parametrize("name", [BASELINE, "naive", pytest.param("cpu_fused", marks=needs_cpu_fused), PLAIN])
 def test_a_step_has_in_use_all_that_it_keeps_and_more(data, name):
-    small, large = (peak_bytes(candidate(name).found, data, size) for size in (16, 64))
-    assert small > total(saved(candidate(name).found, data, 16))
+    small, large = (peak_bytes(candidate(name).loaded, data, size) for size in (16, 64))
+    assert small > total(saved(candidate(name).loaded, data, 16))
     # At the end of the forward there are the images as uint8 or the output at least; nothing is far more than it keeps.
-    assert total(saved(candidate(name).found, data, 64)) < large < 4 * total(saved(candidate(name).found, data, 64))
+    assert total(saved(candidate(name).loaded, data, 64)) < large < 4 * total(saved(candidate(name).loaded, data, 64))
     assert 3 < large / small < 4.2  # the parameters' gradients don't grow
-    assert peak_bytes(candidate(name).found, data, 64) == large
+    assert peak_bytes(candidate(name).loaded, data, 64) == large
 
 
 def test_scratch_memory_counts_in_the_peak_and_not_in_what_is_kept(data):
@@ -282,8 +196,8 @@ def test_scratch_memory_counts_in_the_peak_and_not_in_what_is_kept(data):
         return F.batch_norm(input, *args, **kwargs)
 
     own, known = user(with_scratch), candidate(BASELINE)
-    assert saved(own.found, data, N) == saved(known.found, data, N)
-    assert 64 * MIB < peak_bytes(own.found, data, N) < 64 * MIB + peak_bytes(known.found, data, N)
+    assert saved(own.loaded, data, N) == saved(known.loaded, data, N)
+    assert 64 * MIB < peak_bytes(own.loaded, data, N) < 64 * MIB + peak_bytes(known.loaded, data, N)
 
 
 def test_what_is_made_once_and_stays_is_no_part_of_a_step(data):
@@ -294,7 +208,7 @@ def test_what_is_made_once_and_stays_is_no_part_of_a_step(data):
             stays.append(of_size(64 * MIB))
         return F.batch_norm(input, *args, **kwargs)
 
-    assert peak_bytes(user(with_cache).found, data, N) == peak_bytes(candidate(BASELINE).found, data, N)
+    assert peak_bytes(user(with_cache).loaded, data, N) == peak_bytes(candidate(BASELINE).loaded, data, N)
     assert stays
 
 
@@ -314,13 +228,13 @@ def test_a_right_contestant_gets_its_figures_and_their_conditions(data, gate, na
     assert found == {
         "status": OK,
         "backend": backend,
-        "saved": saved(who.found, data, 16),
+        "saved": saved(who.loaded, data, 16),
         "saved_batch": 16,
         "batches": [
             {
                 "batch_size": size,
-                "saved_bytes": total(saved(who.found, data, size)),
-                "peak_bytes": peak_bytes(who.found, data, size),
+                "saved_bytes": total(saved(who.loaded, data, size)),
+                "peak_bytes": peak_bytes(who.loaded, data, size),
             }
             for size in (8, 16, 32)
         ],
@@ -330,7 +244,7 @@ def test_a_right_contestant_gets_its_figures_and_their_conditions(data, gate, na
 def test_the_parts_are_listed_at_the_lessons_batch_size_if_it_is_there(data, gate):
     found = measure(candidate(BASELINE), data, gate, (256, 8, 16))
     assert found["saved_batch"] == 256
-    assert found["saved"] == saved(candidate(BASELINE).found, data, 256)
+    assert found["saved"] == saved(candidate(BASELINE).loaded, data, 256)
 
 
 def test_fewer_images_than_a_batch_are_named(data, gate):
@@ -354,4 +268,4 @@ def test_a_gpu_counts_known_allocations_and_whole_steps():
     assert most_in_use(run, device) == 6 * MIB
     data = load(EMBEDDED, device=device, limit=256)
     for name in ("naive", BASELINE, PLAIN):
-        assert peak_bytes(candidate(name).found, data, 256) > total(saved(candidate(name).found, data, 256))
+        assert peak_bytes(candidate(name).loaded, data, 256) > total(saved(candidate(name).loaded, data, 256))

@@ -40,7 +40,7 @@ def judged(implementation, data, lr=RECIPES[RESNET].settings.lr, steps=2):
 
 @pytest.mark.parametrize("name", ["builtin", "naive", "tutorial", "cpu_fused", "plain"])
 def test_right_steps_pass(data, name):
-    assert judged(candidate(name).found, data) is None
+    assert judged(candidate(name).loaded, data) is None
 
 
 def stale(*arguments, **settings):
@@ -59,7 +59,7 @@ def test_wrong_steps_do_not(data, wrong):
 
 
 def test_training_that_diverges_for_everyone_is_nobodys_fault(data):
-    assert judged(candidate("plain").found, data, lr=1e30, steps=4) is None
+    assert judged(candidate("plain").loaded, data, lr=1e30, steps=4) is None
 
 
 def test_numbers_that_only_one_implementation_has_no_more_are_its_fault(data):
@@ -78,9 +78,9 @@ def test_an_evaluation_is_checked_with_the_same_weights(data):
 
 def test_steps_that_a_child_takes_again_are_those_of_the_network(data, monkeypatch):
     with pytest.raises(ValueError, match="fewer than a batch of 256"):
-        Steps(candidate("naive").found, data, network=RESNET)
+        Steps(candidate("naive").loaded, data, network=RESNET)
     monkeypatch.setitem(RECIPES, RESNET, replace(RECIPES[RESNET], settings=Settings(batch_size=IMAGES)))
-    steps = Steps(candidate("naive").found, data, network=RESNET)
+    steps = Steps(candidate("naive").loaded, data, network=RESNET)
     assert isinstance(steps.model, ResNet)
     sample = steps.subject(1)()
     steps.seal(sample)

@@ -26,10 +26,10 @@ TINY = (1_024, 2_048, 4_096)
 @pytest.fixture
 def in_name_only():
     """As many threads as torch is told to have, while the arithmetic stays with one."""
-    told = [1]
+    counts = [1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "set_num_threads", lambda count: told.append(count))
-        patch.setattr(torch, "get_num_threads", lambda: told[-1])
+        patch.setattr(torch, "set_num_threads", lambda count: counts.append(count))
+        patch.setattr(torch, "get_num_threads", lambda: counts[-1])
         yield
 
 
@@ -40,7 +40,7 @@ def short(monkeypatch):
 
 def user(batch_norm):
     who = candidate("user.py")
-    return dataclasses.replace(who, found=dataclasses.replace(who.found, batch_norm=batch_norm))
+    return dataclasses.replace(who, loaded=dataclasses.replace(who.loaded, batch_norm=batch_norm))
 
 
 def on_images(batch_norm):
@@ -178,10 +178,10 @@ def test_a_right_implementation_gets_points_in_order_and_a_line_for_each_number_
         assert set(point) == {"threads", "elements", "ns", "baseline_ns", "rounds", "iterations"}
         assert min(point["ns"], point["baseline_ns"]) > 1_000  # per call, which never takes less than a microsecond
         assert point["rounds"] == 6
-    for threads, told in zip((1, 2), found["fits"], strict=True):
+    for threads, own_fit in zip((1, 2), found["fits"], strict=True):
         own = [p for p in found["points"] if p["threads"] == threads]
         again = fit([p["elements"] for p in own], [p["ns"] for p in own])
-        assert told == {"threads": threads, **dataclasses.asdict(again)}
+        assert own_fit == {"threads": threads, **dataclasses.asdict(again)}
     assert json.loads(json.dumps(found)) == found
 
 
@@ -191,10 +191,10 @@ def test_a_fixed_time_per_call_shows_up_as_overhead(gate):
         return F.batch_norm(*args, **kwargs)
 
     found = scale(on_images(sleepy), gate)
-    (told,) = found["fits"]
+    (own_fit,) = found["fits"]
     against = fit(TINY, [p["baseline_ns"] for p in found["points"]])
-    assert told["overhead_us"] > 2_500  # half of it: the rest is left to a busy machine
-    assert told["overhead_us"] > 3 * against.overhead_us
+    assert own_fit["overhead_us"] > 2_500  # half of it: the rest is left to a busy machine
+    assert own_fit["overhead_us"] > 3 * against.overhead_us
 
 
 def test_a_time_per_element_shows_up_as_slope(gate):
@@ -202,8 +202,8 @@ def test_a_time_per_element_shows_up_as_slope(gate):
         time.sleep(5e-6 * input.numel())
         return F.batch_norm(input, *args, **kwargs)
 
-    (told,) = scale(on_images(slow), gate)["fits"]
-    assert told["ns_per_element"] > 2_500
+    (own_fit,) = scale(on_images(slow), gate)["fits"]
+    assert own_fit["ns_per_element"] > 2_500
 
 
 @pytest.mark.usefixtures("in_name_only")

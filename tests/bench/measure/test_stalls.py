@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from bench.measure import environment, stalls
+from bench.measure import environment, stalls, timing
 from bench.measure.efforts import Effort
 from bench.measure.figures import PlainError
 from bench.measure.latency import in_pairs
@@ -29,10 +29,8 @@ def waits(seconds):
 
 @pytest.fixture(autouse=True)
 def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with timing.threads(2):
+        yield
 
 
 @pytest.fixture
@@ -42,7 +40,7 @@ def busy(monkeypatch):
 
 @pytest.mark.usefixtures("busy")
 def test_a_baseline_that_waits_makes_nobody_faster():
-    with pytest.raises(PlainError, match=r"machine busy: builtin takes .* on 2 threads .* 1\.9 processors busy"):
+    with pytest.raises(PlainError, match=r"machine busy: the baseline takes .* on 2 threads .* 1\.9 processors busy"):
         in_pairs(waits(1e-4), waits(5e-3), CPU, EFFORT)
 
 

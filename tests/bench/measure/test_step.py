@@ -47,7 +47,7 @@ def taken(monkeypatch):
 
 def user(batch_norm):
     who = candidate("user.py")
-    return dataclasses.replace(who, found=dataclasses.replace(who.found, batch_norm=batch_norm))
+    return dataclasses.replace(who, loaded=dataclasses.replace(who.loaded, batch_norm=batch_norm))
 
 
 def measure(who, data, gate):
@@ -61,10 +61,10 @@ def measure(who, data, gate):
 def test_timed_steps_are_those_of_the_training_loop_to_the_bit(name):
     data = load(EMBEDDED, limit=4 * 256)
     who = candidate(name)
-    steps = Steps(who.found, data)
+    steps = Steps(who.loaded, data)
     for iterations in (1, 1, 2):
         assert timing.sample_ns(steps.subject, iterations, CPU) > 0
-    network = lenet(who.found, seed=0)
+    network = lenet(who.loaded, seed=0)
     start = {name: value.clone() for name, value in network.state_dict().items()}
     (epoch,) = train(network, data, Settings(epochs=1))
     assert epoch.steps == 4
@@ -75,7 +75,7 @@ def test_timed_steps_are_those_of_the_training_loop_to_the_bit(name):
 
 
 def test_the_whole_batches_of_the_first_epoch_come_in_order_and_then_again(data, taken):
-    steps = Steps(candidate(BASELINE).found, data)
+    steps = Steps(candidate(BASELINE).loaded, data)
     for iterations in (1, 3, 2):
         steps.subject(iterations)()
     (batches,) = taken.values()
@@ -86,7 +86,7 @@ def test_the_whole_batches_of_the_first_epoch_come_in_order_and_then_again(data,
 
 def test_what_was_prepared_before_takes_the_batch_that_was_chosen_last(data, taken):
     # As the replay of a captured CUDA graph does, which reads the addresses that it was captured with.
-    steps = Steps(candidate(BASELINE).found, data)
+    steps = Steps(candidate(BASELINE).loaded, data)
     captured = steps.subject(1)
     steps.subject(1)
     captured()
@@ -102,7 +102,7 @@ def test_both_sides_of_a_round_take_the_same_batches(data, taken, gate):
 
 
 def test_preparing_a_step_trains_nothing(data):
-    steps = Steps(candidate(BASELINE).found, data)
+    steps = Steps(candidate(BASELINE).loaded, data)
     before = [p.clone() for p in steps.model.parameters()]
     steps.subject(3)
     assert all(torch.equal(p, was) for p, was in zip(steps.model.parameters(), before, strict=True))
@@ -127,7 +127,7 @@ def test_a_right_contestant_gets_samples_and_their_conditions(data, gate, name, 
 
 def test_the_loss_of_the_first_steps_is_that_of_training(data, gate):
     losses = {name: measure(candidate(name), data, gate)["first_steps_loss"] for name in (AA, "naive", PLAIN)}
-    steps = Steps(candidate(BASELINE).found, data)
+    steps = Steps(candidate(BASELINE).loaded, data)
     steps.subject(FIRST_STEPS)()
     assert losses[AA] == steps._totals.read()[0]
     assert losses["naive"] == pytest.approx(losses[AA], rel=1e-3)

@@ -261,13 +261,13 @@ def test_compiling_before_the_rounds_is_none():
 
 
 def test_a_process_is_inspected_right_behind_samples_that_are_kept():
-    told = []
-    witness = timing.Witness(lambda sample: told.append(("kept", sample)), lambda: told.append("inspected"))
+    events = []
+    witness = timing.Witness(lambda sample: events.append(("kept", sample)), lambda: events.append("inspected"))
     for number in range(20):
         witness.sees(number)
-    assert told[:2] == [("kept", 0), "inspected"]  # the first is kept, until another is
-    assert told[1::2] == ["inspected"] * (len(told) // 2)
-    assert witness.kept == told[-2][1]
+    assert events[:2] == [("kept", 0), "inspected"]  # the first is kept, until another is
+    assert events[1::2] == ["inspected"] * (len(events) // 2)
+    assert witness.kept == events[-2][1]
 
 
 def test_samples_that_were_changed_are_no_samples():

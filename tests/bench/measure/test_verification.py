@@ -41,7 +41,7 @@ def judged(who, data, steps=3):
 
 @pytest.mark.parametrize("name", ["builtin", "naive", "tutorial", "cpu_fused", "plain"])
 def test_right_steps_pass(data, name):
-    assert judged(candidate(name).found, data) == [None] * 3
+    assert judged(candidate(name).loaded, data) == [None] * 3
 
 
 def without_gradient(x, *rest, **settings):

@@ -76,7 +76,7 @@ def folder(path):
 
 
 @pytest.mark.parametrize(
-    ("does", "told"),
+    ("does", "damage"),
     [
         (remove, "was removed"),
         (remove_folder, "was removed"),
@@ -90,10 +90,10 @@ def folder(path):
         (folder, "was replaced"),
     ],
 )
-def test_it_is_written_again_as_it_was(path, kept, does, told):
+def test_it_is_written_again_as_it_was(path, kept, does, damage):
     does(path)
-    changed = path.read_bytes() if "changed" in told else None
-    assert kept.mend() == told
+    changed = path.read_bytes() if "changed" in damage else None
+    assert kept.mend() == damage
     assert kept.mend() is None
     assert path.is_file()
     assert not path.is_symlink()
@@ -114,7 +114,7 @@ def test_a_run_says_whose_measurement_damaged_it_and_keeps_what_it_knows(folder)
     session = Session(folder)
     session.cell("naive")
     (folder / FILE).unlink()
-    with pytest.warns(RecordsWarning, match=f"^{FILE} was removed while tutorial was measured: what this run knows"):
+    with pytest.warns(RecordsWarning, match=f"^{FILE} was removed while tutorial was measured: this run has restored"):
         session.cell("tutorial")
     assert [record["implementation"] for record in read(folder / FILE)] == ["naive", "tutorial"]
     assert [r["implementation"] for r in Run(Journal(folder), CONDITIONS, resume=True).journal.records] == [

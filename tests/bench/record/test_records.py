@@ -1,7 +1,6 @@
 """The records file: what was written is read back, and damage costs only the damaged line."""
 
 import contextlib
-import importlib.util
 import json
 import math
 import resource
@@ -14,7 +13,6 @@ import pytest
 from bench import ROOT
 from bench.record.records import (
     FILE,
-    FORMAT,
     REJECTED,
     SCHEMA,
     Journal,
@@ -26,7 +24,6 @@ from bench.record.records import (
     latest,
     read,
     read_all,
-    why_no_record,
 )
 from tests.bench.samples import Session
 
@@ -159,84 +156,10 @@ def test_damage_stays_where_it_is_for_someone_to_look_at(folder):
     assert path.read_bytes().startswith(lines[0] + b"damage\n" + lines[1])
 
 
-# The format
-
-whole_format = pytest.mark.skipif(
-    importlib.util.find_spec("fastjsonschema") is None, reason="fastjsonschema is not installed: a part is checked only"
-)
-
-
-@pytest.fixture
-def cell(folder):
-    session = Session(folder)
-    session.cell("naive", (1.1, 1.0, 1.2))
-    return session.records[-1]
-
-
-def test_the_format_is_a_schema_that_describes_what_it_asks_for():
-    content = json.loads(FORMAT.read_text(encoding="utf-8"))
-    assert content["properties"]["schema"]["const"] == SCHEMA
-    for name in content["required"]:
-        assert name in content["properties"]
-
-
-@whole_format
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"ratio": [1.0, 0.9]}, "ratio"),
-        ({"ratio": [1.0, -0.9, 1.1]}, "ratio"),
-        ({"ratio": "1.0"}, "ratio"),
-        ({"candidate_ns": []}, "candidate_ns"),
-        ({"candidate_ns": [1000, 0]}, "candidate_ns"),
-        ({"baseline_ns": ["fast"]}, "baseline_ns"),
-        ({"iterations": 0}, "iterations"),
-        ({"errors": {"dx": "small"}}, "errors"),
-        ({"status": "fine"}, "status"),
-        ({"status": "wrong"}, "reason"),
-        ({"schema": SCHEMA + 1}, "schema"),
-        ({"state_before": 3}, "state_before"),
-        ({"backend": None}, "backend"),
-    ],
-    ids=str,
-)
-def test_a_record_that_breaks_the_format_is_none_and_why_names_what(cell, changes, told):
-    assert why_no_record(cell) is None
-    reason = why_no_record(cell | changes)
-    assert reason is not None
-    assert told in reason
-    assert "\n" not in reason
-
-
-@whole_format
-@pytest.mark.parametrize("missing", ["run", "key", "ratio", "candidate_ns", "copy_ns", "conditions"])
-def test_a_record_lacks_nothing(cell, missing):
-    assert missing in str(why_no_record({name: value for name, value in cell.items() if name != missing}))
-
-
-@whole_format
-def test_what_breaks_the_format_is_not_written(folder):
-    session = Session(folder)
-    session.cell("naive")
-    before = (folder / FILE).read_bytes()
-    with pytest.raises(ValueError, match="no record: rounds must be integer"):
-        session.cell("builtin", rounds="many")
-    assert (folder / FILE).read_bytes() == before
-
-
-@whole_format
-def test_a_training_that_diverged_is_a_record(folder):
-    session = Session(folder)
-    session.training("naive", [1.0])
-    epoch = session.records[-1]
-    assert why_no_record(epoch | {"train_loss": math.nan}) is None
-    assert why_no_record(epoch | {"test_accuracy": 1.1}) is not None
-
-
 # Two runs at once
 
 
-def test_a_second_run_is_told_that_the_folder_is_taken(folder):
+def test_a_second_run_is_refused_while_the_folder_is_taken(folder):
     lock = exclusive(folder)
     with pytest.raises(RecordsError, match=r"another run is writing to .*--results-dir") as caught:
         exclusive(folder)

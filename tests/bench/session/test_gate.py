@@ -103,7 +103,7 @@ def test_a_residual_is_asked_for_in_another_process_too(monkeypatch):
 
 def user(batch_norm):
     who = candidate("user.py")
-    return dataclasses.replace(who, found=dataclasses.replace(who.found, batch_norm=batch_norm))
+    return dataclasses.replace(who, loaded=dataclasses.replace(who.loaded, batch_norm=batch_norm))
 
 
 def zeros(input, *args, **kwargs):

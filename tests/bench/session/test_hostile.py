@@ -63,7 +63,7 @@ def candidate(folder):
 
 
 @pytest.fixture
-def told(candidate, folder):
+def outcome_when(candidate, folder):
     """Measures the candidate while it does something, and says what became of it."""
 
     def measure(does=""):
@@ -78,9 +78,9 @@ def told(candidate, folder):
 
 def test_what_it_says_of_itself_is_quoted_and_its_place_is_the_last(candidate):
     assert candidate.label == "theirs.py"
-    assert candidate.found.summary == '"the fastest b in the world /b", says its file'
-    assert candidate.found.differences == {"mode": '"verified by the authors", says its file'}
-    assert candidate.found.order == 1000
+    assert candidate.loaded.summary == '"the fastest b in the world /b", says its file'
+    assert candidate.loaded.differences == {"mode": '"verified by the authors", says its file'}
+    assert candidate.loaded.order == 1000
 
 
 POOL = """
@@ -91,8 +91,8 @@ os.POOL.submit(abs, -1).result()
 """
 
 
-def test_an_honest_one_with_a_pool_of_processes_is_measured(candidate, told):
-    found = told(POOL)
+def test_an_honest_one_with_a_pool_of_processes_is_measured(candidate, outcome_when):
+    found = outcome_when(POOL)
     assert found["status"] == OK, found
     assert found["backend"].startswith("delegates to aten::")
     assert found["bytes_minimum"] == 5 * 64 * 3 * 8 * 8 * 4
@@ -101,8 +101,8 @@ def test_an_honest_one_with_a_pool_of_processes_is_measured(candidate, told):
     assert len(processes.descendants(candidate.child._process.pid)) >= 2  # itself and its pool's
 
 
-def test_a_flood_of_output_is_no_harm(candidate, told):
-    assert told("print('x' * 1_000_000)")["status"] == OK
+def test_a_flood_of_output_is_no_harm(candidate, outcome_when):
+    assert outcome_when("print('x' * 1_000_000)")["status"] == OK
     assert len(candidate.child._output) <= isolation.KEPT_OUTPUT
 
 
@@ -110,8 +110,8 @@ def test_a_flood_of_output_is_no_harm(candidate, told):
 
 
 @pytest.mark.parametrize("what", ["Worker.measure", "reply"])
-def test_who_replaces_what_answers_for_it_is_named(told, what):
-    found = told(f"import bench.session.child as c\nc.{what} = lambda *a, real=c.{what}: real(*a)")
+def test_who_replaces_what_answers_for_it_is_named(outcome_when, what):
+    found = outcome_when(f"import bench.session.child as c\nc.{what} = lambda *a, real=c.{what}: real(*a)")
     assert found["status"] == WRONG
     assert found["reason"] == f"wrong: replaces bench.session.child.{what}"
 
@@ -126,8 +126,8 @@ while frame:
 """
 
 
-def test_who_rewrites_samples_is_told_and_measured_no_further(candidate, told):
-    wrong = told(REWRITES)
+def test_an_outsider_that_rewrites_samples_is_reported_and_not_measured_again(candidate, outcome_when):
+    wrong = outcome_when(REWRITES)
     assert (wrong["status"], wrong["reason"]) == (WRONG, "wrong: changes samples that have been taken")
     assert outcome_of_cell(context(), Gate(CPU), SMALL, candidate, "inference")["reason"] == wrong["reason"]
 
@@ -148,23 +148,26 @@ FORGED = "for fd in range(3, 64):\n    try: os.write(fd, b'forged ' * 100)\n    
     ],
     ids=["forged frames", "closed files", "exit 0", "segfault", "SystemExit", "KeyboardInterrupt", "strange error"],
 )
-def test_its_end_costs_its_cell(told, does, reason):
-    found = told(does)
+def test_its_end_costs_its_cell(outcome_when, does, reason):
+    found = outcome_when(does)
     assert (found["status"], found["reason"]) == (ERROR, reason)
 
 
-def test_an_error_that_cannot_be_printed_is_told(told):
+def test_an_error_that_cannot_be_printed_is_reported(outcome_when):
     raises_again = "{'__str__': lambda self: (_ for _ in ()).throw(type(self)())}"
-    assert told(f"raise type('E', (Exception,), {raises_again})()")["reason"] == "raises an error that can't be printed"
+    assert (
+        outcome_when(f"raise type('E', (Exception,), {raises_again})()")["reason"]
+        == "raises an error that can't be printed"
+    )
 
 
-def test_an_answer_to_our_own_problem_must_be_tensors(told, monkeypatch):
+def test_an_answer_to_our_own_problem_must_be_tensors(outcome_when, monkeypatch):
     def short(named, content, expected):
         return unpacked(named, content[:-1], expected)
 
     unpacked = elsewhere.unpacked
     monkeypatch.setattr(elsewhere, "unpacked", short)
-    found = told()
+    found = outcome_when()
     assert found["status"] == ERROR
     assert found["reason"].startswith("its answer can't be read: ")
     assert found["reason"].endswith(" is cut off")
@@ -174,8 +177,8 @@ def test_an_answer_to_our_own_problem_must_be_tensors(told, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing keeps it from doing so")
-def test_who_signals_the_suite_is_told_and_the_run_goes_on(told):
-    found = told(f"os.kill({os.getpid()}, {signal.SIGURG.value})")  # which does no harm, should it arrive
+def test_an_outsider_that_signals_the_suite_is_reported_and_the_run_continues(outcome_when):
+    found = outcome_when(f"os.kill({os.getpid()}, {signal.SIGURG.value})")  # which does no harm, should it arrive
     assert found["status"] == ERROR
     assert found["reason"] == "signals a process that isn't its own, and was ended for it (SIGSYS)"
 
@@ -193,8 +196,8 @@ if not hasattr(os, "DONE"):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing keeps it from doing so")
-def test_who_has_it_done_by_an_orphan_is_told(told):
-    found = told(ORPHAN.format(parent=os.getpid(), signal=signal.SIGURG.value))
+def test_a_signal_from_an_orphan_is_reported(outcome_when):
+    found = outcome_when(ORPHAN.format(parent=os.getpid(), signal=signal.SIGURG.value))
     assert found["reason"] == "signals a process that isn't its own, and was ended for it (SIGSYS)"
 
 
@@ -213,10 +216,10 @@ os.SHARED[:8] = struct.pack("d", time.monotonic())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_helpers_that_work_while_others_are_timed_are_told(told):
-    found = told(BURNER)
+def test_helpers_that_work_while_others_are_timed_are_reported(outcome_when):
+    found = outcome_when(BURNER)
     assert found["status"] == WRONG
-    assert found["reason"].startswith("wrong: processes that it started go on working when it has answered, on ")
+    assert found["reason"].startswith("wrong: its helper processes keep working after its answer, on ")
 
 
 BUSY = """
@@ -228,11 +231,11 @@ if not hasattr(os, "DONE"):
 """
 
 
-def test_what_goes_on_working_is_told_and_ended(candidate, told, folder, monkeypatch):
+def test_what_keeps_working_is_reported_and_ended(candidate, outcome_when, folder, monkeypatch):
     monkeypatch.setattr(processes, "WINDOWS", (0.1, 0.2))
-    found = told(BUSY.format(place=str(folder / "pid")))
+    found = outcome_when(BUSY.format(place=str(folder / "pid")))
     assert found["status"] == WRONG
-    assert found["reason"].startswith("wrong: goes on working when it has answered, on ")
+    assert found["reason"].startswith("wrong: keeps working after its answer, on ")
     assert candidate.child._process is None
     deadline = time.monotonic() + 20
     while psutil.pid_exists(left := int((folder / "pid").read_text())) and time.monotonic() < deadline:
@@ -240,7 +243,7 @@ def test_what_goes_on_working_is_told_and_ended(candidate, told, folder, monkeyp
     assert not psutil.pid_exists(left)
 
 
-def test_a_run_whose_code_changes_measures_nobody_further(candidate, tmp_path):
+def test_a_run_whose_code_changes_measures_nothing_more(candidate, tmp_path):
     (tmp_path / "bench").mkdir()
     sources = Sources(tmp_path)
     seen = dataclasses.replace(candidate, child=isolation.Child(candidate.child.setup, 120.0, sources))

@@ -56,7 +56,10 @@ def test_a_cell_that_loses_the_device_says_so_wherever_it_raises(monkeypatch, pl
 
 
 def test_it_is_written_down_and_ends_the_run(session):
-    with pytest.raises(DeviceLostError, match=r"^naive: RuntimeError: an illegal memory access.*--resume goes on"):
+    with pytest.raises(
+        DeviceLostError,
+        match=r"^naive: RuntimeError: an illegal memory access.*--resume continues with naive in its own process",
+    ):
         session.run.append(KEY, LOST, candidate("naive"))
     assert session.records[-1]["fatal"] is True
 

@@ -56,11 +56,11 @@ def test_a_request_and_its_answer_arrive(ends):
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"),
+    ("sent", "complaint"),
     [
         (b"Traceback (most recent call last):\n  File ...", "gave no answer that can be read"),
-        (answered(number="another"), "answered a request that nobody made"),
-        (framed(b'{"answer": {"status": "ok"}}'), "answered a request that nobody made"),
+        (answered(number="another"), "answered an unknown request"),
+        (framed(b'{"answer": {"status": "ok"}}'), "answered an unknown request"),
         (framed(b"[" * 100_000), "gave no answer that can be read"),
         (framed(b'{"a":' * 100_000), "gave no answer that can be read"),
         (framed(b'{"number": 1' + b"0" * 1_000_000 + b"}"), "gave no answer that can be read"),
@@ -77,14 +77,14 @@ def test_a_request_and_its_answer_arrive(ends):
         "no status", "long", "long tensors", "pickle",
     ],
 )  # fmt: skip
-def test_what_is_no_answer_is_told(ends, sent, told):
+def test_an_invalid_answer_is_reported(ends, sent, complaint):
     line, theirs = ends
     threading.Thread(target=theirs.sendall, args=(sent,), daemon=True).start()
-    with pytest.raises(UnreadableError, match=f"^{told}$"):
+    with pytest.raises(UnreadableError, match=f"^{complaint}$"):
         line.answer(NUMBER, 100, soon(20))
 
 
-def test_an_answer_that_nobody_asked_for_is_told_before_the_next_question(ends):
+def test_an_answer_without_a_request_is_reported_before_the_next_one(ends):
     line, theirs = ends
     theirs.sendall(answered() + answered())
     assert line.answer(NUMBER, 0, soon()) == (OK, b"")
@@ -139,7 +139,7 @@ FOUR = {"dx": (torch.float32, (2, 2)), "dbias": (torch.float32, (2,))}
 
 
 @pytest.mark.parametrize(
-    ("named", "size", "told"),
+    ("named", "size", "complaint"),
     [
         (None, 0, "names no tensors"),
         ("dx", 0, "names no tensors"),
@@ -152,8 +152,8 @@ FOUR = {"dx": (torch.float32, (2, 2)), "dbias": (torch.float32, (2,))}
         ([["dx", "torch.float32", [2, 2]]], 15, "dx is cut off"),
     ],
 )
-def test_tensors_that_were_not_asked_for_are_refused(named, size, told):
-    with pytest.raises(UnreadableError, match=told):
+def test_tensors_that_were_not_asked_for_are_refused(named, size, complaint):
+    with pytest.raises(UnreadableError, match=complaint):
         unpacked(named, bytes(size), FOUR)
 
 

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 def user(batch_norm):
     who = candidate("user.py")
-    return dataclasses.replace(who, found=dataclasses.replace(who.found, batch_norm=batch_norm))
+    return dataclasses.replace(who, loaded=dataclasses.replace(who.loaded, batch_norm=batch_norm))
 
 
 def raising(*_, **__):
@@ -47,7 +47,7 @@ def test_figures_come_with_the_state_of_the_machine_before_and_after(gate):
 
 
 def test_what_is_unavailable_is_not_measured(gate):
-    missing = Candidate("x", user(raising).found, UNAVAILABLE, "needs a GPU")
+    missing = Candidate("x", user(raising).loaded, UNAVAILABLE, "needs a GPU")
     assert measured(missing, gate, raising) == {"status": UNAVAILABLE, "reason": "needs a GPU"}
     broken = Candidate("y.py", None, ERROR, "y.py does not import")
     assert measured(broken, gate, raising) == {"status": ERROR, "reason": "y.py does not import"}
@@ -84,11 +84,11 @@ def test_what_a_measurement_finds_wrong_keeps_its_figures(gate):
     }
 
 
-def test_what_an_outsider_changes_while_it_is_measured_is_undone_and_told(gate):
+def test_changes_by_an_outsider_during_a_measurement_are_undone_and_reported(gate):
     tampering.remember()
     threads = torch.get_num_threads()
     who = user(F.batch_norm)
-    who = dataclasses.replace(who, found=dataclasses.replace(who.found, spec="user.py"))
+    who = dataclasses.replace(who, loaded=dataclasses.replace(who.loaded, spec="user.py"))
 
     def changes_threads(*_):
         torch.set_num_threads(threads + 1)

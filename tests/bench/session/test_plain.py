@@ -6,7 +6,7 @@ from bench.session.plain import DEEPEST, MOST_PARTS, MOST_TEXT, NotPlainError, l
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("given", "shown"),
     [
         ("\x1b[31mred\x1b[0m and \x1b[2J\x1b[Hhome", "red and home"),
         ("\x1b]0;a title\x07after \x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "after link"),
@@ -22,9 +22,9 @@ from bench.session.plain import DEEPEST, MOST_PARTS, MOST_TEXT, NotPlainError, l
         (3, ""),
     ],
 )
-def test_a_text_is_one_printable_line(said, shown):
-    assert text(said) == shown
-    text(said).encode()
+def test_a_text_is_one_printable_line(given, shown):
+    assert text(given) == shown
+    text(given).encode()
 
 
 def test_a_long_text_is_cut():
@@ -38,7 +38,7 @@ def test_of_many_lines_the_last_are_kept():
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("given", "shown"),
     [
         ("**verified by the authors**", '"verified by the authors", says its file'),
         ("<script>alert(1)</script>", '"script alert(1) /script", says its file'),
@@ -47,8 +47,8 @@ def test_of_many_lines_the_last_are_kept():
         ({"no": "text"}, ""),
     ],
 )
-def test_what_a_file_says_of_itself_is_a_quotation_without_markup(said, shown):
-    assert quoted(said) == shown
+def test_what_a_file_says_of_itself_is_a_quotation_without_markup(given, shown):
+    assert quoted(given) == shown
 
 
 def test_plain_data_stays_but_for_its_texts():

@@ -35,8 +35,8 @@ def answer(**changes):
 
 
 def epoch(**changes):
-    told = {"number": 1, "train_loss": 0.5, "train_accuracy": 0.5, "test_accuracy": 0.5, "examples": 10, "steps": 1}
-    return {"status": OK, "step_seconds": 0.1, "wall_seconds": 0.2, "child_seconds": 1.0, **told, **changes}
+    figures = {"number": 1, "train_loss": 0.5, "train_accuracy": 0.5, "test_accuracy": 0.5, "examples": 10, "steps": 1}
+    return {"status": OK, "step_seconds": 0.1, "wall_seconds": 0.2, "child_seconds": 1.0, **figures, **changes}
 
 
 def points(**changes):
@@ -56,7 +56,7 @@ def test_a_ratio_and_its_rounds_are_calculated_from_the_samples():
 def test_what_a_parent_knows_itself_is_no_childs_to_say(name):
     found = taken(LATENCY, answer(**{name: "builtin"}))
     assert found["status"] == WRONG
-    assert found["reason"] == f"wrong: its process says what isn't its to say: {name}"
+    assert found["reason"] == f"wrong: its process sets fields that only this suite may set: {name}"
     assert not SAMPLES.keys() & found.keys()
 
 
@@ -83,7 +83,7 @@ def test_the_backend_of_one_of_ours_is_its_own():
 
 
 @pytest.mark.parametrize(
-    ("form", "said", "told"),
+    ("form", "reply", "complaint"),
     [
         (LATENCY, answer(candidate_ns=[math.nan] * 7), "candidate_ns is nan"),
         (LATENCY, answer(candidate_ns=[math.inf] * 7), "candidate_ns is inf"),
@@ -109,12 +109,12 @@ def test_the_backend_of_one_of_ours_is_its_own():
         (MEMORY, {"status": OK, "saved": [], "saved_batch": 64, "batches": [{"batch_size": 1}]}, "must contain"),
     ],
 )
-def test_an_answer_of_another_form_is_an_error(form, said, told):
+def test_an_answer_of_another_form_is_an_error(form, reply, complaint):
     arguments = ((10, 20, 40), (1,)) if form is SCALING else ()
-    found = taken(form, said, arguments)
+    found = taken(form, reply, arguments)
     assert found["status"] == ERROR
     assert found["reason"].startswith("its answer can't be used: ")
-    assert told in found["reason"]
+    assert complaint in found["reason"]
 
 
 def test_a_training_may_diverge():
@@ -122,7 +122,7 @@ def test_a_training_may_diverge():
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("form", "reply"),
     [
         (LATENCY, answer(candidate_ns=[200_000_000] * 7)),
         (LATENCY, answer(device_time={"cold": {"candidate_ns": [200_000_000] * 7, "baseline_ns": [1] * 7}})),
@@ -131,10 +131,10 @@ def test_a_training_may_diverge():
         (SCALING, points(ns=1e6, rounds=100, iterations=10)),
     ],
 )
-def test_what_takes_longer_than_the_request_is_wrong(form, said):
+def test_what_takes_longer_than_the_request_is_wrong(form, reply):
     arguments = ((10, 20, 40), (1,)) if form is SCALING else ()
-    assert taken(form, said, arguments)["reason"] == "wrong: its clock runs faster than ours"
-    assert taken(form, {**said, "child_seconds": 100.0}, arguments)["status"] == OK
+    assert taken(form, reply, arguments)["reason"] == "wrong: its clock runs faster than ours"
+    assert taken(form, {**reply, "child_seconds": 100.0}, arguments)["status"] == OK
 
 
 def test_lines_are_laid_again_through_the_points():
@@ -144,13 +144,13 @@ def test_lines_are_laid_again_through_the_points():
 
 def test_a_trace_is_where_it_was_asked_for():
     assert taken(MEMORY, {"status": OK}, ((64,),))["status"] == ERROR
-    told = {"status": OK, "step_ns": [1.0], "parts": [], "operators": [], "trace": "../../etc/passwd", "steps": 1}
-    told |= {"step_ms": 1.0, "watched_ms": 1.0, "profiled_ms": 1.0}
-    assert taken(PROFILE, told, (20, Path("/results/traces/mine.json.gz")))["trace"] == "traces/mine.json.gz"
+    reply = {"status": OK, "step_ns": [1.0], "parts": [], "operators": [], "trace": "../../etc/passwd", "steps": 1}
+    reply |= {"step_ms": 1.0, "watched_ms": 1.0, "profiled_ms": 1.0}
+    assert taken(PROFILE, reply, (20, Path("/results/traces/mine.json.gz")))["trace"] == "traces/mine.json.gz"
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "reason"),
+    ("reply", "status", "reason"),
     [
         ({"status": ERROR, "reason": "\x1b[31mValueError:\nno"}, ERROR, "ValueError: no"),
         ({"status": ERROR}, ERROR, "gives no reason"),
@@ -161,8 +161,8 @@ def test_a_trace_is_where_it_was_asked_for():
         ({"status": "\x1b[1mfast"}, ERROR, "answers with status 'fast'"),
     ],
 )
-def test_a_failure_has_a_reason_in_one_line(said, status, reason):
-    assert taken(LATENCY, {**said, "stderr": "last words"}) == {
+def test_a_failure_has_a_reason_in_one_line(reply, status, reason):
+    assert taken(LATENCY, {**reply, "stderr": "last words"}) == {
         "status": status,
         "reason": reason,
         "stderr": "last words",

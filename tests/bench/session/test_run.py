@@ -42,7 +42,7 @@ def test_a_new_run_measures_again(session, folder):
     assert Session(folder, "20260102T000000Z-0000").run.done(KEY, candidate("naive")) is None
 
 
-def test_resume_goes_on_with_the_last_run_only(folder):
+def test_resume_continues_the_last_run_only(folder):
     Session(folder, "20260101T000000Z-0000").cell("naive")
     Session(folder, "20260102T000000Z-0000").cell("builtin")
     run = resumed(folder)

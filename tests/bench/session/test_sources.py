@@ -26,13 +26,13 @@ def remove(root):
 
 
 @pytest.mark.parametrize(
-    ("does", "told"), [(change, "bench/measure/timing.py"), (add, "kernels/mine.py"), (remove, "models/lenet.py")]
+    ("does", "path"), [(change, "bench/measure/timing.py"), (add, "kernels/mine.py"), (remove, "models/lenet.py")]
 )
-def test_a_change_is_seen_and_stays_seen(root, does, told):
+def test_a_change_is_seen_and_stays_seen(root, does, path):
     sources = Sources(root)
     assert sources.changed() is None
     does(root)
-    assert sources.changed() == sources.changed() == told
+    assert sources.changed() == sources.changed() == path
 
 
 def test_the_same_content_and_other_files_are_no_change(root):

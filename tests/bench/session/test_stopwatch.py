@@ -73,7 +73,7 @@ def test_beside_busy_programs_nobody_is_accused(monkeypatch):
         stopwatch.check(Said(CALL), "latency", claimed(CALL / 2), ())
 
 
-def test_beside_busy_programs_who_is_no_faster_keeps_his_figures(monkeypatch):
+def test_beside_busy_programs_a_slower_one_keeps_its_figures(monkeypatch):
     busy(monkeypatch)
     stopwatch.check(Said(CALL), "latency", claimed(CALL / 2, ratio=1.2), ())
 
@@ -88,6 +88,6 @@ def test_who_cannot_do_it_again_has_no_figures():
         stopwatch.check(Said(CALL, judged="error"), "latency", claimed(CALL), ())
 
 
-def test_helpers_that_go_on_are_told():
-    with pytest.raises(WrongError, match=r"go on working when it has answered, on 1\.5 cores$"):
+def test_helpers_that_keep_working_are_reported():
+    with pytest.raises(WrongError, match=r"its helper processes keep working after its answer, on 1\.5 cores$"):
         stopwatch.check(Said(CALL, cores=1.5), "latency", claimed(CALL), ())

@@ -36,7 +36,7 @@ def test_nothing_is_replaced_in_this_process():
 
 
 @pytest.mark.parametrize(
-    ("statement", "told"),
+    ("statement", "named"),
     [
         ("import time; time.perf_counter = lambda: 0.0", "time.perf_counter"),
         ("import time; time.perf_counter_ns = lambda: 0", "time.perf_counter_ns"),
@@ -76,21 +76,21 @@ def test_nothing_is_replaced_in_this_process():
         ),
     ],
 )
-def test_a_file_that_replaces_what_measurements_stand_on_is_wrong(tmp_path, statement, told):
+def test_a_file_that_replaces_what_measurements_stand_on_is_wrong(tmp_path, statement, named):
     originals = time.perf_counter, time.perf_counter_ns, torch.cuda.synchronize, F.batch_norm
     file = tmp_path / "replaces.py"
     file.write_text(REPLACING.format(statement=statement))
     found = {c.label: c for c in candidates([f"{file}:batch_norm", "naive"], CPU)}
     assert (found["replaces.py:batch_norm"].status, found["replaces.py:batch_norm"].unavailable) == (
         WRONG,
-        f"wrong: replaces {told}",
+        f"wrong: replaces {named}",
     )
     assert [found[name].status for name in ("naive", "builtin")] == [OK, OK]
     assert originals == (time.perf_counter, time.perf_counter_ns, torch.cuda.synchronize, F.batch_norm)
 
 
 @pytest.mark.parametrize(
-    ("statement", "told"),
+    ("statement", "named"),
     [
         ("torch.set_num_threads(torch.get_num_threads() + 1)", "the number of threads"),
         ("torch.set_float32_matmul_precision('medium')", "float32 precision"),
@@ -119,12 +119,12 @@ def test_a_file_that_replaces_what_measurements_stand_on_is_wrong(tmp_path, stat
         ),
     ],
 )
-def test_a_file_that_changes_torch_for_everybody_is_wrong(tmp_path, statement, told):
+def test_a_file_that_changes_torch_for_everybody_is_wrong(tmp_path, statement, named):
     before = [get() for get, _ in tampering.SETTINGS.values()]
     file = tmp_path / "sets.py"
     file.write_text(REPLACING.format(statement=f"import torch; {statement}"))
     found = {c.label: c for c in candidates([f"{file}:batch_norm"], CPU)}["sets.py:batch_norm"]
-    assert (found.status, found.unavailable) == (WRONG, f"wrong: changes {told}")
+    assert (found.status, found.unavailable) == (WRONG, f"wrong: changes {named}")
     assert before == [get() for get, _ in tampering.SETTINGS.values()]
 
 

@@ -1,4 +1,4 @@
-"""`--time-limit`: measuring ends before the limit, in good order."""
+"""`--time-limit`: measuring stops cleanly before the limit."""
 
 import argparse
 import contextlib

@@ -120,7 +120,7 @@ def test_an_epoch_from_outside_is_held_to_our_clock_by_steps_of_its_network(data
 def test_a_child_takes_steps_of_the_network_again(data, monkeypatch, kind, arguments, network):
     for name, each in RECIPES.items():
         monkeypatch.setitem(RECIPES, name, replace(each, settings=SETTINGS[name]))
-    again = Again(kind, candidate("naive").found, context(data), arguments)
+    again = Again(kind, candidate("naive").loaded, context(data), arguments)
     assert type(again._of.model) is type(RECIPES[network].build(None))
     again.prepare(1)
     again.go()

@@ -227,7 +227,7 @@ def test_a_difference_within_the_floor_is_never_faster_or_slower(value, floor):
         ({"a": (2.0, 0.0, math.inf), "b": (0.5, 0.45, 0.55)}, 0.0, {"b"}),
     ],
 )
-def test_the_fastest_are_those_that_the_least_can_not_be_told_from(ratios, floor, best):
+def test_the_fastest_are_those_tied_with_the_least(ratios, floor, best):
     known = {name: ratio and Ratio(*ratio) for name, ratio in ratios.items()}
     assert fastest(known, floor, "builtin") == best
     # Whoever beats the baseline is called faster by the verdict too.

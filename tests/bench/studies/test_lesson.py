@@ -130,14 +130,14 @@ def test_accuracy_is_compared_with_the_spread_of_seeds(session, gap, relation):
     assert f"mean train acc differs by {gap:.3f} between programs, {relation} between seeds" in page(session.records)
 
 
-def test_the_share_of_starting_python_is_told(session):
+def test_the_share_of_starting_python_is_reported(session):
     text = page(fill(session).records)
     assert "4.0 s of the lesson's program (3 %), 4.0 s of `--norm builtin` (10 %)" in text
     assert "4.0 s of `--norm cpu_fused` (20 %)" in text
 
 
 @pytest.mark.parametrize(("others", "quotable"), [(0.05, True), (0.9, False)])
-def test_a_busy_machine_is_told(session, others, quotable):
+def test_a_busy_machine_is_reported(session, others, quotable):
     text = page(fill(session, others=others).records)
     assert f"Other programs kept {others:.2f} [{others:.2f}, {others:.2f}] processors busy" in text
     assert ("don't quote these times" in text) is not quotable
@@ -186,7 +186,7 @@ def test_an_implementation_that_only_an_older_run_has_keeps_its_table(folder, se
 # What is not there
 
 
-def test_a_failure_is_told_under_the_table(session):
+def test_a_failure_is_reported_under_the_table(session):
     fill(session, [LESSON, BASELINE])
     turn(session, "cpu_fused", 1)
     turn(session, "cpu_fused", 2, status=ERROR, reason="models.training ended with exit code 1: broke")

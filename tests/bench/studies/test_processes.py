@@ -161,7 +161,7 @@ class Gate:
     def why_wrong(self, candidate):
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer if candidate.found else None
+        return self.answer if candidate.loaded else None
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_a_point_trains_resnet_at_its_settings():
     point = {"seed": 0, "epochs": 1, "limit": 96, "batch_size": 32, "lr": 0.1}
     said = []
     for name in ("naive", PLAIN):
-        figures = measured.measure(point, candidate(name).found, load(EMBEDDED, limit=192), said.append)
+        figures = measured.measure(point, candidate(name).loaded, load(EMBEDDED, limit=192), said.append)
         (epoch,) = figures["epochs"]
         assert (epoch["examples"], epoch["steps"]) == (96, 3)
         if name == PLAIN:

@@ -8,7 +8,7 @@ from bench import report
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import ERROR
 from bench.view import latency_page, latency_plots, latency_tables, training_plots
-from tests.bench.test_report import fill
+from tests.bench.samples import fill
 
 BLOCK = {"shape": "256x6x24x24", "operation": "block"}
 

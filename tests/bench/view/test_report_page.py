@@ -9,9 +9,8 @@ from bench import report
 from bench.record.records import FILE, read
 from bench.view import report_page
 from bench.view.report_page import FILE_NAME, _html, _with_plain_ids
-from tests.bench.samples import Session
-from tests.bench.studies.test_studies import add, add_trainings, epochs
-from tests.bench.test_report import fill
+from tests.bench.samples import Session, fill
+from tests.bench.studies.samples import add, add_trainings, epochs
 
 MOST_BYTES = 5_000_000
 FIND = """

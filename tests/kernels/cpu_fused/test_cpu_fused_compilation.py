@@ -71,8 +71,8 @@ def empty_cache(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("empty_cache")
 def test_a_compiler_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setenv("CXX", "/nonexistent")
-    told = IMPLEMENTATION.why_unavailable(CPU)
-    assert told == "no C++ compiler: CXX is '/nonexistent', which is no program here"
+    reason = IMPLEMENTATION.why_unavailable(CPU)
+    assert reason == "no C++ compiler: CXX is '/nonexistent', which is no program here"
 
 
 @linux_only
@@ -92,9 +92,9 @@ def test_a_compiler_that_is_not_there_is_named(monkeypatch):
 )
 def test_a_compiler_that_fails_is_quoted_in_one_line(tmp_path, monkeypatch, script, words):
     monkeypatch.setenv("CXX", str(compiler_that(tmp_path, script)))
-    told = IMPLEMENTATION.why_unavailable(CPU)
-    assert len(told.splitlines()) == 1
-    assert words in told
+    reason = IMPLEMENTATION.why_unavailable(CPU)
+    assert len(reason.splitlines()) == 1
+    assert words in reason
     assert not list(tmp_path.glob("cache/kernels/tmp*")), "what a failed compiler left"
 
 
