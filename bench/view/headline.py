@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from bench.record.clocks import COLD, DEVICE_COLD, GRAPH, ON_THE_DEVICE, WALL, Clock, on_gpu
 from bench.record.labels import AA, BASELINE, PLAIN, row_order
+from bench.record.networks import title_of
 from bench.record.operations import BOTH, LENET_BLOCKS, operation_of
 from bench.record.records import OK, Record
 from bench.record.runs import main_run
@@ -145,7 +146,7 @@ def headline(records: list[Record]) -> list[Line]:
         lines.append(
             Line(
                 implementation=f"`{name}`",
-                summary=one.record["summary"] or "LeNet without batch norm",
+                summary=one.record["summary"] or f"{title_of(one.record)} without batch norm",
                 block=_microseconds(wall),
                 block_ratio=ratio(name, blocks, WALL),
                 cold_ratio=ratio(name, blocks, COLD),

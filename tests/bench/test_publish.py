@@ -151,6 +151,36 @@ def test_a_newer_run_takes_the_place_of_the_older_one(run, project, tmp_path):
     assert {json.loads(line)["run"] for line in (target / FILE).read_text().splitlines()} == {"20270101T000000Z-0000"}
 
 
+def train_resnet(folder, names, **conditions):
+    other = Session(folder, "20260201T000000Z-0000", **PUBLISHABLE, **conditions)
+    for name in names:
+        other.training(name, [9.0, 9.0], network="resnet20")
+
+
+def test_a_training_of_another_network_is_published_beside_the_main_job(run, project, tmp_path, capsys):
+    folder = changed(run, tmp_path / "own", lambda r: r)
+    train_resnet(folder, (*EVERYONE, PLAIN))
+    assert main([str(folder)]) == 0
+    assert "published training of ResNet-20: " in capsys.readouterr().out
+    target = project / "results" / PUBLISHED / "cpu-amd-zen4-2c"
+    assert len((target / FILE).read_text().splitlines()) == len((folder / FILE).read_text().splitlines())
+    # The main job again, whose folder has no other training: that one stays.
+    assert main([str(run)]) == 0
+    assert len((target / FILE).read_text().splitlines()) == len((folder / FILE).read_text().splitlines())
+    text = (target / "training.md").read_text(encoding="utf-8")
+    assert text.count("# Training LeNet: ") == text.count("# Training ResNet-20: ") == 1
+
+
+def test_half_a_training_of_another_network_is_refused_alone(run, project, tmp_path, capsys):
+    folder = changed(run, tmp_path / "own", lambda r: r)
+    train_resnet(folder, EVERYONE)
+    assert main([str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("published the main job: ")
+    assert err.startswith("refused training of ResNet-20: incomplete, 1 measurement missing (training with plain")
+    assert "ResNet" not in (project / "results" / PUBLISHED / "cpu-amd-zen4-2c" / "training.md").read_text("utf-8")
+
+
 @pytest.mark.usefixtures("project")
 def test_nothing_to_publish_is_one_line(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere")]) == 2
