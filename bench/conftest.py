@@ -100,6 +100,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(number, functools.partial(_end, config))
     if option.time_limit:
         config.stash[DISARM] = time_limit.alarm(option.time_limit, functools.partial(_out_of_time, config))
+        config.pluginmanager.register(time_limit.Heard(config.stash[DISARM]))
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -31,6 +31,8 @@ from bench.record.records import FILE, OK, Record, RecordsError, read_all, write
 from bench.record.runs import MAIN, main_run, newest
 from bench.studies.registry import studies
 from bench.studies.study import Point, Study
+from bench.view.model_records import by_model, choose, survey
+from bench.view.model_records import part as part_of
 from bench.view.tables import MOST_OTHERS, counted
 
 
@@ -82,6 +84,10 @@ def parts(records: list[Record]) -> Iterator[Part]:
     for study in studies():
         if own := study.run(records):
             yield Part(f"the study {study.name}", own, missing_of_study(study, own), of_study(study.name))
+    networks = by_model([r for r in records if r["kind"] == "model"])
+    for name, of_network in networks.items():
+        own = choose(of_network)
+        yield Part(f"the network {name}", own, missing_of_network(own), of_network_called(name))
     for name, wanted in (("calibration", calibrate.COMPARISONS), ("lesson", None)):
         own = [r for r in records if r["kind"] == name]
         if own:
@@ -98,6 +104,23 @@ def of_kinds(*kinds: str) -> Callable[[Record], bool]:
 def of_study(name: str) -> Callable[[Record], bool]:
     """Whether a record is one of that study."""
     return lambda record: bool(record["kind"] == "study" and record["key"]["study"] == name)
+
+
+def of_network_called(name: str) -> Callable[[Record], bool]:
+    """Whether a record is one of that network."""
+    return lambda record: bool(record["kind"] == "model" and record["key"]["model"] == name)
+
+
+def missing_of_network(records: list[Record]) -> list[str]:
+    """What the run of a network lacks: who has a step has all blocks, A/A among them."""
+    listed = survey(records)
+    if listed is None:
+        return ["its batch norms"]
+    stepped = {r["implementation"] for r in part_of(records, "step")}
+    have = {(operation_of(r["key"]), r["implementation"]) for r in part_of(records, "block")}
+    missing = [f"step of {name}" for name in (BASELINE, AA) if name not in stepped]
+    wanted = itertools.product(map(operation_of, listed["uses"]), sorted(stepped | {BASELINE, AA}))
+    return missing + [f"{operation.name}, {name}" for operation, name in wanted if (operation, name) not in have]
 
 
 def missing_of_main(run: dict[str, list[Record]]) -> list[str]:

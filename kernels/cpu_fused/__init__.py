@@ -1,4 +1,4 @@
-"""Batch norm, activation and 2 x 2 max-pool in one native kernel each way, for the CPU.
+"""Batch norm, activation and 2 x 2 max-pool or residual in one native kernel each way, for the CPU.
 
     kernel_calls.py   the two calls into the compiled library
     library.py        compiles the library on first use, and loads it
@@ -40,13 +40,13 @@ def backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature f
     return library.description(x.dtype)
 
 
-KERNELS = Kernels("cpu_fused", forward, backward, saved_memory, _instead)
+KERNELS = Kernels("cpu_fused", forward, backward, saved_memory, _instead, fuses_residual=True)
 OPERATORS = operators_of(KERNELS)
 batch_norm_block = block_of(KERNELS, OPERATORS)
 
 IMPLEMENTATION = Implementation(
     name="cpu_fused",
-    summary="batch norm, activation and pool fused in C++",
+    summary="batch norm, activation and pool or residual fused in C++",
     batch_norm=batch_norm_block,
     batch_norm_block=batch_norm_block,
     why_unavailable=why_unavailable,

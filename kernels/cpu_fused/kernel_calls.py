@@ -64,7 +64,7 @@ def forward(
     form: Form,
     momentum: float | None,
     eps: float,
-    residual: Tensor | None = None,  # noqa: ARG001 - none comes: see `Kernels.fuses_residual`
+    residual: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """See `fused.pair.Kernels`."""
     if not x.is_cpu:
@@ -75,9 +75,8 @@ def forward(
     y, saved = output_memory(x, pool), saved_memory(x)
     mean, var = _as_real(running_mean, real), _as_real(running_var, real)
     scale, shift = _as_real(weight, real), _as_real(bias, real)
-    library.load(dtype).batch_norm_forward(
-        plan_of(x.shape, planes, pool, activation, training, torch.get_num_threads()),
-        memory_of(x),
+    kernels, plan = library.load(dtype), plan_of(x.shape, planes, pool, activation, training, torch.get_num_threads())
+    rest = (
         y.data_ptr(),
         saved.data_ptr(),
         memory_of(scale),
@@ -87,6 +86,11 @@ def forward(
         counted(momentum, counter),
         eps,
     )
+    if residual is None:
+        kernels.batch_norm_forward(plan, memory_of(x), *rest)
+    else:
+        residual = dense_like(residual, planes)
+        kernels.residual_forward(plan, memory_of(x), memory_of(residual), *rest)
     if training:
         _give_back(running_mean, mean)
         _give_back(running_var, var)
@@ -99,7 +103,7 @@ def backward(
     saved: Tensor,
     parameters: Parameters,
     form: Form,
-    y: Tensor | None = None,  # noqa: ARG001 - none comes: see `Kernels.fuses_residual`
+    y: Tensor | None = None,
 ) -> Gradients:
     """See `fused.pair.Kernels`."""
     if not (x.is_cpu and dy.is_cpu):
@@ -108,20 +112,25 @@ def backward(
     real = real_type(dtype)
     (weight, bias), (training, activation, pool) = parameters, form
     dy = dy if planes and dy.is_contiguous() else dense_like(dy, planes)
+    gradients: Gradients
     dx, dweight, dbias = gradients = gradient_memory(x, weight)
     of_weight, of_bias = _as_real(dweight, real), _as_real(dbias, real)
     scale, shift = _as_real(weight, real), _as_real(bias, real)
-    library.load(dtype).batch_norm_backward(
-        plan_of(x.shape, planes, pool, activation, training, torch.get_num_threads()),
-        memory_of(x),
-        memory_of(dy),
-        dx.data_ptr(),
+    kernels, plan = library.load(dtype), plan_of(x.shape, planes, pool, activation, training, torch.get_num_threads())
+    rest = (
         memory_of(saved),
         memory_of(scale),
         memory_of(shift),
         memory_of(of_weight),
         memory_of(of_bias),
     )
+    if y is None:
+        kernels.batch_norm_backward(plan, memory_of(x), memory_of(dy), dx.data_ptr(), *rest)
+    else:
+        y, dz = dense_like(y, planes), torch.empty_like(x)
+        pointers = (memory_of(x), memory_of(dy), memory_of(y), dx.data_ptr(), dz.data_ptr())
+        kernels.residual_backward(plan, *pointers, *rest)
+        gradients = (*gradients, dz)
     _give_back(dweight, of_weight)
     _give_back(dbias, of_bias)
     return gradients

@@ -248,7 +248,10 @@ def _processor() -> str:
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.batch_norm_forward.argtypes = [_POINTER] * 8 + [ctypes.c_double] * 2
     library.batch_norm_backward.argtypes = [_POINTER] * 9
-    library.batch_norm_forward.restype = library.batch_norm_backward.restype = None
+    library.residual_forward.argtypes = [_POINTER] * 9 + [ctypes.c_double] * 2
+    library.residual_backward.argtypes = [_POINTER] * 11
+    for function in ("batch_norm_forward", "batch_norm_backward", "residual_forward", "residual_backward"):
+        getattr(library, function).restype = None
     library.compiler.restype = ctypes.c_char_p
     return library
 

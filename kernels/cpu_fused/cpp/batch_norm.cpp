@@ -1,9 +1,10 @@
-// Batch norm, activation and 2 x 2 max-pool for the CPU. Read this file first: it has the steps and what Python calls.
+// Batch norm, residual, activation and 2 x 2 max-pool for the CPU. Read this file first: it has the steps and what
+// Python calls.
 //
 // Four steps do everything. Each works on some channels of some images (a `Part`):
 //
 //     statistics       mean and centered sum of squares of each channel                     forward, training
-//     apply            y = pool(activation((x - mean) / std * weight + bias))               forward
+//     apply            y = pool(activation((x - mean) / std * weight + bias + residual))    forward
 //     backward_sums    sum(dz) and sum(dz (x - mean)), dz the gradient before activation    backward
 //     backward_apply   dx = weight / std (dz - mean(dz) - x^ mean(dz x^))                   backward
 //
@@ -19,6 +20,7 @@
 //     statistics.h      mean and variance without loss of digits
 //     gradient_sums.h   the two sums of the backward
 //     layout.h          planes and rows: how a tensor lies in memory, and how it is cut into pieces
+//     residual.h        the gradient of what is added before the activation
 //     plane_windows.h   pooling in planes
 //     planes.h          the four steps on planes
 //     rows.h            the four steps on rows
@@ -45,8 +47,8 @@ Partial merged(const std::vector<Partial>& partials, Index c, Index parts, Index
 }
 
 template <class Layout>
-void forward(const Plan& plan, const Stored* x, Stored* y, double* saved, const Real* weight, const Real* bias,
-             Real* running_mean, Real* running_var, double momentum, double eps) {
+void forward(const Plan& plan, const Stored* x, const Stored* residual, Stored* y, double* saved, const Real* weight,
+             const Real* bias, Real* running_mean, Real* running_var, double momentum, double eps) {
     const Layout layout(plan);
     ChannelTable table(plan.channels, weight, bias);
     std::vector<Moments> partials(plan.training ? plan.threads * plan.channels : 0);
@@ -69,7 +71,7 @@ void forward(const Plan& plan, const Stored* x, Stored* y, double* saved, const 
         saved[c] = mean, saved[plan.channels + c] = inverse_std;
         table.set_forward(c, mean, inverse_std);
     };
-    const auto use = [&](Part part, Scratch& scratch) { layout.apply(x, table, part, y, scratch); };
+    const auto use = [&](Part part, Scratch& scratch) { layout.apply(x, residual, table, part, y, scratch); };
     in_two_steps(layout, plan, collect, finish, use);
 }
 
@@ -83,18 +85,26 @@ inline Real* notepad(Other* dx, Index count, std::unique_ptr<Real[]>& wider) {
 }
 
 template <class Layout>
-void backward(const Plan& plan, const Stored* x, const Stored* dy, Stored* dx, const double* saved, const Real* weight,
-              const Real* bias, Real* dweight, Real* dbias) {
+void backward(const Plan& plan, const Stored* x, const Stored* dy, WithResidual with, Stored* dx, const double* saved,
+              const Real* weight, const Real* bias, Real* dweight, Real* dbias) {
     const Layout layout(plan);
+    Plan without_activation = plan;  // for the second step, where a residual's dz comes in place of dy
+    if (with.y) without_activation.activation = NONE;
+    const Layout second(without_activation);
     ChannelTable table(plan.channels, weight, bias);
     const double *mean = saved, *inverse_std = saved + plan.channels;
     for (Index c = 0; c < plan.channels; c++) table.set_forward(c, mean[c], inverse_std[c]);
     std::vector<Sums> partials(plan.threads * plan.channels);
     // dz waits for the second step in the memory where dx will be; in rows also which pixel of a window it goes to.
     std::unique_ptr<Real[]> wider;
-    Real* const notes = notepad(dx, plan.images * plan.channels * plan.height * plan.width, wider);
+    const Index all = plan.images * plan.channels * plan.height * plan.width;
+    Real* const notes = with.y ? nullptr : notepad(dx, all, wider);
     const auto collect = [&](Part part, Index number, Scratch& scratch) {
-        layout.backward_sums(x, dy, table, part, partials.data() + number * plan.channels, notes, scratch);
+        Sums* sums = partials.data() + number * plan.channels;
+        if (with.y)
+            layout.residual_sums(x, dy, with, table, part, sums, scratch);
+        else
+            layout.backward_sums(x, dy, table, part, sums, notes, scratch);
     };
     const auto finish = [&](Index c, Index parts) {
         const Sums all = merged(partials, c, parts, plan.channels);
@@ -105,7 +115,7 @@ void backward(const Plan& plan, const Stored* x, const Stored* dy, Stored* dx, c
         table.set_backward(c, mean[c], inverse_std[c], all.dz, of_weight, count);
     };
     const auto use = [&](Part part, Scratch& scratch) {
-        if (dx) layout.backward_apply(x, dy, table, part, dx, notes, scratch);
+        if (dx) second.backward_apply(x, with.y ? with.dz : dy, table, part, dx, notes, scratch);
     };
     in_two_steps(layout, plan, collect, finish, use);
 }
@@ -130,16 +140,30 @@ int has_openmp() {
 #endif
 }
 
-// x, y: as `plan` says. saved: mean and 1 / std, (2, C). weight, bias, running_mean, running_var: (C,) or null.
-void batch_norm_forward(const Plan* plan, const Stored* x, Stored* y, double* saved, const Real* weight,
-                        const Real* bias, Real* running_mean, Real* running_var, double momentum, double eps) {
-    (plan->in_rows ? forward<Rows> : forward<Planes>)(*plan, x, y, saved, weight, bias, running_mean, running_var,
-                                                      momentum, eps);
+// x, y: as `plan` says. residual: as x, and the plan has no pool; or null. saved: mean and 1 / std, (2, C). weight,
+// bias, running_mean, running_var: (C,) or null.
+void residual_forward(const Plan* plan, const Stored* x, const Stored* residual, Stored* y, double* saved,
+                      const Real* weight, const Real* bias, Real* running_mean, Real* running_var, double momentum,
+                      double eps) {
+    (plan->in_rows ? forward<Rows> : forward<Planes>)(*plan, x, residual, y, saved, weight, bias, running_mean,
+                                                      running_var, momentum, eps);
 }
 
-// dx: as x, or null where nobody asks for it. dweight, dbias: (C,).
+// y, dz: as x, where the forward had a residual and an activation; or null. dx: as x, or null where nobody asks for it.
+// dweight, dbias: (C,).
+void residual_backward(const Plan* plan, const Stored* x, const Stored* dy, const Stored* y, Stored* dx, Stored* dz,
+                       const double* saved, const Real* weight, const Real* bias, Real* dweight, Real* dbias) {
+    (plan->in_rows ? backward<Rows> : backward<Planes>)(*plan, x, dy, {y, dz}, dx, saved, weight, bias, dweight, dbias);
+}
+
+// The same without a residual: for Python every argument of its own takes time.
+void batch_norm_forward(const Plan* plan, const Stored* x, Stored* y, double* saved, const Real* weight,
+                        const Real* bias, Real* running_mean, Real* running_var, double momentum, double eps) {
+    residual_forward(plan, x, nullptr, y, saved, weight, bias, running_mean, running_var, momentum, eps);
+}
+
 void batch_norm_backward(const Plan* plan, const Stored* x, const Stored* dy, Stored* dx, const double* saved,
                          const Real* weight, const Real* bias, Real* dweight, Real* dbias) {
-    (plan->in_rows ? backward<Rows> : backward<Planes>)(*plan, x, dy, dx, saved, weight, bias, dweight, dbias);
+    residual_backward(plan, x, dy, nullptr, dx, nullptr, saved, weight, bias, dweight, dbias);
 }
 }

@@ -7,14 +7,21 @@
 
 namespace {
 
-// y = activation(z), z the normalized x.
+// y = activation(z + residual), z the normalized x; y = activation(z) where the residual is null.
 template <class Channels>
-inline void activate(const Real* x, Index count, Channels channels, Activation activation, Real* y) {
+inline void activate(const Real* x, const Real* residual, Index count, Channels channels, Activation activation,
+                     Real* y) {
     const auto with = [&](auto activated) {
-        for_numbers(count, [&](auto kind, Index i) {
-            using Number = decltype(kind);
-            put(activated(channels.template at<Number>(i).normalized(get<Number>(x + i))), y + i);
-        });
+        const auto to_each = [&](auto added) {
+            for_numbers(count, [&](auto kind, Index i) {
+                using Number = decltype(kind);
+                put(activated(added(channels.template at<Number>(i).normalized(get<Number>(x + i)), i)), y + i);
+            });
+        };
+        if (residual)
+            to_each([&](auto z, Index i) { return z + get<decltype(z)>(residual + i); });
+        else
+            to_each([](auto z, Index) { return z; });
     };
     if (activation == NONE) with([](auto z) { return z; });
     if (activation == SIGMOID) with([](auto z) { return sigmoid(z); });

@@ -5,6 +5,7 @@
 #include "elementwise.h"
 #include "gradient_sums.h"
 #include "plane_windows.h"
+#include "residual.h"
 #include "statistics.h"
 
 #include <algorithm>
@@ -39,7 +40,8 @@ public:
         }
     }
 
-    void apply(const Stored* x, ChannelTable& table, Part part, Stored* y, Scratch& scratch) const {
+    void apply(const Stored* x, const Stored* residual, ChannelTable& table, Part part, Stored* y,
+               Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         if (plan.pool && !plan.training) choose_all(x, table, part, y, scratch);
         const Stored* from = plan.pool ? y : x;
@@ -49,7 +51,9 @@ public:
                 for (Index start = plane; start < plane + output_pixels; start += TILE) {
                     const Index count = std::min(TILE, plane + output_pixels - start);
                     Real* output = target(y + start, scratch.at(OUTPUT));
-                    activate(widened(from + start, count, scratch.at(INPUT)), count, table.one(c), activation, output);
+                    const Real* input = widened(from + start, count, scratch.at(INPUT));
+                    const Real* added = residual ? widened(residual + start, count, scratch.at(RESIDUAL)) : nullptr;
+                    activate(input, added, count, table.one(c), activation, output);
                     narrow(output, count, y + start);
                 }
             }
@@ -66,6 +70,27 @@ public:
             const Real* dz = widened(dy + out, out_count, scratch.at(GRADIENT));
             dz = before_activation(input, dz, out_count, channel, activation, notes ? notes + in : scratch.at(WITHIN));
             running[c - part.channel].add(input, dz, out_count, channel.all.mean);
+        });
+        for (Index c = part.channel; c < part.channels_end; c++) sums[c].merge(running[c - part.channel].result());
+    }
+
+    // The same with a residual; the unrounded dz goes into the sums.
+    void residual_sums(const Stored* x, const Stored* dy, WithResidual with, ChannelTable& table, Part part, Sums* sums,
+                       Scratch& scratch) const {
+        std::vector<RunningSums> running(part.channels_end - part.channel);
+        with_slope_from_output(Activation(plan.activation), [&](auto times_slope) {
+            for_each_tile(part, [&](Index c, Index in, Index count, Index, Index) {
+                const Real* gradient = widened(dy + in, count, scratch.at(GRADIENT));
+                const Real* output = widened(with.y + in, count, scratch.at(OUTPUT));
+                Real* dz = target(with.dz + in, scratch.at(WITHIN));
+                for_numbers(count, [&](auto kind, Index i) {
+                    using Number = decltype(kind);
+                    put(times_slope(get<Number>(gradient + i), get<Number>(output + i)), dz + i);
+                });
+                narrow(dz, count, with.dz + in);
+                const Real* input = widened(x + in, count, scratch.at(INPUT));
+                running[c - part.channel].add(input, dz, count, table.one(c).all.mean);
+            });
         });
         for (Index c = part.channel; c < part.channels_end; c++) sums[c].merge(running[c - part.channel].result());
     }

@@ -6,6 +6,7 @@
 #include "gradient_sums.h"
 #include "layout.h"
 #include "pool.h"
+#include "residual.h"
 #include "statistics.h"
 
 #include <algorithm>
@@ -67,7 +68,8 @@ public:
         }
     }
 
-    void apply(const Stored* x, ChannelTable& table, Part part, Stored* y, Scratch& scratch) const {
+    WITH_ALL_IT_CALLS void apply(const Stored* x, const Stored* residual, ChannelTable& table, Part part, Stored* y,
+                                 Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         const ManyChannels each = table.from(part.channel);
         const Index count = part.channels_end - part.channel;
@@ -76,13 +78,14 @@ public:
             const Real* input = widened(x + in, count, scratch.at(INPUT));
             if (plan.pool) input = choose(x + in, count, each, scratch);
             Real* output = target(y + out, scratch.at(OUTPUT));
-            activate(input, count, each, activation, output);
+            const Real* added = residual ? widened(residual + in, count, scratch.at(RESIDUAL)) : nullptr;
+            activate(input, added, count, each, activation, output);
             narrow(output, count, y + out);
         });
     }
 
-    void backward_sums(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Sums* sums, Real* notes,
-                       Scratch& scratch) const {
+    WITH_ALL_IT_CALLS void backward_sums(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Sums* sums,
+                                         Real* notes, Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         const ManyChannels each = table.from(part.channel);
         const Index count = part.channels_end - part.channel;
@@ -115,13 +118,45 @@ public:
         settle();
     }
 
-    void backward_apply(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Stored* dx,
-                        const Real* notes, Scratch& scratch) const {
+    // The same with a residual. dz goes into the sums unrounded, and at once: there are four tensors to stream through.
+    WITH_ALL_IT_CALLS void residual_sums(const Stored* x, const Stored* dy, WithResidual with, ChannelTable& table,
+                                         Part part, Sums* sums, Scratch& scratch) const {
+        const ManyChannels each = table.from(part.channel);
+        const Index count = part.channels_end - part.channel, end = part.images_end * pixels;
+        std::vector<Real> of_both(2 * count);
+        Real *const a = of_both.data(), *const b = a + count;
+        with_slope_from_output(Activation(plan.activation), [&](auto times_slope) {
+            for (Index r = part.image * pixels, pending = 1; r < end; r++, pending++) {
+                const Index at = r * plan.channels + part.channel;
+                const Real* input = widened(x + at, count, scratch.at(INPUT));
+                const Real* gradient = widened(dy + at, count, scratch.at(GRADIENT));
+                const Real* output = widened(with.y + at, count, scratch.at(OUTPUT));
+                Real* dz = target(with.dz + at, scratch.at(WITHIN));
+                for_numbers(count, [=](auto kind, Index i) {
+                    using Number = decltype(kind);
+                    const Number u = times_slope(get<Number>(gradient + i), get<Number>(output + i));
+                    put(u, dz + i);
+                    put(get<Number>(a + i) + u, a + i);
+                    put(get<Number>(b + i) + u * (get<Number>(input + i) - each.at<Number>(i).mean), b + i);
+                });
+                narrow(dz, count, with.dz + at);
+                if (pending % ROWS_IN_REAL && r + 1 < end) continue;
+                for (Index i = 0; i < count; i++) sums[part.channel + i].merge({a[i], b[i]});
+                std::fill(a, a + 2 * count, Real(0));
+            }
+        });
+    }
+
+    WITH_ALL_IT_CALLS void backward_apply(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Stored* dx,
+                                          const Real* notes, Scratch& scratch) const {
         const ManyChannels each = table.from(part.channel);
         const Index count = part.channels_end - part.channel;
         for_each_pixel(part, [&](Index in, Index out, bool whole) {
-            const Real* dz = notes + in;
-            if (whole && plan.activation == NONE) dz = widened(dy + out, count, scratch.at(GRADIENT));
+            const Real* dz = nullptr;
+            if (plan.activation != NONE)
+                dz = notes + in;
+            else if (whole)
+                dz = widened(dy + out, count, scratch.at(GRADIENT));
             if (plan.pool) {
                 if (whole) {  // the notes have to be read before dx takes their place
                     std::copy_n(dz, count, scratch.at(WITHIN));
@@ -139,7 +174,7 @@ public:
 
 private:
     static constexpr Index ROWS = 256;         // that statistics takes at a time
-    static constexpr Index ROWS_IN_REAL = 64;  // that backward_sums adds up before it goes on in double
+    static constexpr Index ROWS_IN_REAL = 64;  // that the backward adds up before it goes on in double
 
     void guess_from(const Stored* top, Index rows, Index count, Real* __restrict guess, Real* scratch) const {
         std::fill(guess, guess + count, Real(0));
