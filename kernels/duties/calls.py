@@ -26,8 +26,9 @@ SLEEP_CYCLES = 20_000_000  # 10 ms
 NOT_IMPLEMENTED = "not implemented"
 """What stands before the words of a `NotImplementedError`: it says so itself, and breaks no promise."""
 RUNNING = ("running_mean", "running_var")
-OPERANDS = ("input", *RUNNING, "weight", "bias")
-GRADIENTS = {"input": "dx", "weight": "dweight", "bias": "dbias"}
+POSITIONAL = ("input", *RUNNING, "weight", "bias")
+OPERANDS = (*POSITIONAL, "residual")
+GRADIENTS = {"input": "dx", "weight": "dweight", "bias": "dbias", "residual": "dresidual"}
 
 Plan = dict[str, Any]
 """What is done: "way", one of `WAYS`; "order", that of the backwards; and "calls", for each a dict like `PLAIN`."""
@@ -42,8 +43,9 @@ PLAIN: dict[str, Any] = {
     "activation": None,
     "pool": None,
     "grad_mode": "grad",  # or "no_grad", "inference_mode"
-    "wanted": ["input", "weight", "bias"],  # what requires a gradient
+    "wanted": ["input", "weight", "bias", "residual"],  # what requires a gradient
     "input_layout": "contiguous",
+    "residual_layout": "contiguous",
     "grad_layout": "contiguous",
     "backward": "once",  # or "twice", from one graph; or "accumulated", by `backward()`
     "parameters": False,  # weight and bias are `nn.Parameter`
@@ -100,7 +102,7 @@ def perform(
         else:
             call = _renewed(calls[0], fresh, settings, device)
         call.versions = {name: t._version for name in GRADIENTS if (t := call.operands[name]) is not None}
-        _forward(function or _function_of(implementation, settings), call)
+        _forward(function or _function_of(implementation, call), call)
         calls.append(call)
         if plan["way"] == "same tensors":
             time.sleep(LATER_SECONDS)
@@ -138,10 +140,10 @@ def _prepared(fresh: Mapping[str, Tensor | None], settings: dict[str, Any]) -> _
         if tensor is None:
             operands[name] = None
             continue
-        tensor = lay_out(tensor, settings["input_layout"] if name == "input" else "contiguous")
+        tensor = lay_out(tensor, settings.get(f"{name}_layout", "contiguous"))
         if name in GRADIENTS:
             wanted = name in settings["wanted"]
-            is_parameter = settings["parameters"] and name != "input"
+            is_parameter = settings["parameters"] and name in ("weight", "bias")
             leaves[name] = nn.Parameter(tensor, wanted) if is_parameter else tensor.requires_grad_(wanted)
             tensor = leaves[name]
             if name == "input" and not settings["leaf"]:
@@ -181,10 +183,10 @@ def _hold_up(device: torch.device) -> None:
             torch.cuda._sleep(SLEEP_CYCLES)
 
 
-def _function_of(implementation: Implementation, settings: Mapping[str, Any]) -> Callable[..., Tensor]:
-    if settings["activation"] is None and settings["pool"] is None:
-        return implementation.batch_norm
-    return functools.partial(implementation.block, activation=settings["activation"], pool=settings["pool"])
+def _function_of(implementation: Implementation, call: _Call) -> Callable[..., Tensor]:
+    asked = {name: call.settings[name] for name in ("activation", "pool")} | {"residual": call.operands["residual"]}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    return functools.partial(implementation.block, **asked) if asked else implementation.batch_norm
 
 
 def _layer(implementation: Implementation, call: _Call) -> Callable[..., Tensor]:
@@ -202,7 +204,7 @@ def _layer(implementation: Implementation, call: _Call) -> Callable[..., Tensor]
 
 def _forward(function: Callable[..., Tensor], call: _Call) -> None:
     settings, operands = call.settings, call.operands
-    arguments: list[Any] = [operands[name] for name in OPERANDS]
+    arguments: list[Any] = [operands[name] for name in POSITIONAL]
     keywords: dict[str, Any] = {name: settings[name] for name in ("training", "momentum", "eps")}
     if not settings["keywords"]:
         arguments, keywords = [*arguments, *keywords.values()], {}

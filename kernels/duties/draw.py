@@ -41,13 +41,19 @@ FACTORS: dict[str, Sequence[Any]] = {
     "keywords": (True, False),
     "leaf": (True, False),
 }
-BLOCK_FACTORS: dict[str, Sequence[Any]] = {"activation": ("sigmoid", "relu"), "pool": (None, 2)}
+BLOCK_FACTORS: dict[str, Sequence[Any]] = {
+    "activation": ("sigmoid", "relu"),
+    "pool": (None, 2),
+    "residual": (*[None] * len(LAYOUTS), *LAYOUTS),
+    "wanted": (*FACTORS["wanted"], "residual"),
+}
 WANTED = {
-    "all": ("input", "weight", "bias"),
+    "all": ("input", "weight", "bias", "residual"),
     "input": ("input",),
     "parameters": ("weight", "bias"),
     "weight": ("weight",),
     "bias": ("bias",),
+    "residual": ("residual",),
     "nothing": (),
 }
 
@@ -113,14 +119,14 @@ def settle(row: Row) -> Row:
         row["places"] = "one"
     if row["training"] and row["places"] == "one" and row["batch"] == "one":
         row["batch"] = "two"  # one value has no variance
-    if row["dimensions"] == 2 and row["input_layout"] == "channels-last":
-        row["input_layout"] = "transposed"
-    if row["dimensions"] == 2 and row["grad_layout"] == "channels-last":
-        row["grad_layout"] = "transposed"
+    for name in ("input_layout", "grad_layout", "residual"):
+        if row["dimensions"] == 2 and row.get(name) == "channels-last":
+            row[name] = "transposed"
     present = {"both": ("weight", "bias"), "neither": (), "weight": ("weight",), "bias": ("bias",)}[row["affine"]]
     if not present:
         del row["parameters"]
-    wanted = [name for name in WANTED[row["wanted"]] if name == "input" or name in present]
+    others = ("input",) if row.get("residual") is None else ("input", "residual")
+    wanted = [name for name in WANTED[row["wanted"]] if name in (*others, *present)]
     if not wanted:
         row["wanted"] = "nothing"
     if row["grad_mode"] != "grad" or not wanted:
@@ -192,6 +198,7 @@ def drawn(row: Row, generator: random.Random, dtype: torch.dtype, device: torch.
         mean=mean,
         std=std,
         training=row["training"],
+        residual=row.get("residual") is not None,
         activation=row.get("activation"),
         pool=row.get("pool"),
         backward="backward" in row,
@@ -216,6 +223,7 @@ def drawn(row: Row, generator: random.Random, dtype: torch.dtype, device: torch.
     if "backward" in row:
         problem = with_gradient_of(problem, row["grad_layout"])
     settings = {name: row[name] for name in PLAIN if name in row and name not in ("eps", "momentum", "wanted")}
+    settings["residual_layout"] = row.get("residual") or PLAIN["residual_layout"]
     return single("", problem, row, wanted=_present(problem, WANTED[row["wanted"]]), **settings)
 
 
@@ -243,6 +251,8 @@ def with_gradient_of(problem: Problem, layout: str) -> Problem:
     if problem.activation == "relu":
         before = reference.solve(replace(problem, activation=None, grad_output=None))
         z = before.values["output"].abs()
-        margin = max(KINK, 8 * torch.finfo(torch.float32).eps * before.condition) * z.max()
+        # What is normalized may be rounded to its type before a residual brings it near to 0.
+        rounded = torch.float32 if problem.residual is None else problem.input.dtype
+        margin = max(KINK, 8 * torch.finfo(rounded).eps * before.condition) * z.max()
         dy = dy.masked_fill((z <= margin).to(dy.device), 0)
     return replace(problem, grad_output=dy)

@@ -18,7 +18,7 @@ from kernels.duties.draw import Duty
 from kernels.duties.layouts import EXPANDED, lay_out
 from kernels.reference import Problem
 
-HANDED_OUT = {"output": "the output", "dx": "dx", "dweight": "dweight", "dbias": "dbias"}
+HANDED_OUT = {"output": "the output"} | {name: name for name in GRADIENTS.values()}
 MARGIN = 4.0
 """More than where a shape is timed: faults of the contract are gross, and honest sums come in any order."""
 WITHOUT_GRADIENT = "the output has no gradient"
@@ -103,7 +103,7 @@ def _judge(
         raise DutyError(f"the output's device is {fact['device']}, not {problem.input.device.type}")
     wanted = settings["wanted"] if settings["grad_mode"] == "grad" and problem.grad_output is not None else []
     without = [name for name in wanted if name in fact.get("without", ())]
-    if wanted and without == wanted and "dx" not in answers and "dbias" not in answers and "dweight" not in answers:
+    if wanted and without == wanted and not any(name in answers for name in GRADIENTS.values()):
         raise DutyError(WITHOUT_GRADIENT)
     if without:
         raise DutyError(f"{GRADIENTS[without[0]]} is missing")
@@ -122,7 +122,7 @@ def _judge(
             raise DutyError(f"{name} moves in evaluation")
         if before is not None and not same(answers[name], later[name]):
             raise DutyError(f"{name} moves after the call")
-    for name in ("input", "weight", "bias", "grad_output"):
+    for name in (*GRADIENTS, "grad_output"):
         before = getattr(problem, name)
         if before is not None and not same(before, later[name]):
             raise DutyError(f"the {name} was changed")
@@ -210,6 +210,9 @@ def _special_words(problem: Problem, settings: dict[str, Any]) -> Iterator[str]:
         yield f"without {' and '.join(missing)}"
     elif not problem.running_mean.any() and bool((problem.running_var == 1).all()):  # type: ignore[union-attr]
         yield "running statistics 0 and 1"
+    if problem.residual is not None:
+        layout = settings["residual_layout"]
+        yield "with a residual" if layout == PLAIN["residual_layout"] else f"with a {layout} residual"
     if problem.activation:
         yield f"with {problem.activation}" + (" and pool" if problem.pool else "")
     if settings["grad_mode"] != "grad":

@@ -15,7 +15,7 @@ from kernels.attempts import DutyError, attempt
 from kernels.contract import compose
 from kernels.duties import calls, design, examine
 from kernels.duties.covering import rows
-from kernels.duties.draw import FACTORS, PLAIN_ROW, WANTED, drawn, easier, settle
+from kernels.duties.draw import BLOCK_FACTORS, FACTORS, PLAIN_ROW, WANTED, drawn, easier, settle
 from kernels.duties.judge import objection, refusals
 from kernels.duties.layouts import EXPANDED, LAYOUTS, lay_out
 from kernels.duties.special import Special
@@ -69,6 +69,47 @@ def test_the_dishonest_are_caught(function):
 @pytest.mark.parametrize("name", gradient_faults.FAULTS)
 def test_each_clause_of_the_contract_is_asked_for(name):
     assert reason_of(gradient_faults.FAULTS[name], seed=len(name)) is not None
+
+
+def residual_block(change):
+    """A fused block, honest but for what is changed of the residual."""
+
+    def block(*arguments, residual=None, **options):
+        return compose(honest)(*arguments, residual=None if residual is None else change(residual), **options)
+
+    return block
+
+
+def as_dense(residual):
+    return residual.as_strided(residual.shape, torch.empty(residual.shape).stride(), 0)
+
+
+def rounded_in_place(residual):
+    with torch.no_grad():
+        return residual.copy_(residual)
+
+
+RESIDUAL_FAULTS = {
+    "forgotten": (lambda residual: None, "output off|dresidual is missing"),  # noqa: ARG005
+    "without gradient": (torch.Tensor.detach, "dresidual is missing|has no gradient"),
+    "half a gradient": (lambda residual: (residual + residual.detach()) / 2, "dresidual off"),
+    "taken for dense": (as_dense, "(channels-last|sliced|cropped|transposed|unaligned) residual"),
+    "written to": (rounded_in_place, "the residual was written to|leaf Variable"),
+    "changed": (lambda residual: residual.data.mul_(2), "the residual was changed|off by|has no gradient"),
+}
+
+
+@pytest.mark.parametrize("fault", RESIDUAL_FAULTS)
+def test_a_fault_with_the_residual_is_found(fault):
+    change, words = RESIDUAL_FAULTS[fault]
+    reason = reason_of(honest, residual_block(change))
+    assert reason is not None
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(reason)
+
+
+def test_a_block_with_a_residual_and_no_fault_is_not_accused():
+    assert reason_of(honest, residual_block(lambda residual: residual)) is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -179,7 +220,7 @@ def test_an_exam_of_the_timed_shape_alone_would_not_see_them(function):
 @pytest.mark.parametrize("seed", range(20))
 def test_every_value_of_every_factor_occurs_whatever_the_seed(seed, fused):
     first, later = design(seed, fused=fused)
-    for name, values in FACTORS.items():
+    for name, values in (FACTORS | (BLOCK_FACTORS if fused else {})).items():
         assert {row[name] for row in first if name in row} == set(values), name
     assert len(first) < 30
     assert design(seed, fused=fused) == (first, later)
@@ -191,10 +232,11 @@ def test_a_value_that_never_gets_through_is_an_error():
         rows({"a": (1, 2)}, lambda row: row | {"a": 1}, 2, random.Random(0))
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("seed", range(10))
-def test_a_row_becomes_the_problem_that_it_says(seed):
+def test_a_row_becomes_the_problem_that_it_says(seed, fused):
     generator = random.Random(seed)
-    for row in itertools.chain(*design(seed, fused=False)):
+    for row in itertools.chain(*design(seed, fused=fused)):
         duty = drawn(row, generator, torch.float32, CPU)
         (problem,), (call,) = duty.problems, duty.calls
         assert problem.input.dim() == row["dimensions"]
@@ -203,6 +245,8 @@ def test_a_row_becomes_the_problem_that_it_says(seed):
         assert (problem.bias is not None) == (row["affine"] in ("both", "bias"))
         assert (problem.running_mean is None) == (row["statistics"] == "none")
         assert (problem.grad_output is not None) == ("backward" in row)
+        assert (problem.residual is not None) == (row.get("residual") is not None)
+        assert call["residual_layout"] == (row.get("residual") or "contiguous")
         assert problem.input.numel() > problem.input.shape[1] or not problem.training
         assert set(call["wanted"]) <= set(WANTED[row["wanted"]])
         assert problem.eps == call["eps"]

@@ -102,10 +102,33 @@ def test_the_operators_pass_torchs_own_check(layout):
     )
 
 
+@pytest.mark.parametrize("layout", [lambda x: x, lambda x: x.contiguous(**LAST)], ids=["planes", "rows"])
+def test_the_operators_with_a_residual_pass_torchs_own_check(layout):
+    p = make_problem((4, 3, 6, 8), residual=True)
+    x, form = layout(p.input), (True, "relu", False)
+    arguments = (x, p.running_mean, p.running_var, None, p.weight, p.bias, True, 0.1, 1e-5, "relu", False, p.residual)
+    torch.library.opcheck(OPERATORS.forward, arguments)
+    y, saved = OPERATORS.forward(*arguments)
+    torch.library.opcheck(OPERATORS.backward, (p.grad_output, x, saved, p.weight, p.bias, *form, y))
+
+
+def test_the_operators_refuse_what_no_kernel_does():
+    p = make_problem((4, 3, 6, 8), residual=True)
+    forward = (p.input, None, None, None, None, None, True, 0.1, 1e-5, "relu")
+    with pytest.raises(RuntimeError, match="cpu_fused_forward: no kernel takes a residual and a pool"):
+        OPERATORS.forward(*forward, True, p.residual)
+    with pytest.raises(RuntimeError, match="residual should have the input's size"):
+        OPERATORS.forward(*forward, False, p.residual[:1])
+    y, saved = OPERATORS.forward(*forward, False, p.residual)
+    with pytest.raises(RuntimeError, match="cpu_fused_backward: expected the output of shape"):
+        OPERATORS.backward(p.grad_output, p.input, saved, None, None, True, "relu", False, y[:1])
+
+
 def test_a_type_without_kernels_takes_torchs_way_and_the_record_says_so(monkeypatch):
     monkeypatch.setattr(library, "why_not", lambda dtype: "no half here" if dtype == torch.float16 else None)
     problem = make_problem((4, 3, 6, 8), dtype=torch.float16, **POOLED)
     assert_conforms(IMPLEMENTATION, problem)
+    assert_conforms(IMPLEMENTATION, make_problem((4, 3, 6, 8), dtype=torch.float16, activation="relu", residual=True))
     assert IMPLEMENTATION.backend(problem.input, True) == "F.batch_norm: no kernels for float16"
     assert "F.batch_norm" not in IMPLEMENTATION.backend(problem.input.float(), True)
 

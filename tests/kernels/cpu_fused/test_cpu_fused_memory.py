@@ -71,6 +71,32 @@ def test_no_kernel_writes_beyond_its_buffers(shape, pool, rows, dtype):
     assert dx.abs().sum() > 0
 
 
+@pytest.mark.parametrize("dtype", list(library.STORED), ids=str)
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_no_kernel_with_a_residual_writes_beyond_its_buffers(shape, rows, dtype):
+    if reason := library.why_not(dtype):
+        pytest.skip(reason)
+    compiled, real = library.load(dtype), real_type(dtype)
+    guarded, channels = Guarded(), shape[1]
+    x, residual, y, dy, dx, dz = (guarded(torch.randn(shape).to(dtype)) for _ in range(6))
+    saved = guarded(torch.zeros(2 * channels, dtype=torch.float64))
+    weight, bias, mean, var, dweight, dbias = (guarded(torch.ones(channels, dtype=real)) for _ in range(6))
+    for training, activation, threads in ((True, 2, 1), (True, 1, 2), (False, 1, 1), (False, 2, 2), (True, 0, 2)):
+        given = [t.clone() for t in (x, residual, dy)]
+        plan = kernel_calls.Plan(*shape, rows, False, activation, training, threads)
+        pointers = [t.data_ptr() for t in (x, residual, y, saved, weight, bias, mean, var)]
+        compiled.residual_forward(ctypes.byref(plan), *pointers, 0.1, 1e-5)
+        if activation:
+            output = y.clone()
+            pointers = [t.data_ptr() for t in (x, dy, y, dx, dz, saved, weight, bias, dweight, dbias)]
+            compiled.residual_backward(ctypes.byref(plan), *pointers)
+            assert torch.equal(y, output)
+        assert guarded.margins_are_whole()
+        assert all(map(torch.equal, (x, residual, dy), given))
+    assert dz.abs().sum() > 0
+
+
 # --- Sanitizers ------------------------------------------------------------------------------------------------------
 
 SANITIZED = """
@@ -94,12 +120,14 @@ SANITIZED = """
             (torch.float32, torch.bfloat16), (True, False), (None, 2), (torch.contiguous_format, torch.channels_last)
         )),
         activation=[None, "sigmoid", "relu"],
+        residual=[False, True],
         value=[0.5, float("nan"), float("inf"), -1e38],
     )
     for case in cases:
         shape, (dtype, training, pool, layout) = case["shape"], case["way"]
         pool = pool if len(shape) == 4 else None
-        problem = make_problem(shape, activation=case["activation"], pool=pool, training=training, dtype=dtype)
+        options = {name: case[name] for name in ("activation", "residual")}
+        problem = make_problem(shape, pool=pool, training=training, dtype=dtype, **options)
         if problem.input.numel():
             problem.input.view(-1)[-2] = case["value"]
         if len(shape) == 4:

@@ -56,6 +56,7 @@ OF_IMAGES = pairs(
     way=list(itertools.product((True, False), ("planes", "rows"), (None, 2))),
     dtype=DTYPES,
     activation=ACTIVATIONS,
+    residual=(False, True),
     threads=THREADS,
 )
 OF_MATRICES = pairs(
@@ -63,6 +64,7 @@ OF_MATRICES = pairs(
     way=list(itertools.product((True, False), ("planes",), (None,))),
     dtype=DTYPES,
     activation=ACTIVATIONS,
+    residual=(False, True),
     threads=THREADS,
 )
 
@@ -71,7 +73,7 @@ OF_MATRICES = pairs(
 def test_every_size_type_and_number_of_threads_agrees_with_the_reference(case, on_threads):
     on_threads(case["threads"])
     training, layout, pool = case["way"]
-    options = {name: case[name] for name in ("shape", "dtype", "activation")}
+    options = {name: case[name] for name in ("shape", "dtype", "activation", "residual")}
     problem = make_problem(**options, training=training, pool=pool)
     assert_conforms(IMPLEMENTATION, channels_last(problem) if layout == "rows" else problem)
 
@@ -134,13 +136,21 @@ ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12, torch.float16: 2e-3, torc
 
 @pytest.mark.parametrize(
     "case",
-    pairs(shape=SHAPES, change=CHANGES, dtype=DTYPES, training=(True, False), activation=ACTIVATIONS, threads=(2, 3)),
+    pairs(
+        shape=SHAPES,
+        change=CHANGES,
+        dtype=DTYPES,
+        training=(True, False),
+        activation=ACTIVATIONS,
+        residual=(False, True),
+        threads=(2, 3),
+    ),
     ids=lambda case: "-".join(map(str, case.values())),
 )
 def test_several_threads_give_the_answer_of_one(case, on_threads):
     """What the suite asks of every implementation it asks on one thread; here all of that, in pairs, on several."""
     shape, pool = SHAPES[case["shape"]]
-    options = {name: case[name] for name in ("dtype", "training", "activation")}
+    options = {name: case[name] for name in ("dtype", "training", "activation", "residual")}
     problem = CHANGES[case["change"]](make_problem(shape, pool=pool, **options))
     on_threads(1)
     expected = attempt(IMPLEMENTATION, problem)
