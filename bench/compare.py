@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from bench.record.labels import AA, BASELINE
+from bench.record.operations import operation_of
 from bench.record.records import FILE, OK, Record, RecordsError, identity, latest, read_all
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import SLOWER, Ratio, paired_ratio, verdict
@@ -175,7 +176,7 @@ def difference(old: Record, new: Record, condition: str) -> str | None:
 def _what(record: Record) -> str:
     key = record["key"]
     if record["kind"] == "latency":
-        return f"{key['shape']} {key['operation']}, {key['pass']}, {key['dtype']}"
+        return f"{operation_of(key).name}, {key['pass']}, {key['dtype']}"
     return f"{record['kind']}, {key.get('data', '')}, batch {key.get('batch_size', '')}"
 
 

@@ -25,7 +25,7 @@ from bench.session.candidate import Candidate
 from bench.session.gate import Gate
 from bench.session.isolation import Isolation
 from bench.session.networks import networks
-from bench.session.options import DTYPES, QUICK_IMAGES
+from bench.session.options import CELL_SECONDS, DTYPES, QUICK_IMAGES
 from bench.session.options import pytest_addoption as pytest_addoption
 from bench.session.precedence import precedence
 from bench.session.roster import candidates
@@ -71,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = root.resolve() / environment.machine(device)
         isolation = Isolation(
             everyone=option.isolate,
-            timeout_seconds=option.cell_timeout,
+            timeout_seconds=option.cell_timeout or CELL_SECONDS[option.network],
             device=option.device,
             dtype=DTYPES[option.dtype],
             data_dir=option.data_dir,
@@ -100,6 +100,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(number, functools.partial(_end, config))
     if option.time_limit:
         config.stash[DISARM] = time_limit.alarm(option.time_limit, functools.partial(_out_of_time, config))
+        config.pluginmanager.register(time_limit.Heard(config.stash[DISARM]))
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -227,7 +228,7 @@ def context(pytestconfig: pytest.Config, baseline: Candidate) -> Context:
 
 @pytest.fixture(scope="session")
 def gate(pytestconfig: pytest.Config) -> Gate:
-    """The gate before LeNet is trained or a step of it is timed."""
+    """The gate before a network is trained or a step of LeNet is timed."""
     return Gate(devices.find(pytestconfig.option.device), dtype=DTYPES[pytestconfig.option.dtype])
 
 

@@ -1,8 +1,9 @@
 """Publish a run of yours: `python -m bench.publish [FOLDER]`.
 
-Takes the newest run of the main job in the folder, and the newest of each study, the lesson and the calibration that
-are there. Each must be complete, measured on a clean commit and an idle machine, and not with `--quick`. Others are
-refused with the reason, and an earlier published version of them stays. Then pages, index and README are rebuilt.
+Takes the newest run of the main job in the folder, and the newest training of another network, of each study, of the
+lesson and of the calibration that are there. Each must be complete, measured on a clean commit and an idle machine, and
+not with `--quick`. Others are refused with the reason, and an earlier published version of them stays. Then pages,
+index and README are rebuilt.
 
 Exit codes: 0 everything is published, 1 some of it was refused, 2 nothing could be read or written.
 """
@@ -26,11 +27,14 @@ from bench import ROOT, calibrate, report
 from bench.measure import environment
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.load import busy_others
+from bench.record.networks import LENET, by_network, network_of, title_of
 from bench.record.operations import operation_of, operations, standard_passes
 from bench.record.records import FILE, OK, Record, RecordsError, read_all, write
-from bench.record.runs import MAIN, main_run, newest
+from bench.record.runs import main_run, newest, of_main, of_one_run
 from bench.studies.registry import studies
 from bench.studies.study import Point, Study
+from bench.view.model_records import by_model, choose, survey
+from bench.view.model_records import part as part_of
 from bench.view.tables import MOST_OTHERS, counted
 
 
@@ -78,10 +82,18 @@ def parts(records: list[Record]) -> Iterator[Part]:
     """All publishable parts of a folder's records."""
     run = main_run(records)
     if "latency" in run:
-        yield Part("the main job", [r for kind in run.values() for r in kind], missing_of_main(run), of_kinds(*MAIN))
+        yield Part("the main job", [r for kind in run.values() for r in kind], missing_of_main(run), of_main)
+    for network, epochs in by_network([r for r in records if r["kind"] == "epoch"]).items():
+        if network != LENET:
+            own = of_one_run(epochs)
+            yield Part(f"training of {title_of(own[-1])}", own, missing_of_training(own), of_training(network))
     for study in studies():
         if own := study.run(records):
             yield Part(f"the study {study.name}", own, missing_of_study(study, own), of_study(study.name))
+    networks = by_model([r for r in records if r["kind"] == "model"])
+    for name, of_network in networks.items():
+        own = choose(of_network)
+        yield Part(f"the network {name}", own, missing_of_network(own), of_network_called(name))
     for name, wanted in (("calibration", calibrate.COMPARISONS), ("lesson", None)):
         own = [r for r in records if r["kind"] == name]
         if own:
@@ -95,15 +107,37 @@ def of_kinds(*kinds: str) -> Callable[[Record], bool]:
     return lambda record: record["kind"] in kinds
 
 
+def of_training(network: str) -> Callable[[Record], bool]:
+    """Whether a record is one of a training of that network."""
+    return lambda record: bool(record["kind"] == "epoch" and network_of(record) == network)
+
+
 def of_study(name: str) -> Callable[[Record], bool]:
     """Whether a record is one of that study."""
     return lambda record: bool(record["kind"] == "study" and record["key"]["study"] == name)
 
 
+def of_network_called(name: str) -> Callable[[Record], bool]:
+    """Whether a record is one of that network."""
+    return lambda record: bool(record["kind"] == "model" and record["key"]["model"] == name)
+
+
+def missing_of_network(records: list[Record]) -> list[str]:
+    """What the run of a network lacks: who has a step has all blocks, A/A among them."""
+    listed = survey(records)
+    if listed is None:
+        return ["its batch norms"]
+    stepped = {r["implementation"] for r in part_of(records, "step")}
+    have = {(operation_of(r["key"]), r["implementation"]) for r in part_of(records, "block")}
+    missing = [f"step of {name}" for name in (BASELINE, AA) if name not in stepped]
+    wanted = itertools.product(map(operation_of, listed["uses"]), sorted(stepped | {BASELINE, AA}))
+    return missing + [f"{operation.name}, {name}" for operation, name in wanted if (operation, name) not in have]
+
+
 def missing_of_main(run: dict[str, list[Record]]) -> list[str]:
     """Measurements that a run of the main job lacks, over all implementations in `kernels/`."""
     have = {kind: {r["implementation"] for r in records} for kind, records in run.items()}
-    everyone = [BASELINE, AA, *(name for name in kernels.names() if name != BASELINE)]
+    everyone = _everyone()
     device = newest(run["latency"])["conditions"]["device"]
     cells = {(operation_of(r["key"]), r["key"]["pass"], r["implementation"]) for r in run["latency"]}
     missing = [
@@ -113,12 +147,22 @@ def missing_of_main(run: dict[str, list[Record]]) -> list[str]:
         if (operation, pass_name, name) not in cells
     ]
     missing += [f"step of {name}" for name in (*everyone, PLAIN) if name not in have.get("step", set())]
-    missing += [f"training with {name}" for name in (*everyone, PLAIN) if not _trained(run.get("epoch", []), name)]
+    missing += missing_of_training(run.get("epoch", []))
     profiled = {(r["key"]["of"], r["implementation"]) for r in run.get("profile", [])}
     able = {r["implementation"] for r in run.get("profile", []) if r["key"]["of"] == "step" and r["status"] == OK}
     for of, names in (("step", {*everyone, PLAIN}), ("memory", able), ("scaling", set(everyone))):
         missing += [f"{of} profile of {name}" for name in sorted(names - {AA}) if (of, name) not in profiled]
     return missing
+
+
+def _everyone() -> list[str]:
+    """The rows of a whole run."""
+    return [BASELINE, AA, *(name for name in kernels.names() if name != BASELINE)]
+
+
+def missing_of_training(epochs: list[Record]) -> list[str]:
+    """Whose training a run lacks."""
+    return [f"training with {name}" for name in (*_everyone(), PLAIN) if not _trained(epochs, name)]
 
 
 def _trained(epochs: list[Record], name: str) -> bool:

@@ -1,4 +1,4 @@
-"""How well and how fast LeNet trains with each batch norm, and without one.
+"""How well and how fast a network trains with each batch norm, and without one.
 
 Implementations take turns epoch by epoch. What pytest-benchmark shows are the seconds of an epoch's steps.
 """
@@ -12,14 +12,15 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.conftest import CANDIDATES, outcome
+from bench.record.networks import title_of
 from bench.record.records import Record
 from bench.session.candidate import Candidate, contestants
 from bench.session.gate import Gate
 from bench.session.handover import hand_over, replayed_clock
+from bench.session.options import training_settings
 from bench.session.run import Run
 from bench.session.turns import train_in_turns
 from models.fashion_mnist import FashionMNIST
-from models.training import Settings
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -37,12 +38,12 @@ def trainings(
     @functools.cache
     def train_all() -> dict[str, list[Record]]:
         option = pytestconfig.option
-        epochs = option.epochs or (1 if option.quick else 10)
         roster = contestants(pytestconfig.stash[CANDIDATES], option.impl)
         records: dict[str, list[Record]] = {candidate.label: [] for candidate in roster}
         for seed in range(option.seeds):
-            settings = Settings(epochs=epochs, seed=seed)
-            for label, own in train_in_turns(roster, data, settings, run, gate, progress).items():
+            settings = training_settings(option, seed)
+            of_all = train_in_turns(roster, data, option.network, settings, run, gate, progress)
+            for label, own in of_all.items():
                 records[label] += own
         return records
 
@@ -60,4 +61,5 @@ def test_training(
     records = trainings()[candidate.label]
     for record in records:
         outcome(record)
-    hand_over(benchmark, f"LeNet on {data.name}, steps of one epoch", [r["step_seconds"] * 1e9 for r in records])
+    name = title_of(records[-1])
+    hand_over(benchmark, f"{name} on {data.name}, steps of one epoch", [r["step_seconds"] * 1e9 for r in records])

@@ -1,4 +1,4 @@
-"""LeNet with a slot for a batch norm, Fashion-MNIST, and the loop that trains one on the other.
+"""LeNet and ResNet-20 with places for a batch norm, Fashion-MNIST, and the loop that trains them on it.
 
 This package uses `kernels` and knows nothing of benchmarks.
 """

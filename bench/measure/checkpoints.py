@@ -15,22 +15,22 @@ from torch import nn
 FOLDER = ".checkpoints"
 
 
-def _path(folder: Path, label: str, seed: int) -> Path:
-    return folder / FOLDER / f"{re.sub(r'[^A-Za-z0-9]+', '-', label)}-seed{seed}.pt"
+def _path(folder: Path, network: str, label: str, seed: int) -> Path:
+    return folder / FOLDER / f"{network}-{re.sub(r'[^A-Za-z0-9]+', '-', label)}-seed{seed}.pt"
 
 
-def save(folder: Path, label: str, seed: int, epoch: int, model: nn.Module) -> None:
+def save(folder: Path, network: str, label: str, seed: int, epoch: int, model: nn.Module) -> None:
     """Save the weights after an epoch, replacing those of the previous epoch."""
-    path = _path(folder, label, seed)
+    path = _path(folder, network, label, seed)
     path.parent.mkdir(exist_ok=True)
     half = path.with_suffix(".half")
     torch.save({"epoch": epoch, "model": model.state_dict()}, half)
     half.replace(path)
 
 
-def restore(folder: Path, label: str, seed: int, epoch: int, model: nn.Module) -> bool:
+def restore(folder: Path, network: str, label: str, seed: int, epoch: int, model: nn.Module) -> bool:
     """Load the weights after that epoch into the model, and return whether there are any."""
-    path = _path(folder, label, seed)
+    path = _path(folder, network, label, seed)
     try:
         kept = torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, EOFError):
@@ -41,8 +41,8 @@ def restore(folder: Path, label: str, seed: int, epoch: int, model: nn.Module) -
     return True
 
 
-def forget(folder: Path, label: str, seed: int) -> None:
+def forget(folder: Path, network: str, label: str, seed: int) -> None:
     """Remove the weights of a finished training, and the folder when it is empty."""
-    _path(folder, label, seed).unlink(missing_ok=True)
+    _path(folder, network, label, seed).unlink(missing_ok=True)
     if (folder / FOLDER).is_dir() and not any((folder / FOLDER).iterdir()):
         (folder / FOLDER).rmdir()

@@ -1,4 +1,4 @@
-"""Train LeNet an epoch at a time, so that several implementations can take turns."""
+"""Train a network an epoch at a time, so that several implementations can take turns."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from bench.measure import checkpoints
 from bench.measure.figures import Figures, WrongError
 from bench.measure.verification import State, state_of, why_no_evaluation, why_no_step
-from bench.record.operations import LENET_SHAPES
+from bench.record.operations import LENET_SHAPES, RESNET20_SHAPES
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
-from models.lenet import lenet
+from models.recipes import LENET, RECIPES, RESNET20
 from models.training import Epoch, Settings, train, warm_up
 
 
@@ -32,6 +32,7 @@ class Turn:
     warm_up_seconds: float
     watch: Watch
     lr: float
+    network: str
 
 
 class Watch:
@@ -63,20 +64,35 @@ class Watch:
 
 
 def begin(
-    implementation: Implementation | None, label: str, data: FashionMNIST, settings: Settings, folder: Path, done: int
+    implementation: Implementation | None,
+    label: str,
+    data: FashionMNIST,
+    network: str,
+    settings: Settings,
+    folder: Path,
+    done: int,
 ) -> Turn:
     """A network warmed up and ready for the epoch after those that are done.
 
     Without saved weights of the last of these, the epochs are trained again.
+
+    Args:
+        implementation: Its batch norms; None for none.
+        label: Row label.
+        data: The images.
+        network: Its name in `models.recipes.RECIPES`.
+        settings: How to train it.
+        folder: Where weights are saved.
+        done: How many epochs are done.
     """
     device = data.train_images.device
-    model = lenet(implementation, seed=settings.seed, device=device)
+    model = RECIPES[network].build(implementation, seed=settings.seed, device=device)
     watch = Watch(model)
-    if done and checkpoints.restore(folder, label, settings.seed, done, model):
+    if done and checkpoints.restore(folder, network, label, settings.seed, done, model):
         epochs = train(model, data, settings, first_epoch=done + 1, on_batch=watch.on_batch)
     else:
         epochs = itertools.islice(train(model, data, settings, on_batch=watch.on_batch), done, None)
-    return Turn(implementation, model, epochs, warm_up(model, data, settings), watch, settings.lr)
+    return Turn(implementation, model, epochs, warm_up(model, data, settings), watch, settings.lr, network)
 
 
 def take(turn: Turn, data: FashionMNIST) -> Figures:
@@ -91,25 +107,29 @@ def take(turn: Turn, data: FashionMNIST) -> Figures:
     faults_now = page_faults()
     watch = turn.watch
     if watch.before and watch.after and watch.batch is not None:
-        reason = why_no_step(watch.before, watch.after, [watch.batch], data, turn.implementation, turn.lr)
+        reason = why_no_step(watch.before, watch.after, [watch.batch], data, turn.implementation, turn.lr, turn.network)
         if reason:
             raise WrongError(f"wrong in a step of epoch {epoch.number}: {reason}")
     judged = turn.implementation is not None and turn.implementation.foreign
-    if judged and (reason := why_no_evaluation(turn.model, data, epoch.test_accuracy)):
+    if judged and (reason := why_no_evaluation(turn.model, data, epoch.test_accuracy, turn.network)):
         raise WrongError(f"wrong in the evaluation of epoch {epoch.number}: {reason}")
     return {
-        "backend": backend(turn.implementation, data.train_images.device),
+        "backend": backend(turn.implementation, data.train_images.device, turn.network),
         **asdict(epoch),
         "warm_up_seconds": turn.warm_up_seconds,
         "page_faults": None if faults is None or faults_now is None else faults_now - faults,
     }
 
 
-def backend(implementation: Implementation | None, device: torch.device) -> str:
-    """What runs underneath at LeNet's first slot."""
+FIRST = {LENET: LENET_SHAPES[0], RESNET20: RESNET20_SHAPES[0]}
+"""What enters the first batch norm of a network."""
+
+
+def backend(implementation: Implementation | None, device: torch.device, network: str = LENET) -> str:
+    """What runs underneath at a network's first batch norm."""
     if implementation is None:
         return "no batch norm"
-    return implementation.backend(torch.empty(LENET_SHAPES[0], device=device), True)
+    return implementation.backend(torch.empty(FIRST[network], device=device), True)
 
 
 def page_faults() -> int | None:

@@ -24,6 +24,9 @@ CHAOS = 0.1
 """Where two right steps differ by more, a step says nothing about who took it; the blocks are judged by themselves."""
 
 
+Gradients = dict[str, "Tensor | None"]
+
+
 @dataclass
 class Sample:
     """Some steps, and what there is to know to judge the last one.
@@ -32,13 +35,13 @@ class Sample:
         before: The state before them.
         random_states: Of the generators before them: dropout draws from them.
         iterations: How many.
-        gradients: Of the last one.
+        gradients: Of the last one, by the name of the parameter: a traced network has them in another order.
     """
 
     before: dict[str, Tensor]
     random_states: list[Tensor]
     iterations: int
-    gradients: list[Tensor | None] = field(default_factory=list)
+    gradients: Gradients = field(default_factory=dict)
 
 
 class Steps:
@@ -51,7 +54,7 @@ class Steps:
 
     def __init__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.module, self._inputs = module, inputs
-        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
 
     def subject(self, iterations: int) -> Callable[[], object]:
         """Prepare steps; what runs them returns a `Sample`."""
@@ -65,19 +68,20 @@ class Steps:
 
         return run
 
-    def step(self) -> list[Tensor | None]:
+    def step(self) -> Gradients:
         """One step; the gradients of the parameters."""
         loss = loss_of(self.module(*self._inputs))
-        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        parameters = list(self._parameters.values())
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         with torch.no_grad():
-            pairs = [(p, g) for p, g in zip(self._parameters, gradients, strict=True) if g is not None]
+            pairs = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
             torch._foreach_add_([p for p, _ in pairs], [g for _, g in pairs], alpha=-LR)
-        return list(gradients)
+        return dict(zip(self._parameters, gradients, strict=True))
 
     def seal(self, sample: object) -> None:
         """Keep the gradients as they are when the clock has stopped."""
         assert isinstance(sample, Sample)
-        sample.gradients = [None if g is None else g.clone() for g in sample.gradients]
+        sample.gradients = {name: None if g is None else g.clone() for name, g in sample.gradients.items()}
 
     def kept_bytes(self) -> int:
         """Bytes that a forward keeps for its backward, each storage once, without parameters and buffers."""
@@ -112,16 +116,17 @@ def why_no_step(sample: Sample, original: nn.Module, inputs: tuple[Tensor, ...])
     """
     right = _gradients_again(sample, original, inputs)
     near = _gradients_again(sample, original, tuple(_nearby(each) for each in inputs))
-    for number, (own, exact, other) in enumerate(zip(sample.gradients, right, near, strict=True)):
+    for name, exact in right.items():
+        own, other = sample.gradients.get(name), near[name]
         if (own is None) != (exact is None):
-            return f"gradient {number} is {'missing' if own is None else 'one that there is not'}"
+            return f"the gradient of {name} is {'missing' if own is None else 'one that there is not'}"
         if own is None or exact is None or other is None:
             continue
         scale = float(exact.abs().max()) or 1.0
         noise = float((other - exact).abs().max()) / scale
         error = float((own - exact).abs().max()) / scale
         if noise < CHAOS and not error <= (tolerance := max(TOLERANCE, OWN_MULTIPLE * noise)):
-            return f"gradient {number} is off by {error:.0e} (may be {tolerance:.0e})"
+            return f"the gradient of {name} is off by {error:.0e} (may be {tolerance:.0e})"
     return None
 
 
@@ -129,10 +134,10 @@ def _nearby(x: Tensor) -> Tensor:
     return x * (1 + torch.finfo(x.dtype).eps) if x.is_floating_point() else x
 
 
-def _gradients_again(sample: Sample, original: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor | None]:
+def _gradients_again(sample: Sample, original: nn.Module, inputs: tuple[Tensor, ...]) -> Gradients:
     steps = Steps(copy.deepcopy(original).train(), inputs)
     steps.module.load_state_dict(sample.before)
-    gradients: list[Tensor | None] = []
+    gradients: Gradients = {}
     device = inputs[0].device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.set_rng_state(sample.random_states[0])

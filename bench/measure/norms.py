@@ -49,13 +49,13 @@ def uses(network: Network, implementation: Implementation) -> tuple[list[Use], R
         implementation: To convert it with.
     """
     module, report = convert(copy.deepcopy(network.module), implementation)
-    found: dict[Operation, Use] = {}
+    by_operation: dict[Operation, Use] = {}
 
     def note(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
             assert isinstance(layer, Swapped)
             operation = _operation(layer, *arguments)
-            found.setdefault(operation, Use(operation)).names.append(name)
+            by_operation.setdefault(operation, Use(operation)).names.append(name)
 
         return hook
 
@@ -64,7 +64,7 @@ def uses(network: Network, implementation: Implementation) -> tuple[list[Use], R
             layer.register_forward_pre_hook(note(name))
     with torch.no_grad():
         module(*network.inputs)
-    return list(found.values()), report
+    return list(by_operation.values()), report
 
 
 def _operation(layer: Swapped, x: Tensor, residual: Any = None) -> Operation:
@@ -83,7 +83,7 @@ def survey(implementation: Implementation, context: Context, spec: NetworkSpec) 
         spec: The network.
     """
     network = spec.build(context.device)
-    found, report = uses(network, implementation)
+    listed, report = uses(network, implementation)
     of_shape = shares(network, context.device)
     return {
         "backend": backend(implementation, context.device),
@@ -94,7 +94,7 @@ def survey(implementation: Implementation, context: Context, spec: NetworkSpec) 
                 "memory_format": use.operation.memory_format,
                 "names": use.names,
             }
-            for use in found
+            for use in listed
         ],
         "shares": of_shape,
         "changes": [vars(change) for change in report.changes],
@@ -118,14 +118,14 @@ def shares(network: Network, device: torch.device) -> dict[str, float]:
         for _ in range(PROFILED_STEPS):
             steps.step()
     whole = 0.0
-    found: dict[str, float] = {}
+    of_shape: dict[str, float] = {}
     for event in profiler.key_averages(group_by_input_shape=True):
         own = float(event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total)
         whole += own
         if "batch_norm" in event.key and (shape := _first_shape(event.input_shapes)):
             text = "x".join(map(str, shape))
-            found[text] = found.get(text, 0.0) + own
-    return {shape: own / whole for shape, own in found.items()} if whole else {}
+            of_shape[text] = of_shape.get(text, 0.0) + own
+    return {shape: own / whole for shape, own in of_shape.items()} if whole else {}
 
 
 def _first_shape(shapes: Any) -> list[int] | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.measure.context import Context
 from bench.measure.efforts import Effort, Efforts
@@ -23,16 +23,16 @@ from bench.measure.verification import State, state_of, why_no_step
 from kernels import Implementation
 from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
-from models.lenet import lenet
+from models.recipes import LENET, RECIPES
 from models.step import Totals, take_step, unheard
-from models.training import Settings, shuffled
+from models.training import shuffled
 
 EFFORTS = Efforts(
     whole=Effort(seconds=3.0, most_seconds=6.0, least_rounds=16, most_rounds=300),
     gpu=Effort(seconds=0.6, most_seconds=1.2, least_rounds=16, most_rounds=300),
     quick=Effort(seconds=0.2, most_seconds=0.2, least_rounds=6, most_rounds=20),
 )
-SETTINGS = Settings()  # the lesson's batch size and learning rate; seed 0
+SETTINGS = RECIPES[LENET].settings
 EPOCH = 1
 FIRST_STEPS = 10
 ALONE_NS = 200_000_000
@@ -54,34 +54,41 @@ class Sample:
 
 
 class Steps:
-    """LeNet in training, paused between two steps.
+    """A network in training, paused between two steps.
 
     Args:
-        implementation: Fills LeNet's slots; None is LeNet without batch norm.
+        implementation: Its batch norms; None for none.
         data: The images. Only whole batches are taken, in the order of the epoch, over and over: so all
             implementations go through the same sequence.
-        boundary: Called when the parts of each step begin; None for no such calls.
+        boundary: Called when the parts of each step of LeNet begin; None for no such calls.
+        network: Its name in `models.recipes.RECIPES`.
 
     Raises:
         ValueError: There are fewer images than a batch has.
     """
 
     def __init__(
-        self, implementation: Implementation | None, data: FashionMNIST, boundary: Boundary | None = None
+        self,
+        implementation: Implementation | None,
+        data: FashionMNIST,
+        boundary: Boundary | None = None,
+        network: str = LENET,
     ) -> None:
         self._device = data.train_images.device
         self._implementation = implementation
-        self.model = lenet(implementation, seed=SETTINGS.seed, device=self._device)
+        self._network, self._settings = network, RECIPES[network].settings
+        self.model = RECIPES[network].build(implementation, seed=self._settings.seed, device=self._device)
         if boundary:
+            assert isinstance(self.model, nn.Sequential)  # a chain, whose parts follow one another
             watch(self.model, boundary)
         self._mark = step_mark(boundary) if boundary else unheard
         self._parameters = list(self.model.parameters())
         self._data = data
         self._totals = Totals(self._device)
-        order = shuffled(len(data.train_images), SETTINGS.seed, EPOCH).to(self._device)
-        whole = [batch for batch in order.split(SETTINGS.batch_size) if len(batch) == SETTINGS.batch_size]
+        order, size = shuffled(len(data.train_images), self._settings.seed, EPOCH), self._settings.batch_size
+        whole = [batch for batch in order.to(self._device).split(size) if len(batch) == size]
         if not whole:
-            raise ValueError(f"{len(order)} images are fewer than a batch of {SETTINGS.batch_size}")
+            raise ValueError(f"{len(order)} images are fewer than a batch of {size}")
         self._batches = itertools.cycle(whole)
         self._chosen: dict[int, Tensor] = {}
 
@@ -91,17 +98,17 @@ class Steps:
         Their indices always lie at the same addresses, so a captured CUDA graph uses the batches that were chosen last.
         """
         if iterations not in self._chosen:
-            shape = (iterations, SETTINGS.batch_size)
+            shape = (iterations, self._settings.batch_size)
             self._chosen[iterations] = torch.empty(shape, dtype=torch.int64, device=self._device)
         chosen = self._chosen[iterations].unbind()
         for indices, batch in zip(chosen, self._batches, strict=False):  # the batches never end
             indices.copy_(batch)
 
-        sample = Sample(state_of(self.model), chosen)
+        sample, lr = Sample(state_of(self.model), chosen), self._settings.lr
 
         def run() -> Sample:
             for indices in chosen:
-                take_step(self.model, self._parameters, self._data, indices, SETTINGS.lr, self._totals, self._mark)
+                take_step(self.model, self._parameters, self._data, indices, lr, self._totals, self._mark)
             return sample
 
         return run
@@ -116,7 +123,8 @@ class Steps:
         """None, or what is wrong with a sealed sample."""
         assert isinstance(sample, Sample)
         assert sample.after is not None
-        return why_no_step(sample.before, sample.after, sample.batches, self._data, self._implementation, SETTINGS.lr)
+        asked = sample.batches, self._data, self._implementation, self._settings.lr, self._network
+        return why_no_step(sample.before, sample.after, *asked)
 
     def first_steps(self) -> dict[str, float | None]:
         """Take the first steps, which are the same for all, and warm up, torch.compile's compilation included.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kernels import Implementation
 from kernels.builtin import IMPLEMENTATION as BUILTIN
 from models.fashion_mnist import FashionMNIST
-from models.lenet import lenet
+from models.recipes import LENET, RECIPES
 from models.step import cross_entropy, descend, normalized
 from models.training import evaluate
 
@@ -45,19 +45,26 @@ def why_no_step(
     data: FashionMNIST,
     implementation: Implementation | None,
     lr: float,
+    network: str = LENET,
 ) -> str | None:
     """None, or what is wrong with steps that an implementation took.
+
+    Where the numbers leave the range of float32, and so they do for `builtin`, training diverges: nothing is wrong.
 
     Args:
         before: The state before them.
         after: The state after them.
         batches: Indices of their training images.
         data: The images.
-        implementation: What took them; None is LeNet without batch norm.
+        implementation: What took them; None is the network without batch norm.
         lr: Learning rate.
+        network: Its name.
     """
-    exact = _after_steps(before, batches, data, implementation, lr, torch.float64)
-    near = _after_steps(before, batches, data, implementation, lr, torch.float32)
+    norm = BUILTIN if implementation else None
+    exact = _after_steps(before, batches, data, RECIPES[network].build(norm).to(torch.float64), lr)
+    near = _after_steps(before, batches, data, RECIPES[network].build(norm).to(torch.float32), lr)
+    if not all(map(_finite, near.values())) and not all(map(_finite, after.values())):
+        return None
     start = {name: tensor.to("cpu", torch.float64) for name, tensor in before.items()}
     moved = {name: float((exact[name] - start[name]).abs().max()) for name in exact}
     least = LEAST_SCALE * max(moved.values())
@@ -72,17 +79,14 @@ def why_no_step(
     return None
 
 
-def _after_steps(
-    before: State,
-    batches: Sequence[Tensor],
-    data: FashionMNIST,
-    implementation: Implementation | None,
-    lr: float,
-    dtype: torch.dtype,
-) -> State:
-    model = lenet(BUILTIN if implementation else None).to(dtype)
+def _finite(tensor: Tensor) -> bool:
+    return bool(tensor.isfinite().all())
+
+
+def _after_steps(before: State, batches: Sequence[Tensor], data: FashionMNIST, model: nn.Module, lr: float) -> State:
     model.load_state_dict({**model.state_dict(), **before})
     parameters = list(model.parameters())
+    dtype = parameters[0].dtype
     for batch in batches:
         images = data.train_images.index_select(0, batch).cpu()
         labels = data.train_labels.index_select(0, batch).cpu()
@@ -91,15 +95,16 @@ def _after_steps(
     return {name: tensor.double() for name, tensor in state_of(model).items()}
 
 
-def why_no_evaluation(model: nn.Module, data: FashionMNIST, accuracy: float) -> str | None:
+def why_no_evaluation(model: nn.Module, data: FashionMNIST, accuracy: float, network: str = LENET) -> str | None:
     """None, or how far an accuracy is from the one that `builtin` finds with the same weights.
 
     Args:
-        model: LeNet with some batch norm.
+        model: A network with some batch norm.
         data: The test images.
         accuracy: The reported one.
+        network: Its name.
     """
-    twin = lenet(BUILTIN, device=data.test_images.device)
+    twin = RECIPES[network].build(BUILTIN, device=data.test_images.device)
     twin.load_state_dict(model.state_dict())
     right = evaluate(twin, data)
     if abs(accuracy - right) <= 1 - LEAST_ALIKE:

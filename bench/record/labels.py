@@ -9,7 +9,7 @@ AA = "A/A"
 """The baseline against itself: any difference is noise."""
 
 PLAIN = "plain"
-"""LeNet without batch norm: takes part in training only."""
+"""The network without batch norm: takes part in training only."""
 
 
 def row_order(record: Record) -> tuple[int, int, str]:

@@ -17,6 +17,10 @@ RESNET_SHAPES = ((32, 64, 56, 56), (32, 128, 28, 28), (32, 256, 14, 14), (32, 51
 """Of ResNet's four stages, for 32 images of 224 x 224: the shapes of its blocks with a residual."""
 
 
+RESNET20_SHAPES = ((256, 16, 28, 28), (256, 32, 14, 14), (256, 64, 7, 7))
+"""Of the three stages of ResNet-20, which is trained on images of 28 x 28."""
+
+
 class Block(NamedTuple):
     """What is around batch norm, in the order in which it follows."""
 
@@ -182,6 +186,7 @@ def operations(quick: bool = False, gpu: bool = False) -> list[Operation]:
 
 
 _STANDARD = frozenset(operations(gpu=True))
+LENET_BLOCKS = tuple(Operation(shape, "block") for shape in LENET_SHAPES)
 
 
 def standard_passes(operation: Operation) -> tuple[str, ...]:

@@ -29,6 +29,9 @@ REJECTED = "records.rejected"
 LOCK = ".records.lock"
 FORMAT = Path(__file__).with_name("record.schema.json")
 
+ADDED = {"latency": {"memory_format": CONTIGUOUS}, "epoch": {"network": "lenet"}}
+"""By kind, what keys did not name as long as there was one of it."""
+
 OLD_PASSES = {"training both": "training", "inference forward": "inference"}
 
 OK, WRONG, ERROR, UNAVAILABLE = "ok", "wrong", "error", "unavailable"
@@ -104,16 +107,17 @@ def parse(line: bytes) -> Record | None:
 
 
 def upgraded(record: Any) -> Any:
-    """A record of version 1 in the words of version 2; anything else as it is.
+    """A record of an earlier format in today's; anything else as it is.
 
-    Batch norm alone was the operation "kernel", a pass of both directions or in inference had its direction in its
-    name, the pass of a part was called "which", and recalibrated statistics were statistics estimated "anew".
-    Latencies of either version that name no memory format are of contiguous tensors: there was no other.
+    Of version 1: batch norm alone was the operation "kernel", a pass of both directions or in inference had its
+    direction in its name, the pass of a part was called "which", and recalibrated statistics were statistics estimated
+    "anew". Of either version: latencies whose keys name no memory format are of contiguous tensors, and trainings whose
+    keys name no network are LeNet's: there were no others.
     """
     if not isinstance(record, dict) or not isinstance(record.get("key"), dict):
         return record
-    if record.get("kind") == "latency" and "memory_format" not in record["key"]:
-        record = {**record, "key": {**record["key"], "memory_format": CONTIGUOUS}}
+    if added := ADDED.get(record.get("kind", "")):
+        record = {**record, "key": {**added, **record["key"]}}
     if record.get("schema") != 1:
         return record
     new = {**record, "schema": 2, "key": dict(record["key"])}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bench.record.networks import LENET, by_network, network_of
 from bench.record.records import Record, latest
 
 CONDITIONS = (
@@ -27,7 +28,7 @@ CONDITIONS = (
 )
 """Conditions that all records of a selection share."""
 
-SETTINGS = ("data", "images", "epochs", "batch_size", "lr", "dtype")
+SETTINGS = ("network", "data", "images", "epochs", "batch_size", "lr", "dtype")
 """Fields of the key that they share, where they have them."""
 
 FACTS = ("data", "digest")
@@ -35,6 +36,11 @@ FACTS = ("data", "digest")
 
 MAIN = ("latency", "step", "epoch", "profile")
 """Kinds of the main job."""
+
+
+def of_main(record: Record) -> bool:
+    """Whether a record is one of the main job, all of which is LeNet's: another network is trained beside it."""
+    return bool(record["kind"] in MAIN and network_of(record) == LENET)
 
 
 def newest(records: Iterable[Record]) -> Record:
@@ -81,13 +87,18 @@ def of_one_run(records: list[Record], settings: Iterable[str] = SETTINGS) -> lis
 
 def main_run(records: list[Record]) -> dict[str, list[Record]]:
     """The newest run of the main job, by kind; kinds that it lacks are left out."""
-    main = [r for r in records if r["kind"] in MAIN]
+    main = [r for r in records if of_main(r)]
     if not main:
         return {}
     last = newest(main)
     of_run = [r for r in main if same_run(r, last)]
     kinds = {kind: of_one_run([r for r in of_run if r["kind"] == kind]) for kind in MAIN}
     return {kind: selected for kind, selected in kinds.items() if selected}
+
+
+def of_each_network(records: list[Record]) -> list[Record]:
+    """Of each network its newest run of records of one kind, which need not be the same run."""
+    return [r for of_network in by_network(records).values() for r in of_one_run(of_network)]
 
 
 def _alike(records: list[Record], values: list[Any]) -> list[Record]:

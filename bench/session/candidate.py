@@ -93,12 +93,12 @@ def identical(baseline: Candidate) -> Candidate:
 
 
 def plain() -> Candidate:
-    """LeNet without batch norm, as one more row of the training tables."""
+    """The network without batch norm, as one more row of the training tables."""
     return Candidate(PLAIN, None, source=_digests([]))
 
 
 def contestants(roster: list[Candidate], specs: list[str]) -> list[Candidate]:
-    """The candidates to train: the roster, the baseline again, and plain LeNet unless `--impl` leaves it out."""
+    """The candidates to train: the roster, the baseline again, and the plain network unless `--impl` leaves it out."""
     baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
     return [*roster, identical(baseline), *([plain()] if not specs or PLAIN in specs else [])]
 

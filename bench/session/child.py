@@ -166,11 +166,11 @@ class Worker:
         except DutyError as error:
             return {"status": WRONG, "reason": f"wrong: {error}"}
 
-    def begin(self, settings: Settings, folder: Path, done: int) -> dict[str, Any]:
+    def begin(self, network: str, settings: Settings, folder: Path, done: int) -> dict[str, Any]:
         """Prepare the epoch after those that are done."""
         self._forget_duties()
-        candidate = self._candidate
-        self._turn = epochs.begin(candidate.loaded, candidate.label, self._context.data, settings, folder, done)
+        loaded, label = self._candidate.loaded, self._candidate.label
+        self._turn = epochs.begin(loaded, label, self._context.data, network, settings, folder, done)
         return {"status": OK}
 
     def epoch(self, folder: Path, seed: int) -> dict[str, Any]:

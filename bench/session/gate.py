@@ -1,4 +1,4 @@
-"""Decide which implementations may train: LeNet's own blocks are checked against the float64 reference.
+"""Decide which implementations may train a network: its blocks are checked against the float64 reference.
 
 An implementation from outside must first pass all duties of a batch norm; see `kernels/duties`. Where it runs in its
 own process, that process solves the problems; they are drawn here, and the answers are judged here.
@@ -6,17 +6,18 @@ own process, that process solves the problems; they are drawn here, and the answ
 
 from __future__ import annotations
 
-import functools
 import secrets
 
 import torch
 
 from bench.measure.cases import problem_of
 from bench.measure.figures import WrongError, one_line
-from bench.record.operations import LENET_SHAPES, Operation
+from bench.record.networks import LENET, RESNET20
+from bench.record.operations import LENET_SHAPES, RESIDUAL, RESNET20_SHAPES, Operation
 from bench.record.records import OK, WRONG
 from bench.session import tampering
 from bench.session.candidate import Candidate, Child, ChildError
+from bench.session.elsewhere import sat_elsewhere
 from bench.session.messages import UnreadableError, packed, unpacked
 from bench.session.replies import reason_of
 from kernels.agreement import Exam, ExamError, worst
@@ -27,6 +28,9 @@ from kernels.duties.draw import single
 from kernels.duties.judge import objection
 
 SEED = 20150212
+IMAGES = "images"
+"""Of LeNet's blocks, those of images."""
+
 ANSWER_BYTES, ANSWERS = 1 << 20, 20
 """Limits of a child's answer: bytes, and multiples of the tensors that it was sent."""
 
@@ -44,7 +48,8 @@ class Gate:
         self._device, self._dtype = device, dtype
         self._seed = secrets.randbits(31) if seed is None else seed
         self._duties: dict[str, str | None] = {}
-        self._blocks: dict[tuple[str, bool], str | None] = {}
+        self._blocks: dict[tuple[str, str], str | None] = {}
+        self._exams: dict[tuple[str, int], list[Exam]] = {}
 
     def failed_duty(self, candidate: Candidate) -> str | None:
         """None, or the first duty that an implementation from outside fails.
@@ -61,33 +66,33 @@ class Gate:
             self._duties[name] = self._examined(candidate)
         return self._duties[name]
 
-    def why_wrong(self, candidate: Candidate) -> str | None:
-        """None, or what is wrong with it in LeNet; for LeNet without batch norm always None.
+    def why_wrong(self, candidate: Candidate, network: str = LENET) -> str | None:
+        """None, or what is wrong with it in a network; for one without batch norm always None.
 
         Raises:
             NotImplementedError: It says that it doesn't do one of the blocks.
             Exception: Any other exception of the implementation.
         """
-        return self._why_wrong(candidate, images_only=False)
+        return self._why_wrong(candidate, network)
 
     def why_wrong_on_images(self, candidate: Candidate) -> str | None:
-        """The same where batches of images are all that is asked for."""
-        return self._why_wrong(candidate, images_only=True)
+        """The same in LeNet where batches of images are all that is asked for."""
+        return self._why_wrong(candidate, IMAGES)
 
-    def _why_wrong(self, candidate: Candidate, *, images_only: bool) -> str | None:
+    def _why_wrong(self, candidate: Candidate, blocks: str) -> str | None:
         if candidate.loaded is None:
             return None
         if reason := self.failed_duty(candidate):
             return reason
         name = candidate.loaded.name  # not the label: A/A is the baseline, which is asked only once
-        if (name, False) in self._blocks:  # passing all blocks includes those on images
-            return self._blocks[name, False]
-        if (name, images_only) not in self._blocks:
-            drawn = self._drawn_exams if candidate.child else self._exams
-            exams = [exam for exam in drawn if not images_only or exam.problem.input.dim() == 4]
+        if blocks == IMAGES and (name, LENET) in self._blocks:  # passing all blocks includes those on images
+            blocks = LENET
+        if (name, blocks) not in self._blocks:
+            # In another process, problems that no other process can know.
+            exams = self._exams_of(blocks, self._seed if candidate.child else SEED)
             wrong = (self._objection(candidate, exam) for exam in exams)
-            self._blocks[name, images_only] = next((f"wrong: {words}" for words in wrong if words), None)
-        return self._blocks[name, images_only]
+            self._blocks[name, blocks] = next((f"wrong: {words}" for words in wrong if words), None)
+        return self._blocks[name, blocks]
 
     def _examined(self, candidate: Candidate) -> str | None:
         ask = asked_of(candidate.child, self._device) if candidate.child else None
@@ -105,11 +110,13 @@ class Gate:
 
     def _objection(self, candidate: Candidate, exam: Exam) -> str | None:
         """None, or what is wrong with the solution of a problem."""
-        if candidate.child is None:
+        if candidate.child is None or exam.problem.residual is not None:  # which no plan of a duty has
             try:
-                return str(worst(exam.mark(candidate.implementation)) or "") or None
+                here = candidate.child is None
+                deviations = exam.mark(candidate.implementation) if here else sat_elsewhere(candidate, exam)
             except DutyError as error:
                 return str(error)
+            return str(worst(deviations) or "") or None
         duty = single("", exam.problem, grad_mode="grad" if exam.problem.training else "inference_mode")
         facts, tensors = asked_of(candidate.child, self._device)(*duty.plan())
         if "refused" in facts[0]:
@@ -118,23 +125,24 @@ class Gate:
         wrong = objection(candidate.implementation, duty, facts, tensors, exam)
         return wrong.words if wrong else None
 
-    @functools.cached_property
-    def _exams(self) -> list[Exam]:
+    def _exams_of(self, blocks: str, seed: int) -> list[Exam]:
         """Made when first needed, and kept with their solutions, which take seconds."""
-        return self._exams_of(SEED)
+        if blocks == IMAGES:
+            return [exam for exam in self._exams_of(LENET, seed) if exam.problem.input.dim() == 4]
+        if (blocks, seed) not in self._exams:
+            self._exams[blocks, seed] = [
+                Exam(problem_of(block, device=self._device, seed=seed, training=training))
+                for block in blocks_of(blocks)
+                for training in (True, False)
+            ]
+        return self._exams[blocks, seed]
 
-    @functools.cached_property
-    def _drawn_exams(self) -> list[Exam]:
-        """Problems that no other process can know."""
-        return self._exams_of(self._seed)
 
-    def _exams_of(self, seed: int) -> list[Exam]:
-        blocks = [Operation(shape, "block") for shape in LENET_SHAPES]
-        return [
-            Exam(problem_of(block, device=self._device, seed=seed, training=training))
-            for block in blocks
-            for training in (True, False)
-        ]
+def blocks_of(network: str) -> list[Operation]:
+    """What a network puts to a batch norm."""
+    if network == RESNET20:
+        return [Operation(shape, kind) for shape in RESNET20_SHAPES for kind in ("relu", RESIDUAL)]
+    return [Operation(shape, "block") for shape in LENET_SHAPES]
 
 
 def asked_of(child: Child, device: torch.device) -> Ask:

@@ -15,10 +15,10 @@ def networks(specs: list[str], shape: tuple[int, ...] | None, device: torch.devi
     """
     if shape and not specs:
         raise NetworkError("--input is of networks: --model NAME names one")
-    found = [NetworkSpec(spec, shape or INPUT) for spec in dict.fromkeys(specs)]
-    if shape and all(spec.is_file for spec in found):
-        raise NetworkError(f"--input is for torchvision's networks: {found[0].name} returns its own input")
-    names = [spec.name for spec in found]
+    networks = [NetworkSpec(spec, shape or INPUT) for spec in dict.fromkeys(specs)]
+    if shape and all(spec.is_file for spec in networks):
+        raise NetworkError(f"--input is for torchvision's networks: {networks[0].name} returns its own input")
+    names = [spec.name for spec in networks]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise NetworkError(f"two networks are called {twice}")
-    return {spec: spec.check(device) for spec in found}
+    return {spec: spec.check(device) for spec in networks}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from bench.record.operations import BLOCKS, MEMORY_FORMATS
 from bench.session import time_limit
+from models.recipes import LENET, RECIPES, RESNET20
+from models.training import Settings
 
 DTYPES = {
     "float32": torch.float32,
@@ -17,6 +20,7 @@ DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+CELL_SECONDS = {LENET: 300, RESNET20: 1800}
 QUICK_IMAGES = 5120  # twenty whole batches
 
 
@@ -26,6 +30,12 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
     return number
+
+
+def training_settings(option: argparse.Namespace, seed: int) -> Settings:
+    """How the network that is asked for is trained under a seed."""
+    usual = RECIPES[option.network].settings
+    return replace(usual, epochs=option.epochs or (1 if option.quick else usual.epochs), seed=seed)
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -46,7 +56,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="an implementation, or FILE.py:FUNCTION; repeatable (default: all, and plain LeNet)",
+        help="an implementation, or FILE.py:FUNCTION; repeatable (default: all, and the network without batch norm)",
+    )
+    add(
+        "--network",
+        choices=list(RECIPES),
+        default=LENET,
+        help="what is trained; all other measurements are of LeNet (default: lenet)",
     )
     add("--epochs", type=positive, metavar="N", help="epochs of training (default: 10; 1 with --quick)")
     add("--seeds", type=positive, default=1, metavar="N", help="train with seeds 0 to N-1 (default: 1)")
@@ -63,9 +79,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--cell-timeout",
         type=positive,
-        default=300,
         metavar="SECONDS",
-        help="of a cell or an epoch of an implementation in its own process (default: 300)",
+        help="of a cell or an epoch of an implementation in its own process (default: 300; 1800 with resnet20)",
     )
     add(
         "--time-limit",

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.record.operations import GPU_SHAPES, LENET_SHAPES, Operation
+from bench.record.operations import GPU_SHAPES, LENET_BLOCKS, Operation
 
-LENETS = [Operation(shape, "block") for shape in LENET_SHAPES]
 GPUS = [Operation(shape, "norm") for shape in GPU_SHAPES]
 KINDS = {"test_step": 2, "test_latency": 3, "test_training": 4, "test_profile": 5}
 
@@ -25,7 +24,7 @@ def precedence(file: str, parameters: Mapping[str, Any]) -> int:
     """
     operation = parameters.get("operation")
     if isinstance(operation, Operation):
-        if operation in LENETS:
+        if operation in LENET_BLOCKS:
             return 0
         if operation in GPUS:
             return 1

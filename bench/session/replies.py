@@ -57,6 +57,7 @@ FORMS = {
     "bench.measure.profiling.measure": Form("profile", "step"),
     "bench.measure.memory.measure": Form("profile", "memory"),
     "bench.measure.scaling.measure": Form("profile", "scaling"),
+    "bench.measure.model.measure": Form("model", "step"),
 }
 """By the name of the measurement; of all others, such as a study's, any plain data is taken."""
 
@@ -187,7 +188,7 @@ def _check(form: Form, outcome: Outcome, arguments: tuple[Any, ...]) -> None:
     elif form.of == "memory":
         if [batch["batch_size"] for batch in outcome["batches"]] != list(arguments[0]):
             raise NoReplyError("other batch sizes than those asked for")
-    elif form.of == "step":
+    elif form == Form("profile", "step"):
         outcome["trace"] = f"{arguments[1].parent.name}/{arguments[1].name}"
 
 

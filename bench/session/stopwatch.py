@@ -21,8 +21,9 @@ from bench.measure.timing import MOST_ITERATIONS, Subject, nothing, timed
 from bench.record.records import OK, WRONG
 from bench.session.candidate import Child, ChildError
 from kernels import Implementation
+from models.recipes import LENET
 
-KINDS = ("latency", "step")
+KINDS = ("latency", "step", "epoch")
 """Measurements whose calls can be repeated."""
 
 RUN_NS = 3_000_000
@@ -117,7 +118,7 @@ class Again:
             self._between: Callable[[], None] = workload.change
             self._of: Workload | Steps = workload
         else:
-            steps = Steps(implementation, context.data)
+            steps = Steps(implementation, context.data, network=arguments[0] if kind == "epoch" else LENET)
             steps.first_steps()
             self._subject, self._between = steps.subject, nothing
             self._of = steps

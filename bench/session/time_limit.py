@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 import psutil
+import pytest
 
 RESERVE_SECONDS = 25
 """For the pages and the end of the process: 21 s for the largest folder so far, with all studies, on two cores."""
@@ -55,3 +56,19 @@ def alarm(limit: float, ring: Callable[[], None]) -> Callable[[], None]:
     # A thread, not SIGALRM's timer, of which a process has one: pytest-timeout takes it.
     threading.Thread(target=watch, args=(max(0.1, limit - RESERVE_SECONDS - passed),), daemon=True).start()
     return disarmed.set
+
+
+class Heard:
+    """A plug-in that silences the alarm once it has ended the run: it would ring again while pytest reports that.
+
+    Args:
+        disarm: What `alarm` returns.
+    """
+
+    def __init__(self, disarm: Callable[[], None]) -> None:
+        self._disarm = disarm
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self) -> None:
+        """Before the terminal's."""
+        self._disarm()

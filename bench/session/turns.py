@@ -15,7 +15,6 @@ from typing import Any
 from bench.measure import checkpoints, environment, epochs
 from bench.measure.epochs import Turn
 from bench.measure.figures import WrongError
-from bench.measure.step import SETTINGS
 from bench.record.records import OK, WRONG, Record
 from bench.session.candidate import Candidate, ChildError
 from bench.session.gate import Gate
@@ -23,6 +22,7 @@ from bench.session.outcomes import condemned, failure, held_to_our_clock, judged
 from bench.session.replies import EPOCH, reason_of, taken
 from bench.session.run import Run
 from models.fashion_mnist import FashionMNIST
+from models.recipes import RECIPES
 from models.training import Settings
 
 
@@ -39,17 +39,19 @@ class RemoteTurn:
     """One implementation in training, in a process of its own."""
 
     candidate: Candidate
+    network: str
 
 
 def train_in_turns(
     roster: list[Candidate],
     data: FashionMNIST,
+    network: str,
     settings: Settings,
     run: Run,
     gate: Gate,
     progress: Callable[[str], None],
 ) -> dict[str, list[Record]]:
-    """Train LeNet with each candidate under the same seed, and record every epoch as it ends.
+    """Train a network with each candidate under the same seed, and record every epoch as it ends.
 
     A candidate that is unavailable, fails the gate or raises costs its own rows only, which say why.
 
@@ -61,12 +63,12 @@ def train_in_turns(
     running: dict[str, LocalTurn | RemoteTurn] = {}
 
     def note(candidate: Candidate, number: int, outcome: dict[str, Any]) -> None:
-        key = epoch_key(candidate, data, settings, number)
+        key = epoch_key(candidate, data, network, settings, number)
         facts = {"data": data.source, "digest": data.digest}
         records[candidate.label].append(run.append(key, {**facts, **outcome}, candidate))
 
     for candidate in roster:
-        known = [run.done(epoch_key(candidate, data, settings, number), candidate) for number in numbers]
+        known = [run.done(epoch_key(candidate, data, network, settings, number), candidate) for number in numbers]
         done = list(itertools.takewhile(bool, known))
         records[candidate.label] = [record for record in done if record]
         if len(done) == settings.epochs or any(record["status"] != OK for record in records[candidate.label]):
@@ -75,11 +77,11 @@ def train_in_turns(
             note(candidate, 1, {"status": candidate.status, "reason": candidate.unavailable})
             continue
         try:
-            if reason := gate.why_wrong(candidate) or condemned(candidate):
+            if reason := gate.why_wrong(candidate, network) or condemned(candidate):
                 note(candidate, 1, {"status": WRONG, "reason": reason})
                 continue
             progress(f"seed {settings.seed}: warming up {candidate.label}")
-            running[candidate.label] = prepare(candidate, data, settings, run.journal.folder, len(done))
+            running[candidate.label] = prepare(candidate, data, network, settings, run.journal.folder, len(done))
         except Exception as error:
             note(candidate, 1, failure(error, data.train_images.device))
 
@@ -104,12 +106,12 @@ def train_in_turns(
         if results:
             progress(f"seed {settings.seed}, epoch {number} of {settings.epochs}: " + "; ".join(sorted(results)))
     for label in running:
-        checkpoints.forget(run.journal.folder, label, settings.seed)
+        checkpoints.forget(run.journal.folder, network, label, settings.seed)
     return records
 
 
 def prepare(
-    candidate: Candidate, data: FashionMNIST, settings: Settings, folder: Path, done: int
+    candidate: Candidate, data: FashionMNIST, network: str, settings: Settings, folder: Path, done: int
 ) -> LocalTurn | RemoteTurn:
     """A network ready for its next epoch, in the candidate's own process if it has one.
 
@@ -117,11 +119,12 @@ def prepare(
         ChildError: That process fails.
     """
     if candidate.child is None:
-        return LocalTurn(candidate, epochs.begin(candidate.loaded, candidate.label, data, settings, folder, done))
-    answer = candidate.child.ask("begin", settings, folder, done)
+        turn = epochs.begin(candidate.loaded, candidate.label, data, network, settings, folder, done)
+        return LocalTurn(candidate, turn)
+    answer = candidate.child.ask("begin", network, settings, folder, done)
     if answer["status"] != OK:
         raise ChildError(reason_of(answer))
-    return RemoteTurn(candidate)
+    return RemoteTurn(candidate, network)
 
 
 def go_on(turn: LocalTurn | RemoteTurn, data: FashionMNIST, settings: Settings, folder: Path) -> dict[str, Any]:
@@ -133,10 +136,12 @@ def go_on(turn: LocalTurn | RemoteTurn, data: FashionMNIST, settings: Settings, 
         assert turn.candidate.child is not None
         answer = turn.candidate.child.ask("epoch", folder, settings.seed)
         outcome = taken(EPOCH, answer, foreign=turn.candidate.foreign)
-        if turn.candidate.foreign and outcome["status"] == OK and settings.batch_size == SETTINGS.batch_size:
+        usual = RECIPES[turn.network].settings.batch_size
+        if turn.candidate.foreign and outcome["status"] == OK and settings.batch_size == usual:
             steps = -(-len(data.train_images) // settings.batch_size)
             step = {"candidate_ns": [1e9 * outcome["step_seconds"] / steps], "iterations": 1}
-            outcome = held_to_our_clock(turn.candidate, outcome, "step", step, (), data.train_images.device)
+            asked = (turn.network,)
+            outcome = held_to_our_clock(turn.candidate, outcome, "epoch", step, asked, data.train_images.device)
         return judged(turn.candidate, outcome)
     return epoch(turn.turn, turn.candidate.label, data, settings.seed, folder)
 
@@ -149,15 +154,18 @@ def epoch(turn: Turn, label: str, data: FashionMNIST, seed: int, folder: Path) -
     except WrongError as error:
         return {"status": WRONG, "reason": str(error)}
     after = environment.state(data.train_images.device)
-    checkpoints.save(folder, label, seed, figures["number"], turn.model)
+    checkpoints.save(folder, turn.network, label, seed, figures["number"], turn.model)
     return {"status": OK, **figures, "state_before": before, "state_after": after}
 
 
-def epoch_key(candidate: Candidate, data: FashionMNIST, settings: Settings, number: int) -> dict[str, Any]:
+def epoch_key(
+    candidate: Candidate, data: FashionMNIST, network: str, settings: Settings, number: int
+) -> dict[str, Any]:
     """What identifies an epoch in the records."""
     return {
         "kind": "epoch",
         "implementation": candidate.label,
+        "network": network,
         "data": data.name,
         "images": len(data.train_images),
         "epochs": settings.epochs,

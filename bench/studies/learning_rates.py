@@ -26,6 +26,7 @@ CHANCE = 0.15
 NEAR = 0.05
 """A rate is usable where the test accuracy is at most this far below the network's best."""
 
+ONLY_ONE = "Only one of the two networks has been trained yet."
 PLOT = "study-learning-rates.svg"
 NETWORKS = ("with batch norm", "without")
 
@@ -100,14 +101,23 @@ def usable(rates: dict[float, list[Record]], name: str = TEST_ACCURACY) -> list[
 
 def answer(records: list[Record]) -> str:
     """At which rates each network trains well, and in how many trainings it learned nothing."""
-    groups = by_rate(records)
-    if not all(groups.values()):
-        return "Only one of the two networks has been trained yet."
-    batch_norm, plain = groups.values()
-    larger = max(usable(batch_norm), default=0.0) > max(usable(plain), default=0.0)
+    if not all(by_rate(records).values()):
+        return ONLY_ONE
+    return f"**{'It does' if larger(records) else 'These trainings do not show it'}.** {evidence(records)}"
+
+
+def larger(records: list[Record]) -> bool:
+    """Whether training works at larger rates with batch norm than without."""
+    batch_norm, plain = by_rate(records).values()
+    return max(usable(batch_norm), default=0.0) > max(usable(plain), default=0.0)
+
+
+def evidence(records: list[Record]) -> str:
+    """Where training works and where it fails, with batch norm and without."""
+    batch_norm, plain = by_rate(records).values()
     return (
-        f"**{'It does' if larger else 'These trainings do not show it'}.** With batch norm, training works"
-        f" {_where(batch_norm)}; {_failed(batch_norm)}. Without it, training works {_where(plain)}; {_failed(plain)}."
+        f"With batch norm, training works {_where(batch_norm)}; {_failed(batch_norm)}. Without it, training works"
+        f" {_where(plain)}; {_failed(plain)}."
         " With statistics recalibrated over the training set in place of the running ones, batch norm works"
         f" {_where(batch_norm, RECALIBRATED)}. *Works*: every seed learns, and mean test accuracy after"
         f" {counted(records[-1]['key']['epochs'], 'epoch')} is within {NEAR:g} of the network's best."
@@ -127,7 +137,12 @@ def _failed(rates: dict[float, list[Record]]) -> str:
 
 
 def plot(records: list[Record]) -> Chart | None:
-    """Test accuracy over the learning rate, a band over seeds."""
+    """What the page of this study shows."""
+    return chart(records, answer(records))
+
+
+def chart(records: list[Record], text: str) -> Chart | None:
+    """Test accuracy over the learning rate, a band over seeds; with what follows from it, in words."""
     groups = by_rate(records)
     shown = {network: (network, TEST_ACCURACY) for network in NETWORKS}
     shown[f"{NETWORKS[0]}, recalibrated statistics"] = (NETWORKS[0], RECALIBRATED)
@@ -142,7 +157,7 @@ def plot(records: list[Record]) -> Chart | None:
         lines,
         "learning rate",
         "test accuracy",
-        f"{answer(records)} A band over seeds.",
+        f"{text} A band over seeds.",
         log_x=True,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench.record.networks import LENET
 from bench.record.records import OK, Record
 from bench.record.runs import of_one_run
 from bench.view import tables
@@ -31,6 +32,7 @@ class Study:
         table: From the same, the evidence.
         plots: Caption and chart by file name; None when there is nothing to draw.
         note: How it was done, for the page.
+        network: What is trained.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Study:
     table: Callable[[list[Record]], str]
     plots: Mapping[str, tuple[str, Callable[[list[Record]], Chart | None]]]
     note: str
+    network: str = LENET
 
     @property
     def file(self) -> str:
@@ -85,7 +88,7 @@ class Study:
             "\n".join(dict.fromkeys(f"- `{r['implementation']}`: {tables.reason(r)}" for r in failed)),
             (
                 f"`pytest bench/studies --benchmark-only -k {self.name}`:"
-                f" {tables.counted(len(good), 'training')} on {good[-1]['data']}, {took},"
+                f" {tables.counted(len(good), 'training')} on {_part(good[-1])}{good[-1]['data']}, {took},"
                 f" {tables.counted(len({r['key']['seed'] for r in good}), 'seed')}."
             ),
             tables.conditions(good),
@@ -104,3 +107,9 @@ class Study:
         """Those that there are."""
         good = self.newest(records)
         return [chart for _, draw in self.plots.values() if good and (chart := draw(good))]
+
+
+def _part(record: Record) -> str:
+    """Which of the images a training saw, where it did not see all."""
+    limit = record["key"].get("limit")
+    return f"the first {limit:,} training images of " if limit else ""

@@ -1,6 +1,7 @@
 """Run the studies: one test per training. Accuracies are what they measure; a training's time is only reported.
 
-Without `--impl`, batch norm is `cpu_fused` where there is one, else `builtin`, and LeNet without batch norm takes part.
+Without `--impl`, batch norm is `cpu_fused` where there is one, else `builtin`, and the network without batch norm takes
+part.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from bench.record.records import digest
 from bench.session.candidate import Candidate, plain
 from bench.session.gate import Gate
 from bench.session.handover import hand_over, replayed_clock
-from bench.session.outcomes import outcome_of
+from bench.session.outcomes import Question, outcome_of
 from bench.session.run import Run
 from bench.studies.measure.point import measure_point, norm, sources
 from bench.studies.registry import studies
@@ -45,6 +46,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("study", "point"), cases)
 
 
+def asked_in(network: str) -> Question:
+    """What the gate is asked about what a network puts to a batch norm."""
+    return lambda gate, candidate: gate.why_wrong(candidate, network)
+
+
 @pytest.mark.benchmark(timer=replayed_clock)
 def test_study(
     study: Study,
@@ -64,7 +70,9 @@ def test_study(
     record = run.done(key, candidate)
     if record is None:
         start = time.perf_counter()
-        outcome_and_figures = outcome_of(candidate, context, gate, measure_point, study.name, point)
+        outcome_and_figures = outcome_of(
+            candidate, context, gate, measure_point, study.name, point, question=asked_in(study.network)
+        )
         facts = {"data": data.source, "digest": data.digest, "seconds": time.perf_counter() - start}
         record = run.append(key, {**facts, **outcome_and_figures}, candidate)
         progress(f"study {study.name}, {', '.join(f'{k} {v}' for k, v in point.items())}: {record['seconds']:.0f} s")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bench.record.clocks import COLD, GRAPH, WALL, Clock, on_gpu
 from bench.record.labels import AA, BASELINE, PLAIN, row_order
-from bench.record.operations import BOTH, LENET_SHAPES, Operation
+from bench.record.operations import BOTH, LENET_BLOCKS, operation_of
 from bench.record.parts import PARTS
 from bench.record.records import OK, Record
 from bench.stats.ratios import Ratio
@@ -67,7 +67,7 @@ def table(records: list[Record]) -> str:
     lines = []
     for name in dict.fromkeys(r["implementation"] for r in sorted(records, key=row_order)):
         blocks = _blocks(records, name)
-        if name in steps and name not in (BASELINE, AA, PLAIN) and len(blocks) == len(LENET_SHAPES):
+        if name in steps and name not in (BASELINE, AA, PLAIN) and len(blocks) == len(LENET_BLOCKS):
             ratios = {way.clock: ratio for way in ways if (ratio := _ratio(blocks, way.clock)) is not None}
             lines.append(Line(name, ratios, steps[name]))
     if not lines or not ways:
@@ -111,13 +111,12 @@ def _measured(clock: Clock, line: Line) -> str:
 
 
 def _blocks(records: list[Record], name: str) -> list[Record]:
-    wanted = {Operation(shape, "block").shape_text for shape in LENET_SHAPES}
     return [
         r
         for r in records
         if (r["kind"], r["implementation"], r["status"]) == ("latency", name, OK)
-        and (r["key"]["operation"], r["key"]["pass"], r["key"]["dtype"]) == ("block", BOTH, "float32")
-        and r["key"]["shape"] in wanted
+        and (r["key"]["pass"], r["key"]["dtype"]) == (BOTH, "float32")
+        and operation_of(r["key"]) in LENET_BLOCKS
     ]
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from bench.record.clocks import COLD, DEVICE_COLD, GRAPH, ON_THE_DEVICE, WALL, Clock, on_gpu
 from bench.record.labels import AA, BASELINE, PLAIN, row_order
-from bench.record.operations import BOTH
+from bench.record.networks import title_of
+from bench.record.operations import BOTH, LENET_BLOCKS, operation_of
 from bench.record.records import OK, Record
 from bench.record.runs import main_run
 from bench.record.verdicts import Verdicts
@@ -17,7 +18,7 @@ from bench.view import step_tables, training_tables, trainings
 from bench.view.columns import Column, markdown
 from bench.view.tables import bold, ratio_to_baseline, ratios_listed
 
-HEADLINE = {"shape": "256x6x24x24", "operation": "block", "pass": BOTH, "dtype": "float32"}
+HEADLINE = (LENET_BLOCKS[0], BOTH, "float32")
 NONE = "–"
 CLOCKS = (WALL, GRAPH, DEVICE_COLD, COLD)
 GPU_NOTE = (
@@ -107,7 +108,8 @@ def figures(records: list[Record]) -> dict[str, Figures]:
         name: Figures(record) for name, record in sorted(everyone.items(), key=lambda item: row_order(item[1]))
     }
     for record in latency:
-        if record["status"] == OK and all(record["key"][name] == value for name, value in HEADLINE.items()):
+        cell = (operation_of(record["key"]), record["key"]["pass"], record["key"]["dtype"])
+        if record["status"] == OK and cell == HEADLINE:
             implementations[record["implementation"]].block = _compared(record, verdicts)
     for name, record in step_tables.by_implementation(steps_taken).items():
         implementations[name].step = _compared(record, verdicts)
@@ -144,7 +146,7 @@ def headline(records: list[Record]) -> list[Line]:
         lines.append(
             Line(
                 implementation=f"`{name}`",
-                summary=one.record["summary"] or "LeNet without batch norm",
+                summary=one.record["summary"] or f"{title_of(one.record)} without batch norm",
                 block=_microseconds(wall),
                 block_ratio=ratio(name, blocks, WALL),
                 cold_ratio=ratio(name, blocks, COLD),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bench.record.clocks import SECOND, measured, on_gpu, on_the_device
 from bench.record.labels import BASELINE, row_order
-from bench.record.operations import BOTH
+from bench.record.operations import BOTH, CONTIGUOUS, operation_of
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
-from bench.view import block_in_step, latency_plots, latency_tables, tables
+from bench.view import asked, block_in_step, latency_plots, latency_tables, tables
 from bench.view import report_charts as charts
 from bench.view.latency_tables import grouped, largest_error, time_ns
 from bench.view.page import Page, Section
@@ -25,7 +25,7 @@ def latencies(records: list[Record]) -> list[Record]:
 def page(records: list[Record]) -> str:
     """`latency.md`: the answer and the plot on top, the consequence for a step below."""
     cells = latencies(records)
-    answer = f"{latency_plots.sentence(cells)}\n\n{latency_plots.links(cells)}".strip()
+    answer = "\n\n".join(filter(None, [latency_plots.sentence(cells), asked.note(cells), latency_plots.links(cells)]))
     return latency_tables.page(cells, answer, block_in_step.table(records))
 
 
@@ -52,7 +52,7 @@ def short(records: list[Record]) -> str:
         for timing in timings(cells)
         if timing != COLD_CACHES
     ]
-    return "\n\n".join(filter(None, [*parts, tables.not_measured(cells)]))
+    return "\n\n".join(filter(None, [*parts, asked.note(cells), tables.not_measured(cells)]))
 
 
 def sections(records: list[Record]) -> list[Section]:
@@ -63,10 +63,12 @@ def sections(records: list[Record]) -> list[Section]:
         return []
     verdicts = Verdicts(records)
     second = [Verdicts(records, clock) for clock in SECOND if measured(records, clock)]
+    laid_out = any(operation_of(r["key"]).memory_format != CONTIGUOUS for r in good)
     rows = [
         {
             "shape": r["key"]["shape"],
             "operation": r["key"]["operation"],
+            **({"memory format": operation_of(r["key"]).memory_format} if laid_out else {}),
             "pass": r["key"]["pass"],
             "implementation": r["implementation"],
             **charts.figures(verdicts, r),
@@ -79,7 +81,7 @@ def sections(records: list[Record]) -> list[Section]:
     blocks = [
         r
         for r in good
-        if (r["key"]["operation"], r["key"]["pass"]) == ("block", BOTH) and r["implementation"] != BASELINE
+        if r["key"]["operation"] != "norm" and r["key"]["pass"] == BOTH and r["implementation"] != BASELINE
     ]
     wall = "wall time" if on_gpu(records) else "time"
     models = [charts.ratios("ratios", f"Blocks, {wall} / builtin's", verdicts, blocks)] if blocks else []

@@ -6,11 +6,11 @@ from collections import Counter
 
 from bench.record.clocks import GRAPH, ON_THE_DEVICE, WALL, Clock, measured, on_gpu, on_the_device
 from bench.record.labels import AA, BASELINE, row_order
-from bench.record.operations import BOTH, LENET_SHAPES
+from bench.record.operations import BOTH, LENET_BLOCKS, operation_of
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR, Ratio
-from bench.view import latency_tables, tables
+from bench.view import asked, latency_tables, tables
 from bench.view.latency_tables import Line, grouped
 from bench.view.timings import timings
 
@@ -23,6 +23,7 @@ CAPTIONS = {
 
 def sentence(records: list[Record]) -> str:
     """The answer by each clock: the fastest per number of cells, with ratios, and verdicts against the baseline."""
+    records = asked.counted(records)
     ways = timings(records)
     rows = {way: latency_tables.lines(records, way) for way in ways}
     against = [f"Against `{BASELINE}`{way.against}: {text}." for way in ways if (text := _against(rows[way]))]
@@ -91,12 +92,11 @@ def plotted(records: list[Record]) -> list[Record]:
 
 
 def _is_drawn(record: Record | None) -> bool:
-    lenet = {"x".join(map(str, shape)) for shape in LENET_SHAPES}
     return (
         record is not None
         and record["status"] == OK
-        and (record["key"]["operation"], record["key"]["pass"], record["key"]["dtype"]) == ("block", BOTH, "float32")
-        and record["key"]["shape"] in lenet
+        and (record["key"]["pass"], record["key"]["dtype"]) == (BOTH, "float32")
+        and operation_of(record["key"]) in LENET_BLOCKS
     )
 
 

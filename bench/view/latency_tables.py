@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 from bench.record.clocks import COLD, ON_THE_DEVICE, SECOND, WALL, call_ns, measured, on_gpu
 from bench.record.labels import BASELINE, row_order
-from bench.record.operations import KINDS, LARGER_SHAPES, LENET_SHAPES, PASSES, Operation
+from bench.record.operations import (
+    KINDS,
+    LARGER_SHAPES,
+    LENET_SHAPES,
+    MEMORY_FORMATS,
+    PASSES,
+    Operation,
+    operation_of,
+)
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio
@@ -88,8 +96,7 @@ def page(records: list[Record], answer: str = "", beside: str = "") -> str:
         "## Every cell",
     ]
     for _, operation, dtype, group in grouped(tables.measured_here(records)):
-        shape = "(" + ", ".join(map(str, operation.shape)) + ")"
-        parts.append(f"### {shape} {operation.description}, {dtype}")
+        parts.append(f"### {operation.heading}, {dtype}")
         rows = in_order(group)
         parts += [
             markdown([CELL, *_columns(verdicts, records)], rows, missing=tables.in_place_of_figures),
@@ -107,20 +114,16 @@ def grouped(records: list[Record]) -> list[tuple[int, Operation, str, list[Recor
     """The records of each operation and dtype, in the order of the cases."""
     known = list(itertools.product(LENET_SHAPES + LARGER_SHAPES, KINDS))
 
-    def operation(record: Record) -> Operation:
-        shape = tuple(int(n) for n in record["key"]["shape"].split("x"))
-        return Operation(shape, record["key"]["operation"])
-
     groups: dict[tuple[Operation, str], list[Record]] = {}
     for record in records:
-        groups.setdefault((operation(record), record["key"]["dtype"]), []).append(record)
+        groups.setdefault((operation_of(record["key"]), record["key"]["dtype"]), []).append(record)
 
     def place(op: Operation) -> int:
         pair = (op.shape, op.kind)
-        return known.index(pair) if pair in known else len(known)
+        return known.index(pair) if pair in known else len(known) + (op.kind not in KINDS)
 
     placed = [(place(op), op, dtype, group) for (op, dtype), group in groups.items()]
-    return sorted(placed, key=lambda f: (f[2], f[0], f[1].shape, f[1].kind))
+    return sorted(placed, key=lambda f: (f[2], f[0], f[1].shape, f[1].kind, MEMORY_FORMATS.index(f[1].memory_format)))
 
 
 class Line(NamedTuple):
@@ -150,7 +153,7 @@ def lines(records: list[Record], timing: Timing = ALONE) -> list[Line]:
             cells = {r["implementation"]: r for r in group if r["key"]["pass"] == pass_name}
             clock = timing.choose(cells.values())
             if cells and (clock == WALL or measured(cells.values(), clock)):
-                name = f"{operation.shape_text} {operation.kind}, {pass_name}"
+                name = f"{operation.name}, {pass_name}"
                 rows.append(Line(name if dtype == "float32" else f"{name}, {dtype}", cells, verdicts[clock]))
     return rows
 
@@ -244,6 +247,7 @@ def csv_columns(records: list[Record]) -> list[Column[Record]]:
         *tables.ORIGIN,
         *device_tables.csv_verdicts(records),
         *clock_columns.verdicts_of_csv(Verdicts(records, COLD)),
+        *tables.of_key("memory_format"),
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.record.clocks import on_gpu
 from bench.record.labels import row_order
+from bench.record.operations import Operation, operation_of
 from bench.record.records import Record
 from bench.record.verdicts import Verdicts
 from bench.view.charts import Chart
@@ -80,9 +81,9 @@ def ratios(name: str, title: str, verdicts: Verdicts, records: list[Record]) -> 
     from bokeh.models import ColumnDataSource, Span, Whisker
     from bokeh.plotting import figure
 
-    keys = ({"shape": r["key"]["shape"], "implementation": r["implementation"]} for r in records)
+    keys = ({"block": _block(r), "implementation": r["implementation"]} for r in records)
     rows = [key | figures(verdicts, record) for key, record in zip(keys, records, strict=True)]
-    labels = [f"{row['shape']} {row['implementation']}" for row in rows]
+    labels = [f"{row['block']} {row['implementation']}" for row in rows]
     source = ColumnDataSource({column: [row[column] for row in rows] for column in rows[0]} | {"row": labels})
     chart = figure(
         name=name,
@@ -102,6 +103,13 @@ def ratios(name: str, title: str, verdicts: Verdicts, records: list[Record]) -> 
     chart.add_layout(Whisker(source=source, base="row", lower="low", upper="high", dimension="width"))
     chart.add_layout(Span(location=1, dimension="height", line_dash="dashed"))
     return chart
+
+
+def _block(record: Record) -> str:
+    """Its shape; with what it is, where that isn't a block of LeNet's kind."""
+    operation = operation_of(record["key"])
+    lenets = operation == Operation(operation.shape, "block")
+    return operation.shape_text if lenets else operation.name
 
 
 def lines(name: str, chart: Chart) -> Any:
@@ -198,7 +206,7 @@ def roofline(records: list[Record]) -> Any:
         columns = {
             "x": [r["bytes_minimum"] / 1e6 for r in those],
             "y": [r["bytes_minimum"] / time_ns(r) for r in those],
-            "shape": [f"{r['key']['shape']} {r['key']['operation']}" for r in those],
+            "shape": [operation_of(r["key"]).name for r in those],
         }
         line = {"source": ColumnDataSource(columns), "name": name, "color": look.color, "legend_label": name}
         chart.scatter("x", "y", size=8, marker=MARKERS[look.marker], **line)

@@ -7,10 +7,10 @@ from statistics import median
 
 from bench.record.clocks import DEVICE_COLD, ON_THE_DEVICE, Clock, measured, on_gpu
 from bench.record.labels import AA, row_order
-from bench.record.operations import BOTH
+from bench.record.operations import BOTH, CONTIGUOUS, operation_of
 from bench.record.records import OK, Record
+from bench.view import asked, tables
 from bench.view import report_charts as charts
-from bench.view import tables
 from bench.view.columns import Column, comma_separated, markdown, one_each
 from bench.view.latency_tables import Line, grouped, in_order, lines, time_ns
 from bench.view.page import Page, Section
@@ -45,7 +45,7 @@ whatever the kernel: starting one takes microseconds, and the writes may stay in
 def page(records: list[Record]) -> str:
     """`roofline.md`."""
     device = records[-1]["conditions"]["device_name"]
-    parts = [f"# Roofline: {device}", sentence(records)]
+    parts = [f"# Roofline: {device}", sentence(records), asked.note(records)]
     parts += [f"![Bandwidth over bytes per implementation]({PLOT})" if plotted(records) else ""]
     parts += [GPU_NOTE if on_gpu(records) else NOTE, table(records)]
     if measured(shown(records), DEVICE_COLD):
@@ -66,16 +66,16 @@ def share(record: Record) -> float:
 
 def sentence(records: list[Record]) -> str:
     """The answer: how near each comes at the largest size, forward and backward."""
-    both = [r for r in shown(records) if (r["key"]["pass"], r["key"]["operation"]) == (BOTH, "norm")]
+    cells = asked.counted(shown(records))
+    both = [r for r in cells if (r["key"]["pass"], r["key"]["operation"]) == (BOTH, "norm")]
     if not both:
         return ""
-    largest = max(r["bytes_minimum"] for r in both)
-    there = sorted((r for r in both if r["bytes_minimum"] == largest), key=share, reverse=True)
-    shape = there[0]["key"]["shape"].replace("x", ", ")
+    largest = operation_of(max(both, key=lambda r: int(r["bytes_minimum"]))["key"])
+    there = sorted((r for r in both if operation_of(r["key"]) == largest), key=share, reverse=True)
+    laid_out = "" if largest.memory_format == CONTIGUOUS else f", {largest.memory_format}"
+    where = f"at {largest.shape}, batch norm alone{laid_out}, forward + backward"
     first, *others = (f"`{r['implementation']}` {{}}{share(r):.0%}" for r in there)
-    text = (
-        f"{first.format('reaches ')} of the speed of a memory copy at ({shape}), batch norm alone, forward + backward"
-    )
+    text = f"{first.format('reaches ')} of the speed of a memory copy {where}"
     text += f"; {tables.listed([other.format('') for other in others])}." if others else "."
     if on_gpu(records):
         text = f"By wall time, the host's launches included, {text}"
@@ -154,7 +154,8 @@ def plot(records: list[Record]) -> str:
 
 def plotted(records: list[Record]) -> list[Record]:
     """What the plot shows: forward + backward in float32."""
-    return [r for r in shown(records) if (r["key"]["pass"], r["key"]["dtype"]) == (BOTH, "float32")]
+    cells = asked.counted(shown(records))
+    return [r for r in cells if (r["key"]["pass"], r["key"]["dtype"]) == (BOTH, "float32")]
 
 
 def _gb_per_s(clock: Clock, record: Record) -> float | str:
@@ -170,6 +171,7 @@ CSV_COLUMNS: tuple[Column[Record], ...] = (
     Column("share_of_copy", share),
     *tables.facts("run"),
     *(Column(f"{clock.name}_gb_per_s", partial(_gb_per_s, clock)) for clock in ON_THE_DEVICE),
+    *tables.of_key("memory_format"),
 )
 
 

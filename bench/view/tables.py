@@ -10,6 +10,7 @@ from typing import Any
 from bench.record.clocks import on_gpu
 from bench.record.labels import AA, BASELINE, row_order
 from bench.record.load import busy_others
+from bench.record.networks import title_of
 from bench.record.records import OK, UNAVAILABLE, Record
 from bench.stats.ratios import Ratio
 from bench.view.columns import Column, one_each
@@ -174,7 +175,7 @@ def footnotes(records: list[Record]) -> str:
             continue
         ran = [r for r in records if r["implementation"] == name and r["status"] == OK]
         backends = sorted({r["backend"] for r in ran})
-        what = record["summary"] or "LeNet without batch norm"
+        what = record["summary"] or f"{title_of(record)} without batch norm"
         lines.append(f"- `{name}`: {what}" + (f"; ran as {', '.join(backends)}." if backends else "."))
         lines += [f"    - differs: {text}." for text in record["differences"].values()]
         failures = {reason(r) for r in records if r["implementation"] == name and r["status"] != OK}

@@ -8,6 +8,7 @@ from statistics import mean
 
 from bench.record.clocks import on_gpu
 from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.networks import LENET, network_of, title_of
 from bench.record.records import Record
 from bench.stats.ratios import LEAST_ROUNDS, fastest
 from bench.view.charts import Band, Chart, banded
@@ -21,7 +22,7 @@ from bench.view.trainings import (
     speed_ratio,
 )
 
-LOSS, TRAIN, TEST, TIME, SPEED = (f"training-{name}.svg" for name in ("loss", "train", "test", "time", "speed"))
+LOSS, TRAIN, TEST, TIME, SPEED = "loss", "train", "test", "time", "speed"
 CAPTIONS = {
     LOSS: "Train loss over epochs",
     TRAIN: "Train accuracy over epochs",
@@ -52,7 +53,7 @@ def sentence(records: list[Record]) -> str:
         f" accuracy of {accuracy[BASELINE]:.3f} (mean of the last epochs)"
     )
     if PLAIN in groups:
-        text += f"; LeNet without batch norm reaches {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
+        text += f"; {title_of(records[-1])} without batch norm reaches {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
     ratios = {name: speed_ratio(groups, name) for name in groups if name not in (BASELINE, PLAIN)}
     text += "."
     wall = " by wall time, the host's launches included" if on_gpu(records) else ""
@@ -130,6 +131,11 @@ CHARTS = {
 }
 
 
+def file_of(name: str, network: str) -> str:
+    """The file of a network's plot."""
+    return f"training-{name}.svg" if network == LENET else f"training-{network}-{name}.svg"
+
+
 def _svg(draw: Callable[[list[Record]], Chart | None]) -> Callable[[list[Record]], str]:
     return lambda records: chart.svg() if (chart := draw(records)) else ""
 
@@ -138,11 +144,11 @@ PLOTS = {**{name: _svg(draw) for name, draw in CHARTS.items()}, SPEED: speed_plo
 
 
 def links(records: list[Record]) -> str:
-    """Links to the existing plots, for the page."""
+    """Links to the existing plots of a network, for the page."""
     groups = shown(records)
     several = bool(groups) and _epochs(next(iter(groups.values()))) > 1
     names = [name for name in PLOTS if groups and (several or name == SPEED)]
-    return "\n\n".join(f"![{CAPTIONS[name]}]({name})" for name in names)
+    return "\n\n".join(f"![{CAPTIONS[name]}]({file_of(name, network_of(records[-1]))})" for name in names)
 
 
 def _epochs(all_seeds: Sequence[Training]) -> int:

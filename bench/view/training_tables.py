@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import mean, stdev
 from typing import NamedTuple
 
 from bench.record.clocks import on_gpu
 from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.networks import LENET, RESNET20, by_network, network_of, title_of
 from bench.record.records import Record
 from bench.stats.ratios import UNKNOWN_FLOOR
 from bench.view import tables
 from bench.view.columns import Column, comma_separated, markdown
 from bench.view.tables import significant
 from bench.view.trainings import (
-    GOAL,
+    GOALS,
     LAST,
     Training,
     by_implementation,
@@ -28,8 +30,8 @@ from bench.view.trainings import (
 ACCURACY_NOTE = """\
 Loss and train accuracy are those of the last epoch. Test accuracy is given after the last epoch, after the best one,
 and as the mean of the last {last}. Over seeds: mean ± standard deviation [range]. **One seed cannot rank
-implementations**: at learning rate 1.0, test accuracy jumps from epoch to epoch{jump}. Test accuracy uses the running
-statistics, which are older than the weights; `pytest bench/studies --benchmark-only -k test-jumps` separates the two
+implementations**: at learning rate {lr}, test accuracy jumps from epoch to epoch{jump}. Test accuracy uses the running
+statistics, which are older than the weights; `pytest bench/studies --benchmark-only -k {study}` separates the two
 effects.
 """
 SPEED_NOTE = """\
@@ -42,8 +44,13 @@ steps only; **wall** adds shuffling and evaluation. Warm-up, which includes comp
 """
 GPU_NOTE = """\
 All of these are wall time in eager mode. Where the host takes longer to launch a step's kernels than the device to run
-them, it is the host that is timed; `step.md` has steps on the device, replayed as CUDA graphs.
+them, it is the host that is timed{graphs}.
 """
+GRAPHS = "; `step.md` has steps on the device, replayed as CUDA graphs"
+"""Of LeNet."""
+
+STUDIES = {LENET: "test-jumps", RESNET20: "resnet20"}
+"""That tell what running statistics do to a network's test accuracy."""
 
 
 def spread(values: Sequence[float], decimals: int = 3) -> str:
@@ -126,21 +133,27 @@ def _why_unfinished(row: Row) -> str:
 def speed_table(groups: dict[str, list[Training]], render: Callable[..., str] = markdown) -> str:
     """Examples per second and ratios."""
     ratios = {name: speed_ratio(groups, name) for name in groups}
+    goal = goal_of(_records(groups))
     columns = [
         NAME,
         Column("examples/sec, steps", lambda row: f"{examples_per_second(row.seeds, 'step_seconds'):,.0f}"),
         Column("examples/sec, wall", lambda row: f"{examples_per_second(row.seeds, 'wall_seconds'):,.0f}"),
         Column("step time ratio", lambda row: tables.ratio_to_baseline(row.name, ratios[row.name])),
         Column("verdict", lambda row: speed_verdict(groups, row.name, ratios[row.name])),
-        Column(f"to {GOAL:.2f}, s", _to_goal),
+        Column(f"to {goal:.2f}, s", partial(_to_goal, goal)),
         Column("warm-up, s", _warm_up),
         *([] if on_gpu(_records(groups)) else [Column("page faults per step", _page_faults)]),
     ]
     return render(columns, _rows(groups), missing=lambda row: None if row.epochs else _why_unfinished(row))
 
 
-def _to_goal(row: Row) -> str:
-    goals = [seconds_to_goal(t) for t in row.seeds]
+def goal_of(records: list[Record]) -> float:
+    """The test accuracy that is waited for."""
+    return GOALS[network_of(records[-1])]
+
+
+def _to_goal(goal: float, row: Row) -> str:
+    goals = [seconds_to_goal(t, goal) for t in row.seeds]
     reached = [seconds for seconds in goals if seconds is not None]
     if not reached:
         return "not reached"
@@ -185,11 +198,16 @@ def jump(groups: dict[str, list[Training]]) -> str:
     return f" (for `builtin` here by up to {max(steps):.3f} after the second epoch)" if steps else ""
 
 
+def heading(records: list[Record]) -> str:
+    """The title of a network's part of the page."""
+    return f"Training {title_of(records[-1])}: {records[-1]['conditions']['device_name']}"
+
+
 def page(records: list[Record], answer: str = "") -> str:
-    """`training.md`, with an answer on top of the tables."""
-    groups, key = by_implementation(records), records[-1]["key"]
+    """A network's part of `training.md`, with an answer on top of the tables."""
+    groups, key, network = by_implementation(records), records[-1]["key"], network_of(records[-1])
     parts = [
-        f"# Training LeNet: {records[-1]['conditions']['device_name']}",
+        f"# {heading(records)}",
         answer,
         f"## {tables.counted(key['epochs'], 'epoch')} on {records[-1]['data']}",
         (
@@ -198,12 +216,12 @@ def page(records: list[Record], answer: str = "") -> str:
         ),
         "### Loss and accuracy",
         accuracy_table(groups),
-        ACCURACY_NOTE.format(last=LAST, jump=jump(groups)),
+        ACCURACY_NOTE.format(last=LAST, lr=key["lr"], jump=jump(groups), study=STUDIES[network]),
         agreement_sentence(groups),
         "### Speed",
         speed_table(groups),
-        SPEED_NOTE.format(least=UNKNOWN_FLOOR, goal=f"{GOAL:.2f}"),
-        GPU_NOTE if on_gpu(records) else "",
+        SPEED_NOTE.format(least=UNKNOWN_FLOOR, goal=f"{goal_of(records):.2f}"),
+        GPU_NOTE.format(graphs=GRAPHS if network == LENET else "") if on_gpu(records) else "",
         tables.footnotes(records),
         tables.conditions(records),
     ]
@@ -211,7 +229,7 @@ def page(records: list[Record], answer: str = "") -> str:
 
 
 CSV_COLUMNS: tuple[Column[Record], ...] = (
-    *tables.of_key("data", "images", "epochs", "batch_size", "lr", "implementation", "seed", "epoch"),
+    *tables.of_key("network", "data", "images", "epochs", "batch_size", "lr", "implementation", "seed", "epoch"),
     *tables.STATUS,
     *tables.facts("train_loss", "train_accuracy", "test_accuracy", "examples", "steps"),
     Column("step_s", lambda r: r["step_seconds"]),
@@ -226,6 +244,7 @@ CSV_COLUMNS: tuple[Column[Record], ...] = (
 
 def csv_page(records: list[Record]) -> str:
     """`training.csv`: one row per epoch."""
-    trainings = [training for seeds in by_implementation(records).values() for training in seeds]
+    groups = [by_implementation(of_network) for of_network in by_network(records).values()]
+    trainings = [training for group in groups for seeds in group.values() for training in seeds]
     rows = [record for training in trainings for record in training.records]
     return comma_separated(CSV_COLUMNS, rows, missing=tables.empty_in_csv)

@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from rich.console import Console
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import kernels
 from models import allocator, device, fashion_mnist
-from models.lenet import lenet
+from models.recipes import LENET, RECIPES
 from models.training import Epoch, Settings, Step, train, warm_up
 
 BAD_INPUT = 2
@@ -53,15 +54,16 @@ def _parser() -> argparse.ArgumentParser:
     defaults = Settings()
     parser = argparse.ArgumentParser(
         prog="python -m models.training",
-        description="Train LeNet on Fashion-MNIST once, with any batch norm in its four slots.",
+        description="Train a network on Fashion-MNIST once, with any batch norm in it.",
     )
     parser.add_argument(
         "--norm",
         required=True,
         metavar="NAME",
-        help=f"{', '.join(kernels.names())}, FILE.py:FUNCTION, or none for LeNet without batch norm",
+        help=f"{', '.join(kernels.names())}, FILE.py:FUNCTION, or none for the network without batch norm",
     )
-    parser.add_argument("--epochs", type=_whole(1), default=defaults.epochs, metavar="N", help="default: %(default)s")
+    parser.add_argument("--network", choices=list(RECIPES), default=LENET, help="default: %(default)s")
+    parser.add_argument("--epochs", type=_whole(1), metavar="N", help=f"default: {_defaults('epochs')}")
     parser.add_argument(
         "--seed",
         type=_whole(0),
@@ -79,11 +81,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="the first N training images, and the same share of the test images",
     )
-    parser.add_argument("--lr", type=_learning_rate, default=defaults.lr, metavar="X", help="default: %(default)s")
-    parser.add_argument(
-        "--batch-size", type=_whole(2), default=defaults.batch_size, metavar="N", help="default: %(default)s"
-    )
+    parser.add_argument("--lr", type=_learning_rate, metavar="X", help=f"default: {_defaults('lr')}")
+    parser.add_argument("--batch-size", type=_whole(2), metavar="N", help=f"default: {_defaults('batch_size')}")
     return parser
+
+
+def _defaults(name: str) -> str:
+    """A setting of each network, or the one that all of them have."""
+    values = {network: getattr(each.settings, name) for network, each in RECIPES.items()}
+    if len(set(values.values())) == 1:
+        return str(next(iter(values.values())))
+    return ", ".join(f"{value} for {network}" for network, value in values.items())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,13 +112,15 @@ def _fail(message: object, code: int) -> int:
 def _run(options: argparse.Namespace, start: float) -> int:
     memory = allocator.settle()
     try:
-        settings = Settings(options.epochs, options.batch_size, options.lr, options.seed)
+        network = RECIPES[options.network]
+        asked = {name: getattr(options, name) for name in ("epochs", "batch_size", "lr", "seed")}
+        settings = replace(network.settings, **{n: value for n, value in asked.items() if value is not None})
         place = device.select(options.device)
         norm = None if options.norm == "none" else kernels.load(options.norm)
         if norm is not None and (missing := norm.why_unavailable(place)):
             return _fail(f"{norm.name} is not available on {place}: {missing}", UNAVAILABLE)
         data = fashion_mnist.load(options.data_dir, device=place, limit=options.limit)
-        model = lenet(norm, seed=settings.seed, device=place)
+        model = network.build(norm, seed=settings.seed, device=place)
         listener = _Listener(settings.epochs)
         epochs = train(model, data, settings, on_step=listener.step)
     except device.DeviceUnavailableError as error:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from bench.measure.context import Context
 from bench.measure.efforts import Effort
 from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.networks import LENET
 from bench.record.records import OK, Journal, Record
 from bench.session.candidate import Candidate, identical, plain
 from bench.session.run import Run
@@ -129,6 +130,7 @@ class Session:
         of: int | None = None,
         seed: int = 0,
         data: str = "fashion-mnist",
+        network: str = LENET,
     ) -> None:
         """The epochs of one training, their step seconds given; `of` more than were reached."""
         for number, step_seconds in enumerate(seconds, start=1):
@@ -149,7 +151,8 @@ class Session:
                 "page_faults": 8,
                 "state_before": IDLE,
             }
-            self.run.append(epoch_key(name, number, of or len(seconds), seed, data), outcome, candidate(name))
+            key = epoch_key(name, number, of or len(seconds), seed, data, network)
+            self.run.append(key, outcome, candidate(name))
 
     def failed_epoch(self, name: str, number: int, of: int, status: str, reason: str, *, seed: int = 0) -> None:
         """The end of a training that failed."""
@@ -218,11 +221,12 @@ def latency_key(
     }
 
 
-def epoch_key(name: str, number: int, of: int, seed: int, data: str) -> dict[str, Any]:
+def epoch_key(name: str, number: int, of: int, seed: int, data: str, network: str = LENET) -> dict[str, Any]:
     """As `turns.epoch_key` makes it."""
     return {
         "kind": "epoch",
         "implementation": name,
+        "network": network,
         "data": data,
         "images": 1000,
         "epochs": of,

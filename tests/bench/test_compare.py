@@ -7,7 +7,7 @@ import pytest
 
 from bench import compare as comparing
 from bench.compare import compare, divided, main, page
-from bench.record.records import ERROR, FILE
+from bench.record.records import ERROR, FILE, read_all
 from bench.stats.ratios import Ratio
 from tests.bench.samples import CONDITIONS, Session
 
@@ -128,6 +128,31 @@ def test_rows_of_one_side_only_and_failures_are_named(tmp_path):
     new.failed_cell("compiled", ERROR, "no compiler")
     reasons = {name.rpartition(", ")[2]: why for name, why in compare(old.records, new.records).apart}
     assert reasons == {"naive": "only in OLD", "tutorial": "only in NEW", "compiled": "in NEW: no compiler"}
+
+
+def test_a_memory_format_is_part_of_what_is_compared(tmp_path):
+    def cells(number, **ratios):
+        session = Session(tmp_path / str(number), f"2026010{number}T000000Z-0000")
+        for memory_format, value in ratios.items():
+            interval = (value, value - 0.005, value + 0.005)
+            session.cell("naive", interval, operation="residual+relu", shape="2x3x4x5", memory_format=memory_format)
+        return session.records
+
+    found = compare(cells(1, contiguous=0.5, channels_last=0.6), cells(2, channels_last=0.3))
+    (row,) = found.rows
+    assert (row.what, row.ratio[0]) == ("2x3x4x5 residual+relu channels_last, training, float32", 0.5)
+    assert found.apart == [("2x3x4x5 residual+relu, training, float32, naive", "only in OLD")]
+
+
+def test_a_record_of_before_memory_formats_is_compared_with_contiguous_ones(tmp_path):
+    new = run(tmp_path / "new")
+    lines = (tmp_path / "new" / FILE).read_text()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / FILE).write_text(lines.replace('"memory_format": "contiguous", ', ""))
+    old = read_all(tmp_path / "old")
+    assert "memory_format" not in (tmp_path / "old" / FILE).read_text()
+    assert old == new
+    assert verdicts(compare(old, new)) == {"naive": "same"}
 
 
 def test_steps_on_other_data_are_not_compared(tmp_path):

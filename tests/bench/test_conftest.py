@@ -1,10 +1,12 @@
 """The options of the main job: those that have a meaning of their own, and that no common plug-in has the same."""
 
 import argparse
+from dataclasses import replace
 
 import pytest
 
-from bench.session.options import positive, pytest_addoption
+from bench.session.options import positive, pytest_addoption, training_settings
+from models.recipes import RECIPES
 
 OPTIONS_OF_PLUG_INS = {
     "pytest-timeout": "timeout timeout-method timeout-disable-debugger-detection session-timeout",
@@ -55,3 +57,15 @@ def test_anything_else_is_an_error_that_repeats_it(text):
     with pytest.raises(argparse.ArgumentTypeError, match="must be a whole number above 0, not") as caught:
         positive(text)
     assert repr(text) in str(caught.value)
+
+
+def options(**given):
+    return argparse.Namespace(**{"network": "lenet", "epochs": None, "quick": False, **given})
+
+
+def test_a_network_is_trained_at_its_own_settings_unless_others_are_asked_for():
+    for network, each in RECIPES.items():
+        assert training_settings(options(network=network), 3) == replace(each.settings, seed=3)
+        assert training_settings(options(network=network, epochs=2, quick=True), 0) == replace(each.settings, epochs=2)
+        assert training_settings(options(network=network, quick=True), 0) == replace(each.settings, epochs=1)
+    assert len({each.settings.lr for each in RECIPES.values()}) > 1

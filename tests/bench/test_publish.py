@@ -10,7 +10,7 @@ import kernels
 from bench import publish, report
 from bench.publish import main, missing_of_main
 from bench.record.labels import AA, BASELINE, PLAIN
-from bench.record.operations import PASSES, operations
+from bench.record.operations import PASSES, operations, standard_passes
 from bench.record.records import FILE
 from bench.record.runs import main_run
 from bench.report import MARKERS, PUBLISHED
@@ -29,6 +29,8 @@ def whole(folder, **conditions):
     """A run of the main job that lacks nothing, although nothing could be profiled."""
     session = Session(folder, **{**PUBLISHABLE, **conditions})
     for operation, pass_name, name in itertools.product(operations(), PASSES, EVERYONE):
+        if pass_name not in standard_passes(operation):
+            continue
         session.cell(name, shape=operation.shape_text, operation=operation.kind, pass_name=pass_name)
     for name in (*EVERYONE, PLAIN):
         session.step(name)
@@ -98,6 +100,12 @@ def half(record):
     return record if record["kind"] == "latency" and record["key"]["shape"] == "256x84" else None
 
 
+def in_channels_last(record):
+    if record["kind"] != "latency":
+        return record
+    return {**record, "key": {**record["key"], "memory_format": "channels_last"}}
+
+
 BUSY = {
     "state_before": {"others_seconds": 0.0, "clock_seconds": 0.0},
     "state_after": {"others_seconds": 5.0, "clock_seconds": 10.0},
@@ -108,12 +116,13 @@ BUSY = {
     ("change", "reason"),
     [
         (half, r"incomplete, \d+ measurements missing \(256x6x24x24 norm, training forward, builtin, .*--resume adds"),
+        (in_channels_last, r"incomplete, \d+ measurements missing \(256x6x24x24 norm, training forward, builtin, "),
         (with_conditions(dirty=True), "measured with uncommitted changes on 0123456789ab: commit them"),
         (with_conditions(quick=True), "measured with --quick: a smoke run, no result"),
         (with_conditions(commit=None), "measured outside a git checkout"),
         (lambda r: {**r, **BUSY}, r"measured on a busy machine: other programs kept 0\.50 processors busy"),
     ],
-    ids=["half", "dirty", "quick", "no commit", "busy"],
+    ids=["half", "asked for", "dirty", "quick", "no commit", "busy"],
 )
 def test_what_is_no_result_is_refused_in_one_line(run, project, capsys, tmp_path, change, reason):
     folder = changed(run, tmp_path / "own", change)
@@ -140,6 +149,36 @@ def test_a_newer_run_takes_the_place_of_the_older_one(run, project, tmp_path):
     assert main([str(newer)]) == 0
     target = project / "results" / PUBLISHED / "cpu-amd-zen4-2c"
     assert {json.loads(line)["run"] for line in (target / FILE).read_text().splitlines()} == {"20270101T000000Z-0000"}
+
+
+def train_resnet(folder, names, **conditions):
+    other = Session(folder, "20260201T000000Z-0000", **PUBLISHABLE, **conditions)
+    for name in names:
+        other.training(name, [9.0, 9.0], network="resnet20")
+
+
+def test_a_training_of_another_network_is_published_beside_the_main_job(run, project, tmp_path, capsys):
+    folder = changed(run, tmp_path / "own", lambda r: r)
+    train_resnet(folder, (*EVERYONE, PLAIN))
+    assert main([str(folder)]) == 0
+    assert "published training of ResNet-20: " in capsys.readouterr().out
+    target = project / "results" / PUBLISHED / "cpu-amd-zen4-2c"
+    assert len((target / FILE).read_text().splitlines()) == len((folder / FILE).read_text().splitlines())
+    # The main job again, whose folder has no other training: that one stays.
+    assert main([str(run)]) == 0
+    assert len((target / FILE).read_text().splitlines()) == len((folder / FILE).read_text().splitlines())
+    text = (target / "training.md").read_text(encoding="utf-8")
+    assert text.count("# Training LeNet: ") == text.count("# Training ResNet-20: ") == 1
+
+
+def test_half_a_training_of_another_network_is_refused_alone(run, project, tmp_path, capsys):
+    folder = changed(run, tmp_path / "own", lambda r: r)
+    train_resnet(folder, EVERYONE)
+    assert main([str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("published the main job: ")
+    assert err.startswith("refused training of ResNet-20: incomplete, 1 measurement missing (training with plain")
+    assert "ResNet" not in (project / "results" / PUBLISHED / "cpu-amd-zen4-2c" / "training.md").read_text("utf-8")
 
 
 @pytest.mark.usefixtures("project")

@@ -8,6 +8,7 @@ import torch
 from models import fashion_mnist
 from models.fashion_mnist import EMBEDDED, DataError
 from models.lenet import lenet
+from models.resnet import resnet20
 from models.training import shuffled
 
 
@@ -24,9 +25,10 @@ def test_the_batch_order_stays_on_the_cpu():
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_lenet_goes_where_layers_go():
-    assert {t.device.type for t in lenet("naive", seed=0).state_dict().values()} == {"meta"}
-    assert {t.device.type for t in lenet("naive", seed=0, device="cpu").state_dict().values()} == {"cpu"}
+@pytest.mark.parametrize("build", [lenet, resnet20])
+def test_networks_go_where_layers_go(build):
+    assert {t.device.type for t in build("naive", seed=0).state_dict().values()} == {"meta"}
+    assert {t.device.type for t in build("naive", seed=0, device="cpu").state_dict().values()} == {"cpu"}
 
 
 def test_a_default_type_changes_the_type_of_the_weights_and_not_the_draw():

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from models.fashion_mnist import EMBEDDED
+from models.recipes import RECIPES
+from models.resnet import ResNet
+from models.training import Settings
 from models.training import __main__ as training_cli
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +42,21 @@ def test_numbers_of_the_last_lines_are_those_of_the_last_epoch(capsys):
     train_loss, train_accuracy = re.search(r"epoch 2, step 2, train loss (\S+), train acc (\S+)", last_step).groups()
     test_accuracy = last_test.removeprefix("epoch 2, test acc ")
     assert summary == f"loss {train_loss}, train acc {train_accuracy}, test acc {test_accuracy}"
+
+
+def test_the_other_network_trains_at_its_own_settings_or_at_those_asked_for(capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training_cli, "train", lambda model, _, settings, **__: asked.append((model, settings)) or [])
+    monkeypatch.setattr(training_cli, "warm_up", lambda *_: 0.0)
+    monkeypatch.setattr(training_cli, "_summary", lambda *_: None)
+    network = ["--norm", "builtin", "--network", "resnet20", *FEW]
+    assert training_cli.main(network) == 0
+    assert training_cli.main([*network, "--lr", "0.5", "--batch-size", "64", "--epochs", "2", "--seed", "1"]) == 0
+    capsys.readouterr()
+    (model, by_itself), (_, as_asked) = asked
+    assert isinstance(model, ResNet)
+    assert by_itself == RECIPES["resnet20"].settings
+    assert as_asked == Settings(epochs=2, batch_size=64, lr=0.5, seed=1)
 
 
 def test_seed_decides(capsys):
@@ -85,6 +103,7 @@ def test_bad_input_is_one_line_and_an_exit_code(capsys, arguments, code, message
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--network", "resnet21"], "argument --network: invalid choice: 'resnet21'"),
         (["--epochs", "0"], "argument --epochs: must be at least 1, not 0"),
         (["--epochs", "-3"], "argument --epochs: must be at least 1, not -3"),
         (["--epochs", "ten"], "argument --epochs: 'ten' is no whole number"),

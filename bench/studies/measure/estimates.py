@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kernels import BatchNorm, Implementation
 from models.fashion_mnist import FashionMNIST
-from models.lenet import lenet
+from models.recipes import LENET, RECIPES
 from models.step import normalized
 from models.training import EVALUATION_BATCH
 
@@ -22,34 +22,39 @@ Statistics = list[tuple[Tensor, Tensor]]
 
 
 def norms(model: nn.Module) -> list[BatchNorm]:
-    """LeNet's four batch norms; none without."""
+    """A network's batch norms; none without."""
     return [module for module in model.modules() if isinstance(module, BatchNorm)]
 
 
 def copied(
-    model: nn.Module, implementation: Implementation | str | None, statistics: Statistics | None = None
+    model: nn.Module,
+    implementation: Implementation | str | None,
+    statistics: Statistics | None = None,
+    network: str = LENET,
 ) -> nn.Module:
-    """A LeNet of the same weights, with the same statistics or with others."""
-    network = lenet(implementation, device=next(model.parameters()).device)
-    network.load_state_dict(model.state_dict())
+    """A network of the same weights, with the same statistics or with others."""
+    copy = RECIPES[network].build(implementation, device=next(model.parameters()).device)
+    copy.load_state_dict(model.state_dict())
     if statistics is not None:
-        for module, others in zip(norms(network), statistics, strict=True):
+        for module, others in zip(norms(copy), statistics, strict=True):
             for own, other in zip(_buffers(module), others, strict=True):
                 own.copy_(other)
-    return network
+    return copy
 
 
 @torch.inference_mode()
-def recalibrated_copy(model: nn.Module, implementation: Implementation | str | None, data: FashionMNIST) -> nn.Module:
+def recalibrated_copy(
+    model: nn.Module, implementation: Implementation | str | None, data: FashionMNIST, network: str = LENET
+) -> nn.Module:
     """A copy whose running statistics are the averages over the whole training set under the weights of now."""
-    network = copied(model, implementation).train()
-    for module in norms(network):
+    copy = copied(model, implementation, network=network).train()
+    for module in norms(copy):
         module.reset_running_stats()
         module.momentum = None  # the average of all batches
-    dtype = next(network.parameters()).dtype
+    dtype = next(copy.parameters()).dtype
     for images in data.train_images.split(EVALUATION_BATCH):
-        network(normalized(images, dtype))
-    return network
+        copy(normalized(images, dtype))
+    return copy
 
 
 class Averages:

@@ -1,4 +1,4 @@
-"""A training of LeNet with the figures of every epoch."""
+"""A training with the figures of every epoch."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from bench.studies.measure.estimates import norms, recalibrated_copy
 from bench.studies.study import RECALIBRATED
 from kernels import Implementation
 from models.fashion_mnist import FashionMNIST
-from models.lenet import lenet
+from models.recipes import LENET, RECIPES
 from models.training import Settings, evaluate, train, warm_up
 
 
 def train_through(
-    implementation: Implementation | None, data: FashionMNIST, settings: Settings, progress: Callable[[str], None]
+    implementation: Implementation | None,
+    data: FashionMNIST,
+    settings: Settings,
+    progress: Callable[[str], None],
+    network: str = LENET,
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """Train LeNet, and return it with the figures of every epoch (`models.training.Epoch`).
+    """Train a network, and return it with the figures of every epoch (`models.training.Epoch`).
 
     `RECALIBRATED` is the test accuracy of the same weights with statistics recalibrated over the training set, which
     counts in none of the seconds.
     """
-    model = lenet(implementation, seed=settings.seed, device=data.train_images.device)
+    model = RECIPES[network].build(implementation, seed=settings.seed, device=data.train_images.device)
     warm_up(model, data, settings)
     epochs = []
     for epoch in train(model, data, settings):
         recalibrated = epoch.test_accuracy
         if norms(model):
-            recalibrated = evaluate(recalibrated_copy(model, implementation, data), data)
+            recalibrated = evaluate(recalibrated_copy(model, implementation, data, network), data)
         epochs.append({**asdict(epoch), RECALIBRATED: recalibrated})
     last = epochs[-1]
     name = implementation.name if implementation else PLAIN

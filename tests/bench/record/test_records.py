@@ -283,3 +283,13 @@ def test_records_of_the_first_version_are_read_in_todays_words(folder, session):
     assert (cell["key"]["operation"], cell["key"]["pass"]) == ("norm", "inference")
     assert of_step["parts"] == [{"part": "linear", "pass": "forward", "child": "9", "ms": 1.0, "operators_ms": 1.0}]
     assert read(folder / FILE) == [cell, of_step]
+
+
+def test_trainings_whose_keys_name_no_network_are_lenets(folder, session):
+    session.training("naive", [1.0])
+    session.step("naive")
+    epoch, step = ({**r, "key": {n: v for n, v in r["key"].items() if n != "network"}} for r in session.records)
+    (folder / FILE).write_text(f"{json.dumps(epoch)}\n{json.dumps(step)}\n")
+    assert read(folder / FILE) == read_all(folder) == session.records
+    assert [identity(r) for r in read(folder / FILE)] == [identity(r) for r in session.records]
+    assert "network" not in read(folder / FILE)[1]["key"]

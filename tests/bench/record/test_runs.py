@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench import report
 from bench.record.records import FILE, Journal
-from bench.record.runs import CONDITIONS, main_run, newest, of_one_run
+from bench.record.runs import CONDITIONS, main_run, newest, of_each_network, of_one_run
 from bench.session.run import Run
 from bench.view.headline import table
 from tests.bench.samples import CONDITIONS as HERE
@@ -104,6 +104,27 @@ def test_what_the_newest_run_lacks_is_left_out(folder):
     assert "2.50 [2.40, 2.60]" in text
     assert "1.50" not in text
     assert "training:" not in text  # no caption names a data set of another run
+
+
+def test_a_later_training_of_another_network_leaves_the_main_job_as_it_is(folder):
+    before = main_run(filled(folder, 1).records)
+    other = Session(folder, "20260102T000000Z-0000", commit="ffffffffffff")
+    other.training("builtin", [7.0] * 3, network="resnet20")
+    same = Session(folder, "20260101T000000Z-0000")
+    same.training("naive", [9.0] * 3, network="resnet20", data="data-1")  # that run, resumed
+    records = dated(json.loads(line) for line in (folder / FILE).read_text().splitlines())
+    run = main_run(records)
+    assert {kind: len(of_kind) for kind, of_kind in run.items()} == {k: len(of_kind) for k, of_kind in before.items()}
+    assert {r["key"]["network"] for r in run["epoch"]} == {"lenet"}
+
+
+def test_each_network_has_its_own_newest_run(folder):
+    filled(folder, 1)
+    Session(folder, "20260102T000000Z-0000").training("naive", [7.0], network="resnet20")
+    Session(folder, "20260103T000000Z-0000").training("naive", [8.0], network="resnet20")
+    epochs = [r for r in Session(folder).records if r["kind"] == "epoch"]
+    runs = {(r["key"]["network"], r["run"]) for r in of_each_network(dated(epochs))}
+    assert runs == {("lenet", "20260101T000000Z-0000"), ("resnet20", "20260103T000000Z-0000")}
 
 
 @pytest.mark.parametrize("name", OTHERS)

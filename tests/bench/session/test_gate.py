@@ -61,6 +61,46 @@ def test_nobody_is_asked_twice_and_lenet_without_batch_norm_not_at_all(asked):
     assert [name for name, _ in asked] == ["naive"] * 8 + [BASELINE] * 8
 
 
+def test_resnet_asks_for_its_own_blocks_and_lenet_for_its_own(asked, monkeypatch):
+    monkeypatch.setattr(gates, "RESNET20_SHAPES", ((4, 16, 6, 6), (4, 32, 3, 3)))
+    gate = Gate(torch.device("cpu"))
+    for _ in range(2):
+        assert gate.why_wrong(candidate("naive"), "resnet20") is None
+    problems = [problem for _, problem in asked]
+    assert [(tuple(p.input.shape), p.residual is not None, p.training) for p in problems] == [
+        (shape, residual, training)
+        for shape in gates.RESNET20_SHAPES
+        for residual in (False, True)
+        for training in (True, False)
+    ]
+    assert {(p.activation, p.pool) for p in problems} == {("relu", None)}
+    gate.why_wrong(candidate("naive"))
+    assert [tuple(p.input.shape) for _, p in asked[len(problems) :: 2]] == list(LENET_SHAPES)
+
+
+def test_who_does_images_only_may_train_resnet(monkeypatch):
+    monkeypatch.setattr(gates, "RESNET20_SHAPES", ((4, 16, 6, 6),))
+    tampering.remember()
+    gate, who = Gate(torch.device("cpu")), Candidate("x", dishonest.plug_in(images_only))
+    assert gate.why_wrong(who, "resnet20") is None
+    with pytest.raises(NotImplementedError, match="4-D only"):
+        gate.why_wrong(who)
+
+
+def test_who_is_wrong_in_resnet_may_not_train_it(monkeypatch):
+    monkeypatch.setattr(gates, "RESNET20_SHAPES", ((4, 16, 6, 6),))
+    assert Gate(torch.device("cpu")).why_wrong(user(zeros), "resnet20").startswith("wrong: output off by ")
+
+
+def test_a_residual_is_asked_for_in_another_process_too(monkeypatch):
+    monkeypatch.setattr(gates, "blocks_of", lambda _: [Operation((4, 16, 6, 6), "residual+relu")])
+    sat = []
+    monkeypatch.setattr(gates, "sat_elsewhere", lambda _, exam: sat.append(exam.problem) or [])
+    who = dataclasses.replace(candidate("naive"), child=SimpleNamespace(verdicts={}))
+    assert Gate(torch.device("cpu")).why_wrong(who, "resnet20") is None
+    assert [problem.residual is not None for problem in sat] == [True, True]
+
+
 def user(batch_norm):
     who = candidate("user.py")
     return dataclasses.replace(who, loaded=dataclasses.replace(who.loaded, batch_norm=batch_norm))

@@ -101,7 +101,10 @@ def test_what_is_asked_for_twice_is_measured_once():
         ({"shapes": ["256x84"], "blocks": ["relu+pool"]}, "relu+pool does not fit --shape 256x84: a 2 x 2 max-pool"),
         ({"shapes": ["2x3x4x4x4"], "blocks": ["sigmoid+pool"]}, "takes images, N x C x H x W"),
         ({"shapes": ["2x3x1x8"], "blocks": ["sigmoid+pool"]}, "2 x 2 pixels or more"),
-        ({"blocks": ["gelu"]}, "--block must be one of none, relu, sigmoid, relu+pool, sigmoid+pool, residual+relu"),
+        (
+            {"blocks": ["gelu"]},
+            "--block must be one of none, relu, sigmoid, relu+pool, sigmoid+pool, residual, residual+relu",
+        ),
         ({"memory_formats": ["nhwc"]}, "--memory-format must be one of contiguous, channels_last, not 'nhwc'"),
     ],
 )

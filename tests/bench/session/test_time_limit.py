@@ -81,3 +81,17 @@ def test_a_limit_that_leaves_no_time_to_measure_is_refused(text):
 
 def test_a_limit_is_a_number_of_seconds():
     assert time_limit.seconds("560") == 560
+
+
+@pytest.mark.usefixtures("handler")
+def test_an_interrupt_that_pytest_reports_ends_the_ringing():
+    rung, later = [], []
+    with contextlib.suppress(Interrupted):
+        disarm = time_limit.alarm(1, lambda: rung.append(1))
+        time.sleep(5)
+    time_limit.Heard(disarm).pytest_keyboard_interrupt()
+    with contextlib.suppress(Interrupted):
+        time.sleep(1.5 * time_limit.AGAIN_SECONDS)
+        later.append(1)
+    assert later == [1]
+    assert len(rung) == 1

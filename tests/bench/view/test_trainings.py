@@ -124,7 +124,7 @@ def test_time_to_the_goal_is_the_wall_time_of_all_epochs_up_to_it(session):
     session.training("naive", [1.0, 2.0, 4.0], accuracy=[0.5, 0.81, 0.7], seed=0)
     session.training("naive", [1.0, 2.0, 4.0], accuracy=[0.5, 0.79, 0.7], seed=1)
     (all_seeds,) = groups(session).values()
-    assert [seconds_to_goal(t) for t in all_seeds] == [6.0, None]
+    assert [seconds_to_goal(t, 0.80) for t in all_seeds] == [6.0, None]
 
 
 def test_mean_of_the_last_five(session):

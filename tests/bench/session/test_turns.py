@@ -1,0 +1,127 @@
+"""Implementations train one network in turns, whichever it is, those from outside among them."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bench.measure import checkpoints
+from bench.record.records import OK
+from bench.session import stopwatch, turns
+from bench.session.isolation import Isolation
+from bench.session.roster import candidates
+from bench.session.stopwatch import Again
+from bench.session.turns import train_in_turns
+from models.fashion_mnist import EMBEDDED, load
+from models.recipes import RECIPES
+from models.training import Settings, train
+from tests.bench.samples import candidate, context
+
+FILE = """
+import torch
+
+def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    return torch.nn.functional.batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps
+    )
+"""
+IMAGES = 48
+SETTINGS = {network: Settings(epochs=2, batch_size=24, lr=0.1) for network in RECIPES}
+OPEN = SimpleNamespace(why_wrong=lambda *_: None)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load(EMBEDDED, limit=IMAGES)
+
+
+@pytest.fixture
+def outsider(tmp_path):
+    file = tmp_path / "good.py"
+    file.write_text(FILE)
+    isolation = Isolation(
+        everyone=False, timeout_seconds=120, device="cpu", dtype=torch.float32, data_dir=str(EMBEDDED), limit=IMAGES
+    )
+    found = next(c for c in candidates([str(file)], torch.device("cpu"), isolation) if c.child)
+    yield found
+    found.child.close()
+
+
+def trained(roster, data, session, network):
+    found = train_in_turns(roster, data, network, SETTINGS[network], session.run, OPEN, lambda _: None)
+    return {label: [r for r in records if r["status"] == OK] for label, records in found.items()}
+
+
+def losses(records):
+    return [record["train_loss"] for record in records]
+
+
+@pytest.mark.parametrize("network", RECIPES)
+def test_everyone_trains_the_same_network_here_and_elsewhere(data, session, outsider, network):
+    found = trained([candidate("builtin"), outsider, candidate("plain")], data, session, network)
+    alone = train(RECIPES[network].build("builtin", seed=0), data, SETTINGS[network])
+    assert losses(found["builtin"]) == losses(found["good.py"]) == [epoch.train_loss for epoch in alone]
+    assert losses(found["plain"]) != losses(found["builtin"])
+    keys = [record["key"] for records in found.values() for record in records]
+    assert {(key["network"], key["lr"], key["batch_size"]) for key in keys} == {(network, 0.1, 24)}
+    assert [key["epoch"] for key in keys] == [1, 2] * 3
+
+
+def test_the_gate_is_asked_about_the_network(data, session):
+    asked = []
+    gate = SimpleNamespace(why_wrong=lambda who, network: asked.append((who.label, network)) or "wrong: output")
+    settings = SETTINGS["resnet20"]
+    found = train_in_turns([candidate("naive")], data, "resnet20", settings, session.run, gate, lambda _: None)
+    assert asked == [("naive", "resnet20")]
+    assert [(r["status"], r["reason"]) for r in found["naive"]] == [("wrong", "wrong: output")]
+
+
+def test_what_one_network_has_done_is_not_done_for_another(data, session):
+    lenet = trained([candidate("naive")], data, session, "lenet")
+    resnet = trained([candidate("naive")], data, session, "resnet20")
+    assert losses(lenet["naive"]) != losses(resnet["naive"])
+    assert trained([candidate("naive")], data, session, "resnet20") == resnet
+
+
+@pytest.mark.parametrize("network", RECIPES)
+def test_weights_of_one_network_are_no_other_ones_checkpoint(folder, network):
+    folder.mkdir(parents=True)
+    model = RECIPES[network].build("naive", seed=0)
+    checkpoints.save(folder, network, "naive", 0, 1, model)
+    again = RECIPES[network].build("naive", seed=1)
+    assert checkpoints.restore(folder, network, "naive", 0, 1, again)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+    for other in RECIPES.keys() - {network}:
+        assert not checkpoints.restore(folder, other, "naive", 0, 1, RECIPES[other].build("naive"))
+    checkpoints.forget(folder, network, "naive", 0)
+    assert not (folder / checkpoints.FOLDER).exists()
+
+
+def test_an_epoch_from_outside_is_held_to_our_clock_by_steps_of_its_network(data, folder, monkeypatch):
+    held = []
+    monkeypatch.setattr(stopwatch, "check", lambda _, kind, times, asked: held.append((kind, times, asked)))
+    answer = {"status": OK, "backend": "x", "number": 1, "examples": IMAGES, "steps": 1, "child_seconds": 99.0}
+    answer |= dict.fromkeys(("train_loss", "train_accuracy", "test_accuracy"), 0.5)
+    answer |= dict.fromkeys(("warm_up_seconds", "step_seconds", "wall_seconds"), 2.0)
+    child = SimpleNamespace(ask=lambda *_: answer, verdicts={})
+    outside = SimpleNamespace(child=child, foreign=True, label="theirs.py")
+    usual = RECIPES["resnet20"].settings
+    outcome = turns.go_on(turns.RemoteTurn(outside, "resnet20"), data, usual, folder)
+    assert outcome["status"] == OK, outcome
+    assert held == [("epoch", {"candidate_ns": [2e9], "iterations": 1}, ("resnet20",))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "network"), [("step", (None,), "lenet"), ("epoch", ("resnet20",), "resnet20")]
+)
+def test_a_child_takes_steps_of_the_network_again(data, monkeypatch, kind, arguments, network):
+    for name, each in RECIPES.items():
+        monkeypatch.setitem(RECIPES, name, replace(each, settings=SETTINGS[name]))
+    again = Again(kind, candidate("naive").loaded, context(data), arguments)
+    assert type(again._of.model) is type(RECIPES[network].build(None))
+    again.prepare(1)
+    again.go()
+    assert again.why_wrong() is None
