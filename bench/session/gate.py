@@ -17,7 +17,6 @@ from bench.record.operations import LENET_SHAPES, RESIDUAL, RESNET20_SHAPES, Ope
 from bench.record.records import OK, WRONG
 from bench.session import tampering
 from bench.session.candidate import Candidate, Child, ChildError
-from bench.session.elsewhere import sat_elsewhere
 from bench.session.messages import UnreadableError, packed, unpacked
 from bench.session.replies import reason_of
 from kernels.agreement import Exam, ExamError, worst
@@ -110,13 +109,11 @@ class Gate:
 
     def _objection(self, candidate: Candidate, exam: Exam) -> str | None:
         """None, or what is wrong with the solution of a problem."""
-        if candidate.child is None or exam.problem.residual is not None:  # which no plan of a duty has
+        if candidate.child is None:
             try:
-                here = candidate.child is None
-                deviations = exam.mark(candidate.implementation) if here else sat_elsewhere(candidate, exam)
+                return str(worst(exam.mark(candidate.implementation)) or "") or None
             except DutyError as error:
                 return str(error)
-            return str(worst(deviations) or "") or None
         duty = single("", exam.problem, grad_mode="grad" if exam.problem.training else "inference_mode")
         facts, tensors = asked_of(candidate.child, self._device)(*duty.plan())
         if "refused" in facts[0]:

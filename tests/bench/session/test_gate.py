@@ -92,15 +92,6 @@ def test_who_is_wrong_in_resnet_may_not_train_it(monkeypatch):
     assert Gate(torch.device("cpu")).why_wrong(user(zeros), "resnet20").startswith("wrong: output off by ")
 
 
-def test_a_residual_is_asked_for_in_another_process_too(monkeypatch):
-    monkeypatch.setattr(gates, "blocks_of", lambda _: [Operation((4, 16, 6, 6), "residual+relu")])
-    sat = []
-    monkeypatch.setattr(gates, "sat_elsewhere", lambda _, exam: sat.append(exam.problem) or [])
-    who = dataclasses.replace(candidate("naive"), child=SimpleNamespace(verdicts={}))
-    assert Gate(torch.device("cpu")).why_wrong(who, "resnet20") is None
-    assert [problem.residual is not None for problem in sat] == [True, True]
-
-
 def user(batch_norm):
     who = candidate("user.py")
     return dataclasses.replace(who, loaded=dataclasses.replace(who.loaded, batch_norm=batch_norm))

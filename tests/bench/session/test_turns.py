@@ -8,7 +8,9 @@ import torch
 
 from bench.measure import checkpoints
 from bench.record.records import OK
+from bench.session import gate as gates
 from bench.session import stopwatch, turns
+from bench.session.gate import Gate
 from bench.session.isolation import Isolation
 from bench.session.roster import candidates
 from bench.session.stopwatch import Again
@@ -40,14 +42,18 @@ def data():
 
 @pytest.fixture
 def outsider(tmp_path):
-    file = tmp_path / "good.py"
-    file.write_text(FILE)
+    good = outside(tmp_path / "good.py", FILE)
+    yield good
+    good.child.close()
+
+
+def outside(file, text):
+    """What a file holds, in a process of its own."""
+    file.write_text(text)
     isolation = Isolation(
         everyone=False, timeout_seconds=120, device="cpu", dtype=torch.float32, data_dir=str(EMBEDDED), limit=IMAGES
     )
-    found = next(c for c in candidates([str(file)], torch.device("cpu"), isolation) if c.child)
-    yield found
-    found.child.close()
+    return next(c for c in candidates([str(file)], torch.device("cpu"), isolation) if c.child)
 
 
 def trained(roster, data, session, network):
@@ -77,6 +83,28 @@ def test_the_gate_is_asked_about_the_network(data, session):
     found = train_in_turns([candidate("naive")], data, "resnet20", settings, session.run, gate, lambda _: None)
     assert asked == [("naive", "resnet20")]
     assert [(r["status"], r["reason"]) for r in found["naive"]] == [("wrong", "wrong: output")]
+
+
+FORGETFUL = """
+
+def batch_norm_block(*arguments, residual=None, activation=None, pool=None, **settings):
+    y = batch_norm(*arguments, **settings)
+    if residual is not None and y.shape[1] != 32:
+        y = y + residual
+    return {None: y, "relu": y.relu(), "sigmoid": y.sigmoid()}[activation]
+"""
+
+
+def test_the_gate_asks_a_file_for_the_shortcut_in_its_own_process(monkeypatch, tmp_path, outsider):
+    monkeypatch.setattr(gates, "RESNET20_SHAPES", ((4, 16, 6, 6), (4, 32, 3, 3)))
+    gate = Gate(torch.device("cpu"))
+    gate._duties = {"good.py": None, "forgetful.py": None}  # those are asked elsewhere
+    assert gate.why_wrong(outsider, "resnet20") is None
+    forgetful = outside(tmp_path / "forgetful.py", FILE + FORGETFUL)
+    try:
+        assert gate.why_wrong(forgetful, "resnet20").startswith("wrong: ")
+    finally:
+        forgetful.child.close()
 
 
 def test_what_one_network_has_done_is_not_done_for_another(data, session):
