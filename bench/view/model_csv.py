@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from bench.record.clocks import COLD, WALL, Clock
+from bench.record.clocks import COLD, DEVICE_COLD, WALL, Clock
 from bench.record.labels import AA, BASELINE
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.view.columns import Column, comma_separated
-from bench.view.model_records import INFERENCE, part, predicted
+from bench.view.model_records import INFERENCE, part, predicted, step_clock
+
+CLOCKS = {"step": (WALL, INFERENCE, DEVICE_COLD), "block": (WALL, COLD, DEVICE_COLD)}
 
 
 def csv_page(records: list[Record]) -> str:
     """`model-NAME.csv`: a row for each step, inference and block."""
     rows = [(record, clock) for record in records for clock in _clocks(record)]
-    by_clock = {"step": (WALL, INFERENCE), "block": (WALL, COLD)}
-    judges = {(of, clock): Verdicts(part(records, of), clock) for of, clocks in by_clock.items() for clock in clocks}
+    judges = {(of, clock): Verdicts(part(records, of), clock) for of, clocks in CLOCKS.items() for clock in clocks}
     columns: list[Column[tuple[Record, Clock]]] = [
         *(_from_key(name) for name in ("model", "input", "of", "shape", "operation", "memory_format", "dtype")),
         Column("clock", lambda row: row[1].name),
@@ -39,8 +40,7 @@ def _clocks(record: Record) -> tuple[Clock, ...]:
         return ()
     if record["status"] != OK:
         return (WALL,)
-    second = INFERENCE if of == "step" else COLD
-    return (WALL, second) if second.times(record) else (WALL,)
+    return tuple(clock for clock in CLOCKS[of] if clock is WALL or clock.times(record))
 
 
 def _from_key(name: str) -> Column[tuple[Record, Clock]]:
@@ -62,6 +62,6 @@ def _us(row: tuple[Record, Clock], side: str) -> float | None:
 
 def _predicted_cell(row: tuple[Record, Clock], records: list[Record]) -> float | None:
     record, clock = row
-    if record["key"]["of"] != "step" or clock is not WALL or record["status"] != OK:
+    if record["key"]["of"] != "step" or clock is not step_clock([record]) or record["status"] != OK:
         return None
     return None if record["implementation"] in (AA, BASELINE) else predicted(record, records)

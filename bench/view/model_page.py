@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.record.clocks import WALL
+from bench.record.clocks import DEVICE_COLD, WALL, Clock, measured
 from bench.record.labels import AA, BASELINE, row_order
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
-from bench.stats.ratios import FASTER, SLOWER, Ratio
+from bench.stats.ratios import FASTER, SLOWER
 from bench.view import tables
 from bench.view.columns import Column, markdown, plain_text
 from bench.view.model_blocks import block_part, changes_part, norms_part
@@ -21,6 +21,7 @@ from bench.view.model_records import (
     misses,
     part,
     predicted_text,
+    step_clock,
     survey,
 )
 from bench.view.page import Page
@@ -69,23 +70,32 @@ def sentence(records: list[Record]) -> str:
     """The finding: the fastest step."""
     steps = [r for r in part(records, "step") if r["status"] == OK and r["implementation"] not in (BASELINE, AA)]
     key = records[-1]["key"]
-    verdicts = Verdicts(part(records, "step"))
     listed = survey(records)
     lead = ""
     if listed and listed["shares"]:
         norms, share = counted(len(listed["changes"]), "batch norm"), sum(listed["shares"].values())
         lead = f"The {norms} of {key['model']} take {share:.0%} of a step with torch's own layers. "
-    faster = [r for r in steps if verdicts.of(r) == FASTER]
     if not steps:
         return lead.strip()
-    if not faster:
-        return f"{lead}No implementation makes its training step faster than torch's own layers."
-    best = min(faster, key=lambda r: r["ratio"][0])
+    text = lead + _gain(records, WALL)
+    if step_clock(steps) is DEVICE_COLD:
+        text += f" Timed on the device, without the host's launches: {_gain(records, DEVICE_COLD)}"
+    return text
+
+
+def _gain(records: list[Record], clock: Clock) -> str:
+    """Who is fastest by a clock, and who is slower than torch's own layers."""
+    verdicts = Verdicts(part(records, "step"), clock)
+    steps = [r for r in measured(part(records, "step"), clock) if r["implementation"] not in (BASELINE, AA)]
+    faster = [(ratio, r) for r in steps if verdicts.of(r) == FASTER and (ratio := clock.ratio(r))]
     others = [f"`{r['implementation']}`" for r in steps if verdicts.of(r) == SLOWER]
     slower = f" Slower than torch's: {tables.listed(others)}." if others else ""
-    text = f"{lead}With `{best['implementation']}` a step takes {ratio_text(Ratio(*best['ratio']))} of the time"
-    ratio = INFERENCE.ratio(best)
-    return f"{text}, and an inference {ratio_text(ratio)}.{slower}" if ratio else f"{text}.{slower}"
+    if not faster:
+        return f"No implementation makes its training step faster than torch's own layers.{slower}"
+    ratio, best = min(faster, key=lambda pair: pair[0].value)
+    text = f"With `{best['implementation']}` a step takes {ratio_text(ratio)} of the time"
+    inference = INFERENCE.ratio(best) if clock is WALL else None
+    return f"{text}, and an inference {ratio_text(inference)}.{slower}" if inference else f"{text}.{slower}"
 
 
 def inputs(records: list[Record]) -> str:
@@ -105,6 +115,7 @@ def step_table(records: list[Record], render: Callable[..., str] = markdown) -> 
         Column("step, ms", lambda r: significant((WALL.time_ns(r) or 0) / 1e6)),
         Column("ratio", lambda r: tables.ratio_to_baseline(r["implementation"], WALL.ratio(r))),
         Column("verdict", verdicts.of),
+        *(_device_columns(steps) if step_clock(steps) is DEVICE_COLD else ()),
         Column("predicted", lambda r: predicted_text(r, records)),
         Column("inference, ms", lambda r: significant((INFERENCE.time_ns(r) or 0) / 1e6)),
         Column("inference ratio", lambda r: tables.ratio_to_baseline(r["implementation"], INFERENCE.ratio(r))),
@@ -113,6 +124,14 @@ def step_table(records: list[Record], render: Callable[..., str] = markdown) -> 
     ]
     text = render(columns, rows, missing=tables.in_place_of_figures)
     return "\n\n".join(filter(None, [text, tables.not_measured(steps)]))
+
+
+def _device_columns(steps: list[Record]) -> list[Column[Record]]:
+    return [
+        Column("on the device, ms", lambda r: significant((DEVICE_COLD.time_ns(r) or 0) / 1e6)),
+        Column("device ratio", lambda r: tables.ratio_to_baseline(r["implementation"], DEVICE_COLD.ratio(r))),
+        Column("device verdict", Verdicts(steps, DEVICE_COLD).of),
+    ]
 
 
 def short(records: list[Record]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.record.clocks import COLD, WALL, Clock, measured
+from bench.record.clocks import COLD, DEVICE_COLD, WALL, Clock, measured
 from bench.record.labels import AA, BASELINE, row_order
 from bench.record.operations import operation_of
 from bench.record.records import OK, Record
@@ -10,6 +10,9 @@ from bench.record.runs import of_one_run
 from bench.record.verdicts import Verdicts
 
 INFERENCE = Clock("inference", ("inference",))
+
+WORDS = {DEVICE_COLD: "on the device, cold caches", COLD: "cold caches", WALL: "warm caches"}
+"""Clocks of blocks, the most telling first."""
 
 NEAR = 0.15
 """A prediction is right within this part of the gain that was measured."""
@@ -40,18 +43,23 @@ def survey(records: list[Record]) -> Record | None:
 
 def clock_of(blocks: list[Record]) -> Clock:
     """What the blocks are compared by: in a network the caches hold other layers' data."""
-    return COLD if measured(blocks, COLD) else WALL
+    return next((clock for clock in WORDS if measured(blocks, clock)), WALL)
 
 
 def clock_words(blocks: list[Record]) -> str:
     """The same in words."""
-    return "cold caches" if clock_of(blocks) is COLD else "warm caches"
+    return WORDS[clock_of(blocks)]
+
+
+def step_clock(steps: list[Record]) -> Clock:
+    """What steps are predicted by: on a GPU its own clock, since the host's launches are no part of a block."""
+    return DEVICE_COLD if measured(steps, DEVICE_COLD) else WALL
 
 
 def predicted(step: Record, records: list[Record]) -> float | None:
     """The ratio of a step that its blocks predict; None where a block has no time."""
     norms = survey(records)
-    before = WALL.time_ns(step, "baseline")
+    before = step_clock(part(records, "step")).time_ns(step, "baseline")
     if norms is None or before is None:
         return None
     cells = {operation_of(r["key"]): r for r in part(records, "block") if r["implementation"] == step["implementation"]}
@@ -68,9 +76,10 @@ def predicted(step: Record, records: list[Record]) -> float | None:
 def misses(records: list[Record]) -> str:
     """A sentence on each prediction that is off by more than `NEAR` of the gain that was measured."""
     steps, lines = part(records, "step"), []
-    verdicts = Verdicts(steps)
+    timed = step_clock(steps)
+    verdicts = Verdicts(steps, timed)
     for step in sorted(steps, key=row_order):
-        ratio, guess = WALL.ratio(step), predicted(step, records) if step["status"] == OK else None
+        ratio, guess = timed.ratio(step), predicted(step, records) if step["status"] == OK else None
         if step["implementation"] in (AA, BASELINE) or ratio is None or guess is None:
             continue
         gain, expected = 1 - ratio.value, 1 - guess

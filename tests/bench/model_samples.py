@@ -52,15 +52,22 @@ def norms(session: Session, spec: NetworkSpec = SPEC) -> None:
     session.run.append(model_key(BASELINE, spec, "norms"), outcome, candidate(BASELINE))
 
 
-def block(session: Session, name: str, operation: Operation, ratio: float, spec: NetworkSpec = SPEC) -> None:
+def on_the_device(milliseconds: float, ratio: float) -> dict[str, object]:
+    """The device's own clock, on a GPU: another ratio."""
+    return {"device_time": {"cold": rounds(milliseconds, ratio)}, "cold": None}
+
+
+def block(
+    session: Session, name: str, operation: Operation, ratio: float, spec: NetworkSpec = SPEC, **changes: object
+) -> None:
     """A cell at one of its shapes."""
     cold = {**rounds(BLOCK_MS, ratio), "swept_bytes": 1 << 26}
     outcome = {"status": OK, "backend": "native", **rounds(0.5 * BLOCK_MS, ratio), "cold": cold, "errors": {"dx": 1e-7}}
     key = model_key(name, spec, "block", operation)
-    session.run.append(key, {**outcome, "state_before": IDLE, "state_after": IDLE}, candidate(name))
+    session.run.append(key, {**outcome, "state_before": IDLE, "state_after": IDLE, **changes}, candidate(name))
 
 
-def step(session: Session, name: str, ratio: float, spec: NetworkSpec = SPEC) -> None:
+def step(session: Session, name: str, ratio: float, spec: NetworkSpec = SPEC, **changes: object) -> None:
     """Its steps and inferences."""
     outcome = {
         "status": OK,
@@ -72,4 +79,4 @@ def step(session: Session, name: str, ratio: float, spec: NetworkSpec = SPEC) ->
         "state_before": IDLE,
         "state_after": IDLE,
     }
-    session.run.append(model_key(name, spec, "step"), outcome, candidate(name))
+    session.run.append(model_key(name, spec, "step"), {**outcome, **changes}, candidate(name))

@@ -105,3 +105,22 @@ def test_a_network_is_published_whole_or_not_at_all(session):
     assert (
         "incomplete, 2 measurements missing (8x64x16x16 relu, naive" in next(publish.parts(session.records)).why_not()
     )
+
+
+def test_on_a_gpu_the_device_has_the_word_on_blocks_and_steps(tmp_path):
+    """By wall time the host's launches hide the gain; blocks predict what the device does."""
+    one = Session(tmp_path, device="cuda", device_name="Test GPU")
+    samples.norms(one)
+    for operation in samples.NAMES:
+        samples.block(one, "triton_fused", operation, 1.5, **samples.on_the_device(1.0, 0.5))
+    for name, device_ratio in ((AA, 1.0), ("triton_fused", 1 - GAIN)):
+        ratio = 1.0 if name == AA else 1.2
+        samples.step(one, name, ratio, **samples.on_the_device(samples.STEP_MS, device_ratio))
+    page = model_page.page(one.records)
+    assert "No implementation makes its training step faster than torch's own layers. Slower than" in page
+    assert "Timed on the device, without the host's launches: With `triton_fused` a step takes 0.85" in page
+    assert predicted(one.records[-1], one.records) == pytest.approx(1 - GAIN)
+    assert "(on the device, cold caches)" in page
+    rows = list(csv.DictReader(io.StringIO(model_page.csv_page(one.records))))
+    assert {r["clock"] for r in rows} == {"wall", "inference", "device_cold"}
+    assert [r["clock"] for r in rows if r["predicted_ratio"]] == ["device_cold"]
