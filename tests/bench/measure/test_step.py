@@ -190,7 +190,7 @@ def test_the_baselines_row_is_its_side_of_the_aa_rounds_which_are_written_down_t
 
 
 def test_a_baseline_that_fails_says_why_in_both_rows(data, gate, session, monkeypatch):
-    monkeypatch.setattr(step, "lenet", raising)
+    monkeypatch.setitem(step.RECIPES, step.LENET, dataclasses.replace(step.RECIPES[step.LENET], build=raising))
     cell(candidate(BASELINE), candidate(BASELINE), context(data), session.run, gate, SHORT)
     assert [(r["implementation"], r["status"], r["reason"]) for r in session.records] == [
         (AA, ERROR, "ZeroDivisionError: first line"),
