@@ -32,8 +32,9 @@ Each row has the implementation in the place of all of torch's batch norms of th
 follows them is fused where torch.fx proves it safe. A **step** is forward, loss (the mean of the outputs' squares),
 backward and SGD; **inference** is a forward in evaluation mode. Each round times one of the converted network and one
 of the original, in random order, on the same input from the same weights. **ratio** is the median over rounds of time /
-the original's time, with its 95% interval; below 1 is faster. A/A is the original against a copy of itself.
-{input} Weights are random.
+the original's time, with its 95% interval; below 1 is faster. Rows were measured one after the other, so don't divide
+them: the original's time in a row's own rounds stands beside it. A/A is the original against a copy of itself. {input}
+Weights are random.
 """
 PREDICTION_NOTE = """\
 **predicted**: the original's step without what the blocks gain, step − Σ count × (`builtin` − implementation), over the
@@ -113,6 +114,7 @@ def step_table(records: list[Record], render: Callable[..., str] = markdown) -> 
     columns: list[Column[Record]] = [
         Column("implementation", lambda r: r["implementation"], always=True),
         Column("step, ms", lambda r: significant((WALL.time_ns(r) or 0) / 1e6)),
+        Column("original's, ms", lambda r: significant((WALL.time_ns(r, "baseline") or 0) / 1e6)),
         Column("ratio", lambda r: tables.ratio_to_baseline(r["implementation"], WALL.ratio(r))),
         Column("verdict", verdicts.of),
         *(_device_columns(steps) if step_clock(steps) is DEVICE_COLD else ()),
