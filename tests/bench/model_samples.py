@@ -67,12 +67,19 @@ def block(
     session.run.append(key, {**outcome, "state_before": IDLE, "state_after": IDLE, **changes}, candidate(name))
 
 
-def step(session: Session, name: str, ratio: float, spec: NetworkSpec = SPEC, **changes: object) -> None:
+def step(
+    session: Session,
+    name: str,
+    ratio: float,
+    spec: NetworkSpec = SPEC,
+    milliseconds: float = STEP_MS,
+    **changes: object,
+) -> None:
     """Its steps and inferences."""
     outcome = {
         "status": OK,
         "backend": "native",
-        **rounds(STEP_MS, ratio),
+        **rounds(milliseconds, ratio),
         "inference": rounds(0.3 * STEP_MS, ratio),
         "kept_bytes": 3 << 20,
         "baseline_kept_bytes": 4 << 20,

@@ -50,8 +50,7 @@ def test_the_prediction_is_the_step_without_what_the_blocks_gain(session):
 
 def test_a_row_has_the_originals_time_of_its_own_rounds(session):
     """On a machine that slows down, a faster step takes longer than the baseline's row says."""
-    slow = samples.rounds(2 * samples.STEP_MS, 1 - GAIN)
-    samples.step(session, "cpu_fused", 1 - GAIN, **slow)
+    samples.step(session, "cpu_fused", 1 - GAIN, milliseconds=2 * samples.STEP_MS)
     row = next(line for line in model_page.page(session.records).splitlines() if line.startswith("| cpu_fused"))
     assert [cell.strip() for cell in row.split("|")][2:5] == ["17", "20", "0.85 [0.84, 0.86]"]
 
