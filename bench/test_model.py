@@ -39,7 +39,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     rows = [identical(baseline), baseline, *(c for c in roster if c is not baseline)]
     cases = []
     for spec, network in networks.items():
-        cases.append(pytest.param(spec, None, baseline, id=f"{spec.name}-norms"))
         operations = [use.operation for use in norms.uses(network, BUILTIN)[0]]
         cases += [
             pytest.param(spec, operation, row, id=f"{spec.name}-{operation.name.replace(' ', '-')}-{row.label}")
@@ -59,7 +58,7 @@ def brief(context: Context, pytestconfig: pytest.Config) -> Context:
 @pytest.mark.benchmark(timer=replayed_clock)
 def test_model(
     spec: NetworkSpec,
-    of: Operation | str | None,
+    of: Operation | str,
     candidate: Candidate,
     baseline: Candidate,
     context: Context,
@@ -71,11 +70,7 @@ def test_model(
 ) -> None:
     """One row of a network's page."""
     quick = pytestconfig.option.quick
-    if of is None:
-        record = listed(spec, candidate, context, run, gate)
-        outcome(record)
-        hand_over(benchmark, f"{spec.name}, its batch norms", [0.0])
-        return
+    listed(spec, baseline, context, run, gate)  # before its first row
     if isinstance(of, Operation):
         record = block(spec, of, candidate, baseline, brief, run, gate)
     else:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
 
+from kernels.arguments import check_residual
 from kernels.changes import Change, Report
 from kernels.contract import ACTIVATIONS, Implementation
 from kernels.fusion import fused
@@ -97,9 +98,11 @@ def unconvert(module: nn.Module) -> nn.Module:
 
 def _is_like(residual: object, input: Tensor) -> TypeGuard[Tensor]:
     """Whether an implementation takes it for a residual."""
-    if not isinstance(residual, Tensor) or residual.shape != input.shape:
+    try:
+        check_residual(input, cast(Tensor, residual))
+    except (TypeError, RuntimeError):
         return False
-    return residual.dtype is input.dtype and residual.device == input.device
+    return True
 
 
 def _original_of(module: nn.Module) -> nn.Module | None:

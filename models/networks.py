@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +156,7 @@ def _of_torchvision(name: str) -> nn.Module:
 
 def _of_file(spec: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     path, _, function = spec.rpartition(":")
-    file = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - `resolve` would follow a link
+    file = Path(path).expanduser().absolute()
     try:
         module = import_file(file)
     except BrokenImplementationError as error:

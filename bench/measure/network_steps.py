@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.measure.ledger import Ledger
+from bench.measure.verification import ATEN_MULTIPLE, TOLERANCE
 from models.networks import loss_of
 
 LR = 1e-4
-TOLERANCE = 0.25
-"""Of a gradient's largest element, as `verification.TOLERANCE` has it."""
-OWN_MULTIPLE = 8.0
 CHAOS = 0.1
 """Where two right steps differ by more, a step says nothing about who took it; the blocks are judged by themselves."""
 
@@ -125,7 +123,7 @@ def why_no_step(sample: Sample, original: nn.Module, inputs: tuple[Tensor, ...])
         scale = float(exact.abs().max()) or 1.0
         noise = float((other - exact).abs().max()) / scale
         error = float((own - exact).abs().max()) / scale
-        if noise < CHAOS and not error <= (tolerance := max(TOLERANCE, OWN_MULTIPLE * noise)):
+        if noise < CHAOS and not error <= (tolerance := max(TOLERANCE, ATEN_MULTIPLE * noise)):
             return f"the gradient of {name} is off by {error:.0e} (may be {tolerance:.0e})"
     return None
 

@@ -35,11 +35,6 @@ class Use:
     operation: Operation
     names: list[str] = field(default_factory=list)
 
-    @property
-    def count(self) -> int:
-        """Calls in a step."""
-        return len(self.names)
-
 
 def uses(network: Network, implementation: Implementation) -> tuple[list[Use], Report]:
     """The batch norms of a network by shape and block, in the order of their first call, and how they were converted.
