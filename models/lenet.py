@@ -14,17 +14,13 @@ and travels between the two and between implementations.
 
 from __future__ import annotations
 
-import contextlib
 from collections import OrderedDict
-from typing import Any
 
 import torch
 from torch import nn
 
 from kernels import BatchNorm, Implementation, load
-
-_DRAWN: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
-"""Where all of it is made, whatever torch's defaults are, before it goes where it is asked for."""
+from models.drawn import DRAWN, seeded
 
 
 def lenet(
@@ -55,17 +51,14 @@ def lenet(
     Source: LeCun et al. 1998; with batch norm as in Zhang et al., "Dive into Deep Learning", section 8.5.
     """
     implementation = load(norm) if isinstance(norm, str) else norm
-    with contextlib.ExitStack() as stack:
-        if seed is not None:
-            stack.enter_context(torch.random.fork_rng(devices=[]))
-            torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         # All of them before the slots: an implementation that draws random numbers must not shift them.
         layers = {
-            "0": nn.Conv2d(1, 6, kernel_size=5, **_DRAWN),
-            "4": nn.Conv2d(6, 16, kernel_size=5, **_DRAWN),
-            "9": nn.Linear(16 * 4 * 4, 120, **_DRAWN),
-            "12": nn.Linear(120, 84, **_DRAWN),
-            "15": nn.Linear(84, 10, **_DRAWN),
+            "0": nn.Conv2d(1, 6, kernel_size=5, **DRAWN),
+            "4": nn.Conv2d(6, 16, kernel_size=5, **DRAWN),
+            "9": nn.Linear(16 * 4 * 4, 120, **DRAWN),
+            "12": nn.Linear(120, 84, **DRAWN),
+            "15": nn.Linear(84, 10, **DRAWN),
         }
         for layer in layers.values():
             nn.init.xavier_uniform_(layer.get_parameter("weight"))
@@ -88,5 +81,5 @@ def lenet(
 
 def _slot(implementation: Implementation | None, num_features: int, pool: int | None = None) -> nn.Module:
     if implementation is not None:
-        return BatchNorm(num_features, implementation, activation="sigmoid", pool=pool, **_DRAWN)
+        return BatchNorm(num_features, implementation, activation="sigmoid", pool=pool, **DRAWN)
     return nn.Sequential(nn.Sigmoid(), nn.MaxPool2d(pool, pool)) if pool else nn.Sigmoid()

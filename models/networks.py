@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kernels.files import BrokenImplementationError, import_file
 from kernels.reasons import in_one_line
+from models.drawn import seeded
 
 INPUT = (32, 3, 224, 224)
 """Of torchvision's networks, where nobody says how large."""
@@ -73,8 +74,7 @@ class NetworkSpec:
         Raises:
             NetworkError: There is none, or it fails to be built.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
+        with seeded(self.seed):
             if self.is_file:
                 module, inputs = _of_file(self.spec)
             else:

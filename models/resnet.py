@@ -9,24 +9,20 @@ parameters. The names in a `state_dict` are those that torchvision's ResNets hav
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels import BatchNorm, Implementation, load
+from models.drawn import DRAWN, seeded
 
 CHANNELS = (16, 32, 64)
 """Of the three stages."""
 
 BLOCKS = 3
 """In each of them."""
-
-_DRAWN: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
-"""Where all of it is made, whatever torch's defaults are, before it goes where it is asked for."""
 
 
 def resnet20(
@@ -58,13 +54,10 @@ def resnet20(
     and shortcuts of kind A.
     """
     implementation = load(norm) if isinstance(norm, str) else norm
-    with contextlib.ExitStack() as stack:
-        if seed is not None:
-            stack.enter_context(torch.random.fork_rng(devices=[]))
-            torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         # All of them before the batch norms: an implementation that draws random numbers must not shift them.
         convolutions = [_convolution(*channels, bias=norm is None) for channels in _channels()]
-        linear = nn.Linear(CHANNELS[-1], 10, **_DRAWN)
+        linear = nn.Linear(CHANNELS[-1], 10, **DRAWN)
     network = ResNet(iter(convolutions), linear, implementation)
     return network.to(device or torch.get_default_device(), dtype or torch.get_default_dtype())
 
@@ -117,10 +110,10 @@ def _channels() -> Iterator[tuple[int, int]]:
 def _convolution(before: int, channels: int, *, bias: bool) -> nn.Conv2d:
     """3 x 3, with half the pixels each way where the number of channels is doubled."""
     stride = 2 if channels == 2 * before else 1
-    layer = nn.Conv2d(before, channels, kernel_size=3, stride=stride, padding=1, bias=False, **_DRAWN)
+    layer = nn.Conv2d(before, channels, kernel_size=3, stride=stride, padding=1, bias=False, **DRAWN)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     if bias:  # not drawn by the layer itself, since that would shift the weights behind it
-        layer.bias = nn.Parameter(torch.zeros(channels, **_DRAWN))
+        layer.bias = nn.Parameter(torch.zeros(channels, **DRAWN))
     return layer
 
 
@@ -133,4 +126,4 @@ class Rectifier(nn.Module):
 
 
 def _norm(implementation: Implementation | None, channels: int) -> nn.Module:
-    return Rectifier() if implementation is None else BatchNorm(channels, implementation, activation="relu", **_DRAWN)
+    return Rectifier() if implementation is None else BatchNorm(channels, implementation, activation="relu", **DRAWN)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import torch
 
+from bench.session.selection import shape_of
 from models.networks import INPUT, Network, NetworkError, NetworkSpec
 
 
-def networks(specs: list[str], shape: tuple[int, ...] | None, device: torch.device) -> dict[NetworkSpec, Network]:
+def networks(specs: list[str], text: str | None, device: torch.device) -> dict[NetworkSpec, Network]:
     """The networks that were asked for, each of which has gone through a step.
 
     Raises:
         NetworkError: One of them can't be measured.
+        ValueError: The input is no shape.
     """
+    shape = shape_of(text, "--input") if text is not None else None
     if shape and not specs:
         raise NetworkError("--input is of networks: --model NAME names one")
     networks = [NetworkSpec(spec, shape or INPUT) for spec in dict.fromkeys(specs)]

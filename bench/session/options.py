@@ -38,14 +38,6 @@ def training_settings(option: argparse.Namespace, seed: int) -> Settings:
     return replace(usual, epochs=option.epochs or (1 if option.quick else usual.epochs), seed=seed)
 
 
-def shape(text: str) -> tuple[int, ...]:
-    """An option that is a shape: `32x3x224x224`."""
-    sizes = text.lower().split("x")
-    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        raise argparse.ArgumentTypeError(f"must be sizes above 0 such as 32x3x224x224, not {text!r}")
-    return tuple(map(int, sizes))
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of the main job."""
     group = parser.getgroup("bnbench")
@@ -97,7 +89,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add(
         "--input",
-        type=shape,
         metavar="NxCxHxW",
         help="input of torchvision's networks (default: 32x3x224x224)",
     )

@@ -97,24 +97,24 @@ def selected(
     return Selection(list(dict.fromkeys(laid_out)), True, _note(laid_out, memory_formats))
 
 
-def shape_of(text: str) -> tuple[int, ...]:
-    """A shape out of `--shape`.
+def shape_of(text: str, option: str = "--shape") -> tuple[int, ...]:
+    """A shape out of an option.
 
     Raises:
         ValueError: It is none, or none that can be normalized in training; in one line.
     """
     if not re.fullmatch(r"\d{1,18}(x\d{1,18})*", text):
-        raise ValueError(f"--shape must be sizes with x between them, such as 32x64x56x56, not {text!r}")
+        raise ValueError(f"{option} must be sizes with x between them, such as 32x64x56x56, not {text!r}")
     shape = tuple(int(size) for size in text.split("x"))
     if not FEWEST_DIMENSIONS <= len(shape) <= MOST_DIMENSIONS:
         dimensions = f"{len(shape)} dimension{'s' * (len(shape) > 1)}"
         raise ValueError(
-            f"--shape {text} has {dimensions}: batch norm takes {FEWEST_DIMENSIONS} to {MOST_DIMENSIONS}, N x C first"
+            f"{option} {text} has {dimensions}: batch norm takes {FEWEST_DIMENSIONS} to {MOST_DIMENSIONS}, N x C first"
         )
     if 0 in shape:
-        raise ValueError(f"--shape {text} has a size of 0: there is nothing to measure")
+        raise ValueError(f"{option} {text} has a size of 0: there is nothing to measure")
     if math.prod(shape) == shape[1]:
-        raise ValueError(f"--shape {text} has one value per channel, whose variance in training is 0: give it more")
+        raise ValueError(f"{option} {text} has one value per channel, whose variance in training is 0: give it more")
     return shape
 
 
