@@ -2,12 +2,9 @@
 
 import copy
 import operator
-import os
-import re
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
@@ -15,60 +12,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from kernels import BatchNorm, convert, unconvert
 from kernels.conversion import Swapped
 from tests.copies import through_pickle
-
-WITH_BATCH_NORM = re.compile(
-    r"densenet|efficientnet|googlenet|inception_v3|mnasnet|mobilenet|regnet|resnet|resnext|shufflenet|vgg.*_bn"
-)
-EVERY = [name for name in torchvision.models.list_models(torchvision.models) if WITH_BATCH_NORM.search(name)]
-FEW = ["resnet18", "mobilenet_v3_small", "densenet121", "googlenet", "shufflenet_v2_x0_5", "mnasnet0_5"]
-"""One of each way to write a network. `BNBENCH_EVERY_MODEL=1` asks for all of torchvision's: minutes."""
-
-
-def close(ours, expected):
-    # A deep network multiplies roundings: of 1e-16 they become 1e-6 of a gradient in resnet152, where a fault is 1.
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
-
-
-def two_steps(network, x):
-    """What two steps of training give, with the same dropout for all: outputs, gradients, and the state after them."""
-    torch.manual_seed(1)
-    parameters = dict(network.named_parameters())
-    outputs, gradients = [], {}
-    for _ in range(2):
-        y = network(x)
-        y = y if isinstance(y, torch.Tensor) else y.logits
-        outputs.append(y.detach())
-        found = torch.autograd.grad(y.square().mean(), list(parameters.values()), allow_unused=True)
-        gradients = {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
-        with torch.no_grad():
-            for name, gradient in gradients.items():
-                parameters[name] -= 1e-3 * gradient
-    return outputs, gradients, dict(network.state_dict())
-
-
-def assert_alike(converted, original, x):
-    assert set(converted.state_dict()) == set(original.state_dict())
-    for found, expected in zip(two_steps(converted, x), two_steps(original, x), strict=True):
-        close(found, expected)
-    for network in (converted, original):
-        network.eval()
-    with torch.no_grad():
-        close(converted(x), original(x))
-
-
-@pytest.mark.parametrize("name", EVERY if os.environ.get("BNBENCH_EVERY_MODEL") else FEW)
-def test_networks_of_torchvision_do_as_before(name):
-    settings = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    if name == "inception_v3":
-        settings["aux_logits"] = False  # which take larger images
-    torch.manual_seed(0)
-    # In float64, where two roundings of a deep network are still the same network.
-    original = torchvision.models.get_model(name, weights=None, **settings).double()
-    converted, report = convert(copy.deepcopy(original), "cpu_fused")
-    kinds = [type(part) for part in original.modules() if isinstance(part, nn.BatchNorm2d)]
-    assert report.count("fused") + report.count("swapped") == len(kinds)
-    size = 75 if name == "inception_v3" else 64
-    assert_alike(converted, original, torch.randn(3, 3, size, size, dtype=torch.float64))
+from tests.kernels.conversions import assert_alike, close, two_steps
 
 
 class Network(nn.Module):
