@@ -9,6 +9,7 @@ from bench.record.labels import AA, BASELINE, row_order
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, SLOWER
+from bench.view import report_charts as charts
 from bench.view import tables
 from bench.view.best import best, rows_of
 from bench.view.best_text import claim, joined
@@ -26,7 +27,7 @@ from bench.view.model_records import (
     step_clock,
     survey,
 )
-from bench.view.page import Page
+from bench.view.page import Page, Section
 from bench.view.tables import counted, ratio_text, significant
 
 INTRODUCTION = """\
@@ -150,4 +151,25 @@ def short(records: list[Record]) -> str:
     return "\n\n".join(f"{sentence(own)}\n\n{step_table(own, plain_text)}" for own in by_model(records).values())
 
 
-PAGE = Page("model", {"model-{}.md": page, "model-{}.csv": csv_page}, short, choose=choose, split=by_model)
+def sections(records: list[Record]) -> list[Section]:
+    """For each network the finding, and a table of its steps that sorts."""
+    return [_section(model, own) for model, own in by_model(records).items() if part(own, "step")]
+
+
+def _section(model: str, records: list[Record]) -> Section:
+    steps = sorted(part(records, "step"), key=row_order)
+    verdicts, inference = Verdicts(steps), Verdicts(steps, INFERENCE)
+    rows = [
+        {
+            "implementation": r["implementation"],
+            **charts.figures(verdicts, r, "step, ms", 1e6, 3),
+            "predicted": predicted_text(r, records),
+            **{f"inference {name}": cell for name, cell in charts.figures(inference, r, "ms", 1e6, 3).items()},
+        }
+        for r in tables.measured_here(steps)
+    ]
+    title = f"Batch norm in {model}, {inputs(records)}"
+    return Section(title, sentence(records), charts.table(f"model-{model}", rows))
+
+
+PAGE = Page("model", {"model-{}.md": page, "model-{}.csv": csv_page}, short, sections, choose=choose, split=by_model)

@@ -133,3 +133,11 @@ def test_on_a_gpu_the_device_has_the_word_on_blocks_and_steps(tmp_path):
     rows = list(csv.DictReader(io.StringIO(model_page.csv_page(one.records))))
     assert {r["clock"] for r in rows} == {"wall", "inference", "device_cold"}
     assert [r["clock"] for r in rows if r["predicted_ratio"]] == ["device_cold"]
+
+
+def test_the_html_report_has_a_table_per_network(session):
+    samples.step(session, "cpu_fused", 1 - GAIN)
+    (section,) = model_page.sections(session.records)
+    assert section.title == "Batch norm in resnet18, 8x3x32x32"
+    assert "With `cpu_fused` a step takes 0.85" in section.answer
+    assert "<h2>Batch norm in resnet18, 8x3x32x32</h2>" in report.html_page(session.records)
