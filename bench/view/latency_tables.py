@@ -88,8 +88,8 @@ def page(records: list[Record], answer: str = "", against: str = "", beside: str
         ),
         *((ON_GPU, COLUMNS_ON_GPU_NOTE) if on_gpu(records) else (COLUMNS_NOTE,)),
         peer_tables.CONVERSION_NOTE if peer_tables.converts(records) else "",
+        against,
     ]
-    parts.append(against)
     for timing in timings(records):
         parts += [f"## Ratios at a glance{timing.title}", timing.caption, summary(records, timing)]
     parts += [

@@ -139,5 +139,5 @@ def test_the_html_report_has_a_table_per_network(session):
     samples.step(session, "cpu_fused", 1 - GAIN)
     (section,) = model_page.sections(session.records)
     assert section.title == "Batch norm in resnet18, 8x3x32x32"
-    assert "With `cpu_fused` a step takes 0.85" in section.answer
+    assert "`cpu_fused` takes 0.85" in section.answer
     assert "<h2>Batch norm in resnet18, 8x3x32x32</h2>" in report.html_page(session.records)
