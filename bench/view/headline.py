@@ -193,7 +193,8 @@ def table(records: list[Record], most: int | None = None) -> str:
         markdown(columns, [lines[name] for name in kept], left=2)
         + "\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward"
         f"{caches}{trained}."
-        " Ratios with 95% intervals; below 1 is faster; **bold**: fastest batch norm, or statistically tied with it"
+        " Ratios with 95% intervals; below 1 is faster;"
+        " **bold**: fastest with batch norm, or statistically tied with it"
         + (f";{MARK}: best alternative, the fastest of what a user gets without {listed(ours)}." if marked else ".")
         + (GPU_NOTE if on_gpu(r for kind in run.values() for r in kind) else "")
         + (f" Left out for space: {listed(left_out)}." if left_out else "")
