@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from bench.record.clocks import COLD, ON_THE_DEVICE, SECOND, WALL, call_ns, measured, on_gpu
@@ -68,12 +68,13 @@ def time_ns(record: Record, side: str = "candidate") -> float:
     return call_ns(record, side)
 
 
-def page(records: list[Record], answer: str = "", beside: str = "") -> str:
+def page(records: list[Record], answer: str = "", against: str = "", beside: str = "") -> str:
     """`latency.md`.
 
     Args:
         records: Of latencies.
-        answer: On top of the tables.
+        answer: On top of the page.
+        against: Above the tables.
         beside: Text from the run's other records.
     """
     verdicts = Verdicts(records)
@@ -87,6 +88,7 @@ def page(records: list[Record], answer: str = "", beside: str = "") -> str:
         ),
         *((ON_GPU, COLUMNS_ON_GPU_NOTE) if on_gpu(records) else (COLUMNS_NOTE,)),
         peer_tables.CONVERSION_NOTE if peer_tables.converts(records) else "",
+        against,
     ]
     for timing in timings(records):
         parts += [f"## Ratios at a glance{timing.title}", timing.caption, summary(records, timing)]
@@ -255,7 +257,12 @@ def csv_columns(records: list[Record]) -> list[Column[Record]]:
     ]
 
 
-def csv_page(records: list[Record]) -> str:
-    """`latency.csv`."""
+def csv_page(records: list[Record], more: Sequence[Column[Record]] = ()) -> str:
+    """`latency.csv`.
+
+    Args:
+        records: Of latencies.
+        more: Columns at the end.
+    """
     rows = [record for _, _, _, group in grouped(records) for record in in_order(group)]
-    return comma_separated(csv_columns(records), rows, missing=tables.empty_in_csv)
+    return comma_separated([*csv_columns(records), *more], rows, missing=tables.empty_in_csv)

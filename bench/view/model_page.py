@@ -11,6 +11,8 @@ from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, SLOWER
 from bench.view import report_charts as charts
 from bench.view import tables
+from bench.view.best import best, rows_of
+from bench.view.best_text import claim, joined
 from bench.view.columns import Column, markdown, plain_text
 from bench.view.model_blocks import block_part, changes_part, norms_part
 from bench.view.model_csv import csv_page
@@ -69,7 +71,7 @@ def page(records: list[Record]) -> str:
 
 
 def sentence(records: list[Record]) -> str:
-    """The finding: the fastest step."""
+    """The finding: what batch norm costs, and ours against the best alternative."""
     steps = [r for r in part(records, "step") if r["status"] == OK and r["implementation"] not in (BASELINE, AA)]
     key = records[-1]["key"]
     listed = survey(records)
@@ -86,17 +88,24 @@ def sentence(records: list[Record]) -> str:
 
 
 def _gain(records: list[Record], clock: Clock) -> str:
-    """Who is fastest by a clock, and who is slower than torch's own layers."""
+    """Ours against the best alternative by a clock, else who is fastest; and who is slower than torch's own layers."""
     verdicts = Verdicts(part(records, "step"), clock)
     steps = [r for r in measured(part(records, "step"), clock) if r["implementation"] not in (BASELINE, AA)]
     faster = [(ratio, r) for r in steps if verdicts.of(r) == FASTER and (ratio := clock.ratio(r))]
-    others = [f"`{r['implementation']}`" for r in steps if verdicts.of(r) == SLOWER]
+    compared = best(rows_of(steps, verdicts))
+    named = {compared.ours.implementation} if compared else set()
+    others = [f"`{name}`" for r in steps if verdicts.of(r) == SLOWER and (name := r["implementation"]) not in named]
     slower = f" Slower than torch's: {tables.listed(others)}." if others else ""
+    if compared:
+        clauses, judges = [claim(compared, "in a training step")], Verdicts(part(records, "step"), INFERENCE)
+        if clock is WALL and (inferred := best(rows_of(steps, judges))):
+            clauses.append(claim(inferred, "in inference"))
+        return f"{joined(clauses)}.{slower}"
     if not faster:
         return f"No implementation makes its training step faster than torch's own layers.{slower}"
-    ratio, best = min(faster, key=lambda pair: pair[0].value)
-    text = f"With `{best['implementation']}` a step takes {ratio_text(ratio)} of the time"
-    inference = INFERENCE.ratio(best) if clock is WALL else None
+    ratio, first = min(faster, key=lambda pair: pair[0].value)
+    text = f"With `{first['implementation']}` a step takes {ratio_text(ratio)} of the time"
+    inference = INFERENCE.ratio(first) if clock is WALL else None
     return f"{text}, and an inference {ratio_text(inference)}.{slower}" if inference else f"{text}.{slower}"
 
 
