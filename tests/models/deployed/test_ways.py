@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from kernels import load as implementation_of
+from kernels.peers import packages
 from models import deployed
 from models.deployed import _packages
 from models.deployed.eager import eager
@@ -142,14 +143,14 @@ def test_freezing_makes_the_weights_constants(network, images):
 def test_a_runtime_that_is_missing_too_old_or_for_the_cpu_is_one_line(monkeypatch, name):
     way, (runtime, *_) = deployed.load(name), RUNTIMES[name]
     assert way.why_unavailable(torch.device("cuda")) == f"{runtime} runs on the CPU only here"
-    monkeypatch.setattr(_packages.metadata, "version", lambda _: "0.9.1")
+    monkeypatch.setattr(packages.metadata, "version", lambda _: "0.9.1")
     reason = f"{runtime} 0.9.1 is older than {_packages.LEAST[runtime]}: pip install --group peers"
     assert way.why_unavailable(CPU) == reason
 
     def missing(package):
         raise metadata.PackageNotFoundError(package)
 
-    monkeypatch.setattr(_packages.metadata, "version", missing)
+    monkeypatch.setattr(packages.metadata, "version", missing)
     assert way.why_unavailable(CPU) == f"{runtime} is not installed: pip install --group peers"
 
 
