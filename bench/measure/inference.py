@@ -31,7 +31,7 @@ from models.fashion_mnist import FashionMNIST
 from models.step import normalized
 
 BATCHES = (1, 32, 256, 1000)
-QUICK_BATCHES = (1, 256)
+QUICK_BATCHES = (256,)
 EFFORTS = Efforts(
     whole=Effort(seconds=0.1, most_seconds=0.4, least_rounds=10, most_rounds=300),
     gpu=Effort(seconds=0.1, most_seconds=0.4, least_rounds=10, most_rounds=300),

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from models.deployed._packages import imported, why_missing
 from models.deployed.way import Deployed, Way
 
-SETTINGS = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}
+SETTINGS = {
+    "PERFORMANCE_HINT": "LATENCY",
+    "NUM_STREAMS": "1",
+    "INFERENCE_PRECISION_HINT": "f32",
+    "ENABLE_CPU_PINNING": "NO",  # no other thread of this process should have to wait for that one core
+}
 
 
 def prepare(network: nn.Sequential, example: Tensor, threads: int) -> Deployed:
