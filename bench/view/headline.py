@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bench.record.clocks import COLD, DEVICE_COLD, GRAPH, ON_THE_DEVICE, WALL, Clock, on_gpu
-from bench.record.labels import AA, BASELINE, PLAIN, row_order
+from bench.record.labels import AA, ALTERNATIVES, BASELINE, PLAIN, row_order
 from bench.record.networks import title_of
 from bench.record.operations import BOTH, LENET_BLOCKS, operation_of
 from bench.record.records import OK, Record
@@ -100,7 +100,8 @@ class Figures:
 def figures(records: list[Record]) -> dict[str, Figures]:
     """The figures of each implementation that has any, in the order of the tables."""
     run = main_run(records)
-    latency, epochs, steps_taken = (run.get(kind, []) for kind in ("latency", "epoch", "step"))
+    latency, epochs, all_steps = (run.get(kind, []) for kind in ("latency", "epoch", "step"))
+    steps_taken = [r for r in all_steps if r["implementation"] not in ALTERNATIVES]
     verdicts = [Verdicts([*latency, *steps_taken], clock) for clock in CLOCKS]
     groups = trainings.by_implementation(epochs)
     everyone = {r["implementation"]: r for r in [*latency, *epochs, *steps_taken]}

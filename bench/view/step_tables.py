@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.record.clocks import GRAPH, ON_THE_DEVICE, WALL, Clock, measured, on_gpu, on_the_device
-from bench.record.labels import AA, BASELINE, PLAIN, row_order
+from bench.record.labels import AA, ALTERNATIVES, BASELINE, PLAIN, row_order
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, UNKNOWN_FLOOR, Ratio
-from bench.view import device_tables, tables
+from bench.view import device_tables, step_alternatives, tables
 from bench.view import report_charts as charts
 from bench.view.columns import Column, comma_separated, markdown, plain_text
 from bench.view.latency_tables import time_ns
@@ -39,6 +39,9 @@ same clock, with 95% intervals. Each verdict is held to what the A/A row differs
 {least:.0%}.
 """
 
+OF_ALTERNATIVES = ("first_step_seconds", "other_precision")
+"""Columns in CSV, where any were measured."""
+
 
 def by_implementation(records: list[Record]) -> dict[str, Record]:
     """The steps that have a time, in the order of the tables."""
@@ -46,21 +49,33 @@ def by_implementation(records: list[Record]) -> dict[str, Record]:
 
 
 def sentence(records: list[Record]) -> str:
-    """The answer: the implementation with the fastest step, and on a GPU the one with the fastest captured step."""
-    rivals = [r for name, r in by_implementation(records).items() if name not in (BASELINE, AA, PLAIN)]
+    """The answer: the implementation with the fastest step, and on a GPU the one with the fastest captured step.
+
+    Before it, where alternatives were measured, whether it beats the best of them.
+    """
+    others = (BASELINE, AA, PLAIN, *ALTERNATIVES)
+    rivals = [r for name, r in by_implementation(records).items() if name not in others]
     if not rivals:
-        return "No implementation's step was compared with `builtin`'s."
+        text = "No implementation's step was compared with `builtin`'s."
+        return f"{step_alternatives.sentence([], records, WALL)} {text}".strip()
     wall = "By wall time (what a caller waits in eager mode, the host's launches included), "
-    text = _fastest(rivals, records, WALL, wall if on_gpu(records) else "")
+    text = _answer(rivals, records, WALL, wall if on_gpu(records) else "")
     if device := measured(rivals, *ON_THE_DEVICE):
         clock = on_the_device(device)
         way = "as a replayed CUDA graph" if clock == GRAPH else "with a cold L2 cache"
-        text += " " + _fastest(measured(device, clock), records, clock, f"On the device, {way}, ")
+        text += " " + _answer(measured(device, clock), records, clock, f"On the device, {way}, ")
     return text
 
 
-def _fastest(rivals: list[Record], records: list[Record], clock: Clock, lead: str) -> str:
+def _answer(rivals: list[Record], records: list[Record], clock: Clock, lead: str) -> str:
     """The answer by one clock; it begins with `lead`."""
+    if against := step_alternatives.sentence(rivals, records, clock, lead):
+        return f"{against} {_fastest(rivals, records, clock, 'Among the implementations, ')}"
+    return _fastest(rivals, records, clock, lead)
+
+
+def _fastest(rivals: list[Record], records: list[Record], clock: Clock, lead: str) -> str:
+    """The fastest of these, next to the baseline."""
     verdicts = Verdicts(records, clock)
     best = min(rivals, key=lambda r: _ratio(r, clock).value)
     if verdicts.of(best) != FASTER:
@@ -97,7 +112,7 @@ def _columns(records: list[Record]) -> list[Column[Record]]:
         Column("step, ms", _milliseconds),
         Column("examples/sec", lambda r: f"{examples_per_second(r):,.0f}"),
         Column("ratio to builtin", lambda r: tables.ratio_to_baseline(r["implementation"], Ratio(*r["ratio"]))),
-        Column("verdict", verdicts.of),
+        Column("verdict", lambda r: verdicts.of(r) + ", other precision" * step_alternatives.other_precision(r)),
         Column("loss", lambda r: f"{r['first_steps_loss']:.4f}"),
         # A host that launches kernels touches none of the batch's memory.
         *([] if on_gpu(records) else [Column("page faults per step", _page_faults)]),
@@ -140,6 +155,7 @@ def page(records: list[Record]) -> str:
         NOTE.format(least=UNKNOWN_FLOOR, first=first, end=WALL_NOTE if on_gpu(records) else PAGE_FAULTS_NOTE)
         if first
         else "",
+        step_alternatives.note(records),
         device_tables.table(rows, records, NAME, DEVICE_NOTE.format(least=UNKNOWN_FLOOR)),
         tables.footnotes(records),
         tables.conditions(records),
@@ -160,6 +176,7 @@ def csv_page(records: list[Record]) -> str:
         Column("noise_floor", verdicts.floor),
         Column("verdict", verdicts.of),
         *tables.facts("first_steps_loss", "page_faults_per_step", "rounds", "iterations"),
+        *tables.facts(*(name for name in OF_ALTERNATIVES if any(name in r for r in records))),
         *device_tables.CSV_COLUMNS,
         *tables.ORIGIN,
         *device_tables.csv_verdicts(records),
