@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.record.clocks import GRAPH, ON_THE_DEVICE, WALL, Clock, measured, on_gpu, on_the_device
-from bench.record.labels import AA, ALTERNATIVES, BASELINE, PLAIN, row_order
+from bench.record.labels import AA, BASELINE, PLAIN, other_precision, row_order
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, UNKNOWN_FLOOR, Ratio
-from bench.view import device_tables, step_alternatives, tables
+from bench.view import device_tables, tables, whole_network
 from bench.view import report_charts as charts
+from bench.view.best import best, rows_of
+from bench.view.best_text import claim
 from bench.view.columns import Column, comma_separated, markdown, plain_text
 from bench.view.latency_tables import time_ns
 from bench.view.page import Page, Section
@@ -39,7 +41,7 @@ same clock, with 95% intervals. Each verdict is held to what the A/A row differs
 {least:.0%}.
 """
 
-OF_ALTERNATIVES = ("first_step_seconds", "other_precision")
+OF_WHOLE_NETWORKS = ("first_step_seconds", "other_precision")
 """Columns in CSV, where any were measured."""
 
 
@@ -49,15 +51,11 @@ def by_implementation(records: list[Record]) -> dict[str, Record]:
 
 
 def sentence(records: list[Record]) -> str:
-    """The answer: the implementation with the fastest step, and on a GPU the one with the fastest captured step.
-
-    Before it, where alternatives were measured, whether it beats the best of them.
-    """
-    others = (BASELINE, AA, PLAIN, *ALTERNATIVES)
-    rivals = [r for name, r in by_implementation(records).items() if name not in others]
+    """The answer: ours against the best alternative, on a GPU also of a captured step; without ours, the fastest."""
+    timed = by_implementation([r for r in records if not other_precision(r)])
+    rivals = [r for name, r in timed.items() if name not in (BASELINE, AA, PLAIN)]
     if not rivals:
-        text = "No implementation's step was compared with `builtin`'s."
-        return f"{step_alternatives.sentence([], records, WALL)} {text}".strip()
+        return "No implementation's step was compared with `builtin`'s."
     wall = "By wall time (what a caller waits in eager mode, the host's launches included), "
     text = _answer(rivals, records, WALL, wall if on_gpu(records) else "")
     if device := measured(rivals, *ON_THE_DEVICE):
@@ -69,22 +67,21 @@ def sentence(records: list[Record]) -> str:
 
 def _answer(rivals: list[Record], records: list[Record], clock: Clock, lead: str) -> str:
     """The answer by one clock; it begins with `lead`."""
-    if against := step_alternatives.sentence(rivals, records, clock, lead):
-        return f"{against} {_fastest(rivals, records, clock, 'Among the implementations, ')}"
-    return _fastest(rivals, records, clock, lead)
-
-
-def _fastest(rivals: list[Record], records: list[Record], clock: Clock, lead: str) -> str:
-    """The fastest of these, next to the baseline."""
     verdicts = Verdicts(records, clock)
-    best = min(rivals, key=lambda r: _ratio(r, clock).value)
-    if verdicts.of(best) != FASTER:
-        text = f"no training step is faster than `builtin`'s by more than the noise floor ({verdicts.floor(best):.1%})."
+    if compared := best(rows_of(rivals, verdicts)):
+        ours, other = (significant((time or 0) / 1e6) for time in (compared.ours.time_ns, compared.alternative.time_ns))
+        own_rounds = "" if compared.alternative.name == BASELINE else " in rounds of its own"
+        return f"{lead}{claim(compared, 'in a training step')} ({ours} ms, against {other} ms{own_rounds})."
+    first = min(rivals, key=lambda r: _ratio(r, clock).value)
+    if verdicts.of(first) != FASTER:
+        text = (
+            f"no training step is faster than `builtin`'s by more than the noise floor ({verdicts.floor(first):.1%})."
+        )
         return f"{lead}{text}" if lead else f"N{text[1:]}"
-    ours, builtins = (_milliseconds(best, side, clock) for side in ("candidate", "baseline"))
+    ours, builtins = (_milliseconds(first, side, clock) for side in ("candidate", "baseline"))
     return (
-        f"{lead}`{best['implementation']}` has the fastest training step: {ours} ms, against {builtins} ms with"
-        f" `builtin` ({_speedup(_ratio(best, clock))} times as fast)."
+        f"{lead}`{first['implementation']}` has the fastest training step: {ours} ms, against {builtins} ms with"
+        f" `builtin` ({_speedup(_ratio(first, clock))} times as fast)."
     )
 
 
@@ -112,7 +109,7 @@ def _columns(records: list[Record]) -> list[Column[Record]]:
         Column("step, ms", _milliseconds),
         Column("examples/sec", lambda r: f"{examples_per_second(r):,.0f}"),
         Column("ratio to builtin", lambda r: tables.ratio_to_baseline(r["implementation"], Ratio(*r["ratio"]))),
-        Column("verdict", lambda r: verdicts.of(r) + ", other precision" * step_alternatives.other_precision(r)),
+        Column("verdict", lambda r: verdicts.of(r) + ", other precision" * other_precision(r)),
         Column("loss", lambda r: f"{r['first_steps_loss']:.4f}"),
         # A host that launches kernels touches none of the batch's memory.
         *([] if on_gpu(records) else [Column("page faults per step", _page_faults)]),
@@ -155,7 +152,7 @@ def page(records: list[Record]) -> str:
         NOTE.format(least=UNKNOWN_FLOOR, first=first, end=WALL_NOTE if on_gpu(records) else PAGE_FAULTS_NOTE)
         if first
         else "",
-        step_alternatives.note(records),
+        whole_network.note(records),
         device_tables.table(rows, records, NAME, DEVICE_NOTE.format(least=UNKNOWN_FLOOR)),
         tables.footnotes(records),
         tables.conditions(records),
@@ -176,7 +173,7 @@ def csv_page(records: list[Record]) -> str:
         Column("noise_floor", verdicts.floor),
         Column("verdict", verdicts.of),
         *tables.facts("first_steps_loss", "page_faults_per_step", "rounds", "iterations"),
-        *tables.facts(*(name for name in OF_ALTERNATIVES if any(name in r for r in records))),
+        *tables.facts(*(name for name in OF_WHOLE_NETWORKS if any(name in r for r in records))),
         *device_tables.CSV_COLUMNS,
         *tables.ORIGIN,
         *device_tables.csv_verdicts(records),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kernels.peers._packages import why_missing
 from models.alternatives.contract import Alternative
 from models.alternatives.jax_process import Process
 from models.fashion_mnist import FashionMNIST
@@ -18,7 +16,6 @@ from models.lenet import lenet
 from models.training import Settings
 
 LEAST = (0, 4, 30)
-INSTALL = "pip install --group peers"
 
 
 class JaxApart:
@@ -60,15 +57,7 @@ def why_unavailable(device: torch.device) -> str | None:
     """None, or one line: it needs the package, and is written for the CPU."""
     if device.type != "cpu":
         return "LeNet in JAX is measured on the CPU only"
-    if importlib.util.find_spec("jax") is None or importlib.util.find_spec("jaxlib") is None:
-        return f"jax is not installed: {INSTALL}"
-    try:
-        version = importlib.metadata.version("jax")
-    except importlib.metadata.PackageNotFoundError:
-        return None  # a copy of its sources: whether it imports is seen in its process
-    if tuple(int(number) for number in re.findall(r"\d+", version)[:3]) < LEAST:
-        return f"jax {version} is older than {'.'.join(map(str, LEAST))}: {INSTALL}"
-    return None
+    return why_missing(jax=LEAST, jaxlib=LEAST)
 
 
 JAX = Alternative("jax", "LeNet in JAX (NHWC), the whole step in one jax.jit", "XLA", JaxApart, why_unavailable)

@@ -1,15 +1,18 @@
 """Which alternatives take part in steps; and that asking whether they can imports none of their packages."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from bench.record.labels import ALTERNATIVES as LABELS
 from bench.record.labels import BASELINE
+from bench.record.labels import WHOLE_NETWORK as LABELS
 from bench.record.records import UNAVAILABLE
 from bench.session.candidate import alternative_rows
 from bench.session.roster import candidates
 from bench.test_step import cell
 from kernels import names
+from kernels.registry import peer_names
 from models.alternatives.registry import ALTERNATIVES
 from tests import processes
 from tests.bench.samples import SHORT, candidate, context
@@ -20,7 +23,7 @@ SLOW = ["compiled network", "compiled step", "compiled, channels-last"]
 
 def test_labels_are_the_names_of_the_alternatives_in_the_same_order_and_of_no_implementation():
     assert tuple(a.name for a in ALTERNATIVES) == LABELS
-    assert not set(LABELS) & set(names())
+    assert not set(LABELS) & {*names(), *peer_names()}
 
 
 @pytest.mark.parametrize(
@@ -41,10 +44,10 @@ def test_one_that_is_named_is_compared_with_the_baseline_alone():
 
 
 def test_one_that_is_not_here_has_a_record_that_says_why(session, gate, monkeypatch):
-    monkeypatch.setattr("models.alternatives.jax.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("kernels.peers._packages.util", SimpleNamespace(find_spec=lambda _: None))
     (row,) = alternative_rows(["jax"], CPU, quick=False)
     monkeypatch.undo()
-    images = type("Data", (), {"train_images": torch.zeros(1), "name": "n", "source": "s", "digest": "d"})()
+    images = SimpleNamespace(train_images=torch.zeros(1), name="n", source="s", digest="d")
     record = cell(row, candidate(BASELINE), context(images), session.run, gate, SHORT)
     assert (record["status"], record["implementation"]) == (UNAVAILABLE, "jax")
     assert record["reason"] == "jax is not installed: pip install --group peers"

@@ -11,7 +11,6 @@ import torch
 
 from bench.measure.verification import why_no_step
 from kernels.builtin import IMPLEMENTATION as BUILTIN
-from models.alternatives import jax
 from models.alternatives.eager import EagerTraining
 from models.alternatives.jax import JaxApart, why_unavailable
 from models.alternatives.missing import MissingError
@@ -110,7 +109,7 @@ def test_a_package_that_crashes_is_one_line(data, package):
 def test_one_that_is_too_old_or_missing_is_one_line(package, monkeypatch):
     package("raise AssertionError('imported')", version="0.3.25")
     assert why_unavailable(CPU) == "jax 0.3.25 is older than 0.4.30: pip install --group peers"
-    monkeypatch.setattr(jax, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda _: None)))
+    monkeypatch.setattr("kernels.peers._packages.util", SimpleNamespace(find_spec=lambda _: None))
     assert why_unavailable(CPU) == "jax is not installed: pip install --group peers"
 
 
