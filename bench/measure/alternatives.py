@@ -100,8 +100,9 @@ class AlternativeSteps:
         second_half()
         loss, _ = self._training.read()  # waits for the device
         after = page_faults()
-        unknown = before is None or after is None or self._training.apart
-        faults = None if unknown else (after - before) / half
+        faults = None
+        if before is not None and after is not None and not self._training.apart:
+            faults = (after - before) / half
         return {"first_steps_loss": loss, "page_faults_per_step": faults, "first_step_seconds": seconds}
 
     def close(self) -> None:

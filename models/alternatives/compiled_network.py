@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -14,7 +16,8 @@ from models.training import Settings
 
 
 def _compiled(network: nn.Module) -> nn.Module:
-    module: nn.Module = torch.compile(network, fullgraph=True, dynamic=False)
+    module: Any = torch.compile(network, fullgraph=True, dynamic=False)
+    assert isinstance(module, nn.Module)
     return module
 
 
