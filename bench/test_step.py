@@ -1,5 +1,7 @@
 """How long one whole training step of LeNet takes with each batch norm, and without one, in pairs with `builtin`.
 
+And with what a user may do instead of swapping the batch norm: `models/alternatives/`.
+
 The step is the training loop's own, on the first batches of its first epoch: real images, since the time of ATen's
 max-pool depends on them. On a GPU it is also captured as a CUDA graph and replayed.
 """
@@ -10,12 +12,12 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.conftest import CANDIDATES, outcome
-from bench.measure import step
+from bench.measure import alternatives, step
 from bench.measure.context import Context
 from bench.measure.efforts import Effort
 from bench.record.labels import BASELINE
 from bench.record.records import Record
-from bench.session.candidate import Candidate, contestants, identical
+from bench.session.candidate import Candidate, alternative_rows, contestants, identical
 from bench.session.clean import beside
 from bench.session.gate import Gate
 from bench.session.handover import hand_over, replayed_clock
@@ -23,12 +25,15 @@ from bench.session.keys import step_key
 from bench.session.latency import baseline_side
 from bench.session.outcomes import outcome_of
 from bench.session.run import Run
+from models import device as devices
 from models.fashion_mnist import FashionMNIST
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per contestant."""
-    rows = contestants(metafunc.config.stash[CANDIDATES], metafunc.config.option.impl)
+    option, roster = metafunc.config.option, metafunc.config.stash[CANDIDATES]
+    device = devices.find(option.device)
+    rows = [*contestants(roster, option.impl), *alternative_rows(option.impl, device, quick=option.quick)]
     metafunc.parametrize("candidate", rows, ids=[row.label for row in rows])
 
 
@@ -63,6 +68,8 @@ def cell(candidate: Candidate, baseline: Candidate, context: Context, run: Run, 
         measured = beside(
             lambda: outcome_of(candidate, context, gate, step.measure, effort), lambda: step.baseline_ns(context)
         )
+    elif candidate.alternative:
+        measured = outcome_of(candidate, context, gate, alternatives.measure, candidate.alternative, effort)
     else:
         measured = outcome_of(candidate, context, gate, step.measure, effort)
     return run.append(key, {"data": data.source, "digest": data.digest, **measured}, candidate)

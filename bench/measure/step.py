@@ -25,7 +25,7 @@ from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
 from models.recipes import LENET, RECIPES
 from models.step import Totals, take_step, unheard
-from models.training import shuffled
+from models.training import Settings, shuffled
 
 EFFORTS = Efforts(
     whole=Effort(seconds=3.0, most_seconds=6.0, least_rounds=16, most_rounds=300),
@@ -35,6 +35,7 @@ EFFORTS = Efforts(
 SETTINGS = RECIPES[LENET].settings
 EPOCH = 1
 FIRST_STEPS = 10
+BATCHES = f"the whole ones of epoch {EPOCH} in order, the same for both sides of a round"
 ALONE_NS = 200_000_000
 
 
@@ -53,13 +54,45 @@ class Sample:
     after: State | None = None
 
 
+class Batches:
+    """The whole batches of an epoch in their order, over and over: so all go through the same sequence.
+
+    Args:
+        data: The images.
+        settings: Batch size and seed.
+
+    Raises:
+        ValueError: There are fewer images than a batch has.
+    """
+
+    def __init__(self, data: FashionMNIST, settings: Settings) -> None:
+        self._size, self._device = settings.batch_size, data.train_images.device
+        order = shuffled(len(data.train_images), settings.seed, EPOCH)
+        whole = [batch for batch in order.to(self._device).split(self._size) if len(batch) == self._size]
+        if not whole:
+            raise ValueError(f"{len(order)} images are fewer than a batch of {self._size}")
+        self._batches = itertools.cycle(whole)
+        self._chosen: dict[int, Tensor] = {}
+
+    def choose(self, iterations: int) -> tuple[Tensor, ...]:
+        """The indices of the next batches.
+
+        They always lie at the same addresses, so a captured CUDA graph uses the batches that were chosen last.
+        """
+        if iterations not in self._chosen:
+            self._chosen[iterations] = torch.empty((iterations, self._size), dtype=torch.int64, device=self._device)
+        chosen = self._chosen[iterations].unbind()
+        for indices, batch in zip(chosen, self._batches, strict=False):  # the batches never end
+            indices.copy_(batch)
+        return chosen
+
+
 class Steps:
     """A network in training, paused between two steps.
 
     Args:
         implementation: Its batch norms; None for none.
-        data: The images. Only whole batches are taken, in the order of the epoch, over and over: so all
-            implementations go through the same sequence.
+        data: The images.
         boundary: Called when the parts of each step of LeNet begin; None for no such calls.
         network: Its name in `models.recipes.RECIPES`.
 
@@ -85,25 +118,11 @@ class Steps:
         self._parameters = list(self.model.parameters())
         self._data = data
         self._totals = Totals(self._device)
-        order, size = shuffled(len(data.train_images), self._settings.seed, EPOCH), self._settings.batch_size
-        whole = [batch for batch in order.to(self._device).split(size) if len(batch) == size]
-        if not whole:
-            raise ValueError(f"{len(order)} images are fewer than a batch of {size}")
-        self._batches = itertools.cycle(whole)
-        self._chosen: dict[int, Tensor] = {}
+        self._batches = Batches(data, self._settings)
 
     def subject(self, iterations: int) -> Callable[[], object]:
-        """Choose the next batches, and return a function that takes a step on each of them.
-
-        Their indices always lie at the same addresses, so a captured CUDA graph uses the batches that were chosen last.
-        """
-        if iterations not in self._chosen:
-            shape = (iterations, self._settings.batch_size)
-            self._chosen[iterations] = torch.empty(shape, dtype=torch.int64, device=self._device)
-        chosen = self._chosen[iterations].unbind()
-        for indices, batch in zip(chosen, self._batches, strict=False):  # the batches never end
-            indices.copy_(batch)
-
+        """Choose the next batches, and return a function that takes a step on each of them."""
+        chosen = self._batches.choose(iterations)
         sample, lr = Sample(state_of(self.model), chosen), self._settings.lr
 
         def run() -> Sample:
@@ -162,7 +181,7 @@ def measure(implementation: Implementation | None, context: Context, effort: Eff
         **times,
         **first,
         "first_steps": FIRST_STEPS,
-        "batches": f"the whole ones of epoch {EPOCH} in order, the same for both sides of a round",
+        "batches": BATCHES,
     }
 
 

@@ -46,6 +46,7 @@ def why_no_step(
     implementation: Implementation | None,
     lr: float,
     network: str = LENET,
+    tolerance: float = TOLERANCE,
 ) -> str | None:
     """None, or what is wrong with steps that an implementation took.
 
@@ -59,6 +60,7 @@ def why_no_step(
         implementation: What took them; None is the network without batch norm.
         lr: Learning rate.
         network: Its name.
+        tolerance: What an update may differ by, relative to its largest element.
     """
     norm = BUILTIN if implementation else None
     exact = _after_steps(before, batches, data, RECIPES[network].build(norm).to(torch.float64), lr)
@@ -74,8 +76,8 @@ def why_no_step(
         scale = max(moved[name], least) or 1.0
         error = float((after[name].to("cpu", torch.float64) - right).abs().max()) / scale
         own = float((near[name] - right).abs().max()) / scale
-        if not error <= (tolerance := max(TOLERANCE, ATEN_MULTIPLE * own)):
-            return f"the step of {name} off by {error:.0e} (may be {tolerance:.0e})"
+        if not error <= (most := max(tolerance, ATEN_MULTIPLE * own)):
+            return f"the step of {name} off by {error:.0e} (may be {most:.0e})"
     return None
 
 

@@ -11,6 +11,16 @@ AA = "A/A"
 PLAIN = "plain"
 """The network without batch norm: takes part in training only."""
 
+WHOLE_NETWORK = (
+    "channels-last",
+    "compiled network",
+    "compiled step",
+    "compiled, channels-last",
+    "bfloat16 autocast",
+    "jax",
+)
+"""What a user may do with the whole network instead of swapping its batch norms, as `models/alternatives/` has it."""
+
 OURS = ("triton_fused", "cpu_fused")
 """This project's own kernels, which everything else is an alternative to."""
 
@@ -30,6 +40,8 @@ def other_precision(record: Record) -> bool:
 
 
 def row_order(record: Record) -> tuple[int, int, str]:
-    """Baseline first, then its A/A row, then the order of the implementations."""
+    """Baseline first, then its A/A row, then the order of the implementations, then whole networks."""
     name = record["implementation"]
-    return ({BASELINE: 0, AA: 1}.get(name, 2), record["order"], name)
+    if name in WHOLE_NETWORK:
+        return 3, WHOLE_NETWORK.index(name), name
+    return {BASELINE: 0, AA: 1}.get(name, 2), record["order"], name

@@ -17,6 +17,8 @@ from bench.session import tampering
 from kernels import BrokenImplementationError, Implementation, load
 from kernels.registry import files_of
 from kernels.registry import label as label_of
+from models.alternatives.contract import Alternative
+from models.alternatives.registry import ALTERNATIVES
 
 
 class ChildError(PlainError):
@@ -66,6 +68,7 @@ class Candidate:
         unavailable: None, or the reason in one line.
         source: Changes when its file, or the folder of kernels, does.
         child: The process that measures it; None for this one.
+        alternative: What is measured in its stead, where it is no implementation.
     """
 
     label: str
@@ -74,6 +77,7 @@ class Candidate:
     unavailable: str | None = None
     source: str = ""
     child: Child | None = None
+    alternative: Alternative | None = None
 
     @property
     def foreign(self) -> bool:
@@ -106,6 +110,16 @@ def contestants(roster: list[Candidate], specs: list[str]) -> list[Candidate]:
     """The candidates to train: the roster, the baseline again, and the plain network unless `--impl` leaves it out."""
     baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
     return [*without_peers(roster), identical(baseline), *([plain()] if not specs or PLAIN in specs else [])]
+
+
+def alternative_rows(specs: list[str], device: torch.device, *, quick: bool) -> list[Candidate]:
+    """The alternatives that `--impl` names, or without it all; with `--quick` all but those that compile for long."""
+    named = [a for a in ALTERNATIVES if (a.name in specs if specs else not (quick and a.slow))]
+    reasons = {a.name: a.why_unavailable(device) for a in named}
+    return [
+        Candidate(a.name, None, UNAVAILABLE if reasons[a.name] else OK, reasons[a.name], _digests([]), alternative=a)
+        for a in named
+    ]
 
 
 def local_candidate(spec: str, device: torch.device) -> Candidate:

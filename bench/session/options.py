@@ -48,7 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="an implementation, or FILE.py:FUNCTION; repeatable (default: all, and the network without batch norm)",
+        help="an implementation, or FILE.py:FUNCTION; repeatable (default: all, the network without batch norm, and the"
+        " alternatives in step.md, which are named as their rows are)",
     )
     add(
         "--network",

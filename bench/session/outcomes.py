@@ -20,6 +20,7 @@ from bench.session.candidate import Candidate, ChildError
 from bench.session.gate import Gate
 from kernels.attempts import DutyError
 from models import device as devices
+from models.alternatives.missing import MissingError
 
 Measurement = Callable[..., Figures]
 """A function of a module, `(implementation, context, *arguments) -> figures`, so that a child can be sent its name."""
@@ -146,6 +147,8 @@ def failure(error: BaseException, device: torch.device) -> dict[str, Any]:
         return error.answer
     if isinstance(error, NotImplementedError):  # a declared limitation, as `why_unavailable` is for a device
         return {"status": UNAVAILABLE, "reason": one_line(error).replace(type(error).__name__, "not implemented", 1)}
+    if isinstance(error, MissingError):
+        return {"status": UNAVAILABLE, "reason": str(error)}
     if reason := devices.why_lost(device):
         return {"status": ERROR, "reason": f"{one_line(error)}; the device is lost: {reason[:200]}", "fatal": True}
     return {"status": ERROR, "reason": one_line(error)}

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from bench.record.labels import BASELINE, PLAIN
+from bench.record.labels import BASELINE, PLAIN, WHOLE_NETWORK
 from bench.record.records import ERROR, OK, UNAVAILABLE, WRONG
 from bench.session.candidate import Candidate, local_candidate, source_of
 from bench.session.isolation import Isolation
@@ -35,7 +35,7 @@ def candidates(specs: list[str], device: torch.device, isolation: Isolation | No
         ValueError: Two files with the same row label.
     """
     wanted = list(dict.fromkeys(specs or [*names(), *installed_peers(device)]))
-    wanted = [spec for spec in wanted if spec != PLAIN]
+    wanted = [spec for spec in wanted if spec not in (PLAIN, *WHOLE_NETWORK)]
     if BASELINE not in wanted:
         wanted.append(BASELINE)
     roster = [_candidate(spec, device, isolation) for spec in wanted]

@@ -99,7 +99,8 @@ def took_the_device(path: Path) -> set[str]:
 def describe(candidate: Candidate | None) -> dict[str, Any]:
     """What the tables say of an implementation, so that they need nothing but records."""
     implementation = candidate.loaded if candidate else None
-    without = "not loaded" if candidate and candidate.unavailable else ""
+    alternative = candidate.alternative if candidate else None
+    without = alternative.summary if alternative else "not loaded" if candidate and candidate.unavailable else ""
     return {
         "source": candidate.source if candidate else "",
         "order": implementation.order if implementation else 1000,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.record.clocks import GRAPH, ON_THE_DEVICE, WALL, Clock, measured, on_gpu, on_the_device
-from bench.record.labels import AA, BASELINE, PLAIN, row_order
+from bench.record.labels import AA, BASELINE, PLAIN, other_precision, row_order
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, UNKNOWN_FLOOR, Ratio
-from bench.view import device_tables, tables
+from bench.view import device_tables, tables, whole_network
 from bench.view import report_charts as charts
 from bench.view.best import best, rows_of
 from bench.view.best_text import claim
@@ -41,6 +41,9 @@ same clock, with 95% intervals. Each verdict is held to what the A/A row differs
 {least:.0%}.
 """
 
+OF_WHOLE_NETWORKS = ("first_step_seconds", "other_precision")
+"""Columns in CSV, where any were measured."""
+
 
 def by_implementation(records: list[Record]) -> dict[str, Record]:
     """The steps that have a time, in the order of the tables."""
@@ -49,7 +52,8 @@ def by_implementation(records: list[Record]) -> dict[str, Record]:
 
 def sentence(records: list[Record]) -> str:
     """The answer: ours against the best alternative, on a GPU also of a captured step; without ours, the fastest."""
-    rivals = [r for name, r in by_implementation(records).items() if name not in (BASELINE, AA, PLAIN)]
+    timed = by_implementation([r for r in records if not other_precision(r)])
+    rivals = [r for name, r in timed.items() if name not in (BASELINE, AA, PLAIN)]
     if not rivals:
         return "No implementation's step was compared with `builtin`'s."
     wall = "By wall time (what a caller waits in eager mode, the host's launches included), "
@@ -105,7 +109,7 @@ def _columns(records: list[Record]) -> list[Column[Record]]:
         Column("step, ms", _milliseconds),
         Column("examples/sec", lambda r: f"{examples_per_second(r):,.0f}"),
         Column("ratio to builtin", lambda r: tables.ratio_to_baseline(r["implementation"], Ratio(*r["ratio"]))),
-        Column("verdict", verdicts.of),
+        Column("verdict", lambda r: verdicts.of(r) + ", other precision" * other_precision(r)),
         Column("loss", lambda r: f"{r['first_steps_loss']:.4f}"),
         # A host that launches kernels touches none of the batch's memory.
         *([] if on_gpu(records) else [Column("page faults per step", _page_faults)]),
@@ -148,6 +152,7 @@ def page(records: list[Record]) -> str:
         NOTE.format(least=UNKNOWN_FLOOR, first=first, end=WALL_NOTE if on_gpu(records) else PAGE_FAULTS_NOTE)
         if first
         else "",
+        whole_network.note(records),
         device_tables.table(rows, records, NAME, DEVICE_NOTE.format(least=UNKNOWN_FLOOR)),
         tables.footnotes(records),
         tables.conditions(records),
@@ -168,6 +173,7 @@ def csv_page(records: list[Record]) -> str:
         Column("noise_floor", verdicts.floor),
         Column("verdict", verdicts.of),
         *tables.facts("first_steps_loss", "page_faults_per_step", "rounds", "iterations"),
+        *tables.facts(*(name for name in OF_WHOLE_NETWORKS if any(name in r for r in records))),
         *device_tables.CSV_COLUMNS,
         *tables.ORIGIN,
         *device_tables.csv_verdicts(records),

@@ -1,0 +1,102 @@
+"""What trains the whole network otherwise: rows of its own on `step.md`, and an opponent of ours on top of it."""
+
+import csv
+import io
+
+import pytest
+
+from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.records import UNAVAILABLE
+from bench.view.step_tables import csv_page, page, short
+from tests.bench.samples import row_of, table
+
+TITLE = "## 256 images of Test data fashion-mnist"
+
+
+def alternative(session, name, ratio, **changes):
+    others = {"other_precision": False, "loss_tolerance": 0.005, "step_tolerance": 0.25}
+    session.step(name, ratio, **{"first_step_seconds": 2.5, **others, **changes})
+
+
+@pytest.fixture
+def stepped(session):
+    session.step(BASELINE, (1.0, 1.0, 1.0))
+    session.step(AA, (1.01, 0.99, 1.02))
+    session.step("cpu_fused", (0.5, 0.49, 0.51))
+    session.step("naive", (1.25, 1.2, 1.3))
+    session.step(PLAIN, (0.4, 0.39, 0.41))
+    return session
+
+
+def first_paragraph(records):
+    return page(records).split("\n\n")[2]
+
+
+def test_their_rows_come_last_in_their_own_order(stepped):
+    for name in ("jax", "channels-last", "compiled network"):
+        alternative(stepped, name, (1.5, 1.4, 1.6))
+    names = [row[0] for row in table(page(stepped.records), TITLE)[1:]]
+    assert names == [BASELINE, AA, "naive", "cpu_fused", PLAIN, "channels-last", "compiled network", "jax"]
+
+
+def test_where_ours_beats_the_best_of_them_the_first_paragraph_says_by_how_much(stepped):
+    alternative(stepped, "jax", (2.0, 1.9, 2.1))
+    alternative(stepped, "channels-last", (0.8, 0.79, 0.81))
+    assert first_paragraph(stepped.records).startswith(
+        "`cpu_fused` takes 0.62 [0.61, 0.64] of the time of the best alternative (`channels-last`) and 0.50"
+        " [0.49, 0.51] of `builtin`'s in a training step (5 ms, against 8 ms"
+    )
+    assert first_paragraph(stepped.records) in short(stepped.records)
+
+
+def test_where_ours_loses_the_first_paragraph_begins_with_it(stepped):
+    alternative(stepped, "jax", (0.25, 0.24, 0.26))
+    alternative(stepped, "channels-last", (1.5, 1.4, 1.6))
+    assert first_paragraph(stepped.records).startswith(
+        "`cpu_fused` is slower than the best alternative (`jax`) in a training step: 2.00 [1.91, 2.09] times its time"
+    )
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_another_precision_is_named_so_and_is_no_opponent(stepped, only):
+    if not only:
+        alternative(stepped, "jax", (0.8, 0.79, 0.81))
+    before = first_paragraph(stepped.records)
+    alternative(stepped, "bfloat16 autocast", (0.1, 0.09, 0.11), other_precision=True, loss_tolerance=0.02)
+    text = page(stepped.records).replace("\n", " ")
+    row = row_of(table(page(stepped.records), TITLE), "bfloat16 autocast")
+    assert (row["verdict"], row["ratio to builtin"]) == ("faster, other precision", "0.10 [0.09, 0.11]")
+    assert first_paragraph(stepped.records) == before
+    assert "the loss may differ by 2.0%, and an update by 25%" in text
+    assert ("must be `builtin`'s within 0.5%" in text) is not only
+
+
+def test_without_ours_another_precision_is_not_the_fastest_either(session):
+    session.step(BASELINE, (1.0, 1.0, 1.0))
+    session.step("naive", (0.8, 0.79, 0.81))
+    alternative(session, "bfloat16 autocast", (0.1, 0.09, 0.11), other_precision=True)
+    assert first_paragraph(session.records).startswith("`naive` has the fastest training step: 8 ms")
+
+
+def test_first_steps_are_below_the_table_and_in_csv(stepped):
+    alternative(stepped, "compiled network", (1.5, 1.4, 1.6), first_step_seconds=38.4)
+    alternative(stepped, "channels-last", (1.5, 1.4, 1.6), first_step_seconds=0.0212)
+    text = page(stepped.records).replace("\n", " ")
+    assert "`channels-last` 0.021 s and `compiled network` 38 s." in text
+    assert "in a process of its own" not in text
+    rows = {r["implementation"]: r for r in csv.DictReader(io.StringIO(csv_page(stepped.records)), strict=True)}
+    assert (rows["compiled network"]["first_step_seconds"], rows["cpu_fused"]["first_step_seconds"]) == ("38.4", "")
+
+
+def test_a_run_without_them_has_the_page_that_it_had(stepped):
+    assert "Whole networks" not in page(stepped.records)
+    assert "first_step_seconds" not in csv_page(stepped.records)
+
+
+def test_one_that_is_not_installed_is_one_line_and_no_row(stepped):
+    rows = table(page(stepped.records), TITLE)
+    stepped.failed_step("jax", UNAVAILABLE, "jax is not installed: pip install --group peers")
+    text = page(stepped.records)
+    assert table(text, TITLE) == rows
+    assert "`jax` is not measured here: jax is not installed: pip install --group peers." in text
+    assert "Whole networks" not in text
