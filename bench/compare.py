@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections import Counter
 from collections.abc import Collection
@@ -24,7 +23,7 @@ from bench.record.labels import AA, BASELINE
 from bench.record.operations import operation_of
 from bench.record.records import FILE, OK, Record, RecordsError, identity, latest, read_all
 from bench.record.verdicts import Verdicts
-from bench.stats.ratios import SLOWER, Ratio, paired_ratio, verdict
+from bench.stats.ratios import SLOWER, Ratio, divided, paired_ratio, verdict
 from bench.view import latency_tables
 from bench.view.columns import Column, markdown
 from bench.view.tables import bold, ratio_text, significant
@@ -139,16 +138,6 @@ def relative(old: Record, new: Record) -> Ratio:
 def absolute(old: Record, new: Record) -> Ratio:
     """New over old of the times themselves."""
     return divided(_time(new), _time(old))
-
-
-def divided(above: Ratio, below: Ratio) -> Ratio:
-    """The ratio of two independent ratios. Its interval adds their relative errors as independent ones add."""
-    value = above.value / below.value
-    if min(above.low, below.low) <= 0 or math.inf in (above.high, below.high):
-        return Ratio(value, 0.0, math.inf)
-    down = math.hypot(math.log(above.value / above.low), math.log(below.high / below.value))
-    up = math.hypot(math.log(above.high / above.value), math.log(below.value / below.low))
-    return Ratio(value, value * math.exp(-down), value * math.exp(up))
 
 
 def _time(record: Record) -> Ratio:

@@ -28,7 +28,7 @@ from bench.session.networks import networks
 from bench.session.options import CELL_SECONDS, DTYPES, QUICK_IMAGES
 from bench.session.options import pytest_addoption as pytest_addoption
 from bench.session.precedence import precedence
-from bench.session.roster import candidates
+from bench.session.roster import candidates, left_out
 from bench.session.run import DeviceLostError, Run, took_the_device
 from bench.session.selection import Selection, check_memory, selected
 from bench.session.ways import ways
@@ -107,8 +107,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Say what is measured otherwise than it was asked for."""
-    return config.stash[SELECTION].note or None if SELECTION in config.stash else None
+    """Say what is measured otherwise than it was asked for, and which peers are not there."""
+    if SELECTION not in config.stash:
+        return None
+    peers = left_out(config.option.impl, devices.find(config.option.device))
+    return "\n".join(filter(None, [config.stash[SELECTION].note, peers])) or None
 
 
 def _end(config: pytest.Config, number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature

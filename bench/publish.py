@@ -1,9 +1,17 @@
 """Publish a run of yours: `python -m bench.publish [FOLDER]`.
 
+<<<<<<< HEAD
 Takes the newest run of the main job in the folder, and the newest inference of the trained network, training of another
 network, run of each study, of the lesson and of the calibration that are there. Each must be complete, measured on a
 clean commit and an idle machine, and not with `--quick`. Others are refused with the reason, and an earlier published
 version of them stays. Then pages, index and README are rebuilt.
+=======
+Takes the newest run of the main job in the folder, and the newest training of another network, of each study, of the
+lesson and of the calibration that are there. Each must be complete, measured on a clean commit and an idle machine, and
+not with `--quick`; a training of another network, which takes hours, only with `builtin`, A/A, without batch norm, and
+with whom `--impl` chose. Others are refused with the reason, and an earlier published version of them stays. Then
+pages, index and README are rebuilt.
+>>>>>>> main
 
 Exit codes: 0 everything is published, 1 some of it was refused, 2 nothing could be read or written.
 """
@@ -88,7 +96,8 @@ def parts(records: list[Record]) -> Iterator[Part]:
     for network, epochs in by_network([r for r in records if r["kind"] == "epoch"]).items():
         if network != LENET:
             own = of_one_run(epochs)
-            yield Part(f"training of {title_of(own[-1])}", own, missing_of_training(own), of_training(network))
+            missing = missing_of_training(own, [BASELINE, AA, PLAIN, *sorted({r["implementation"] for r in own})])
+            yield Part(f"training of {title_of(own[-1])}", own, missing, of_training(network))
     for study in studies():
         if own := study.run(records):
             yield Part(f"the study {study.name}", own, missing_of_study(study, own), of_study(study.name))
@@ -151,7 +160,7 @@ def missing_of_main(run: dict[str, list[Record]]) -> list[str]:
         if (operation, pass_name, name) not in cells
     ]
     missing += [f"step of {name}" for name in (*everyone, PLAIN) if name not in have.get("step", set())]
-    missing += missing_of_training(run.get("epoch", []))
+    missing += missing_of_training(run.get("epoch", []), [*everyone, PLAIN])
     profiled = {(r["key"]["of"], r["implementation"]) for r in run.get("profile", [])}
     able = {r["implementation"] for r in run.get("profile", []) if r["key"]["of"] == "step" and r["status"] == OK}
     for of, names in (("step", {*everyone, PLAIN}), ("memory", able), ("scaling", set(everyone))):
@@ -171,9 +180,9 @@ def _everyone() -> list[str]:
     return [BASELINE, AA, *(name for name in kernels.names() if name != BASELINE)]
 
 
-def missing_of_training(epochs: list[Record]) -> list[str]:
-    """Whose training a run lacks."""
-    return [f"training with {name}" for name in (*_everyone(), PLAIN) if not _trained(epochs, name)]
+def missing_of_training(epochs: list[Record], names: list[str]) -> list[str]:
+    """Whose training, of these, a run lacks."""
+    return [f"training with {name}" for name in dict.fromkeys(names) if not _trained(epochs, name)]
 
 
 def _trained(epochs: list[Record], name: str) -> bool:

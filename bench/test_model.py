@@ -19,7 +19,7 @@ from bench.measure.device_timing import swapped_clock
 from bench.record.labels import AA, BASELINE
 from bench.record.operations import BOTH, Operation
 from bench.record.records import OK, Record
-from bench.session.candidate import Candidate, identical
+from bench.session.candidate import Candidate, identical, without_peers
 from bench.session.clean import beside
 from bench.session.gate import Gate
 from bench.session.handover import hand_over, replayed_clock
@@ -34,7 +34,7 @@ from models.networks import NetworkSpec
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Network by network: its batch norms, the cells at their shapes, and the steps."""
     stash = metafunc.config.stash
-    networks, roster = stash[NETWORKS], stash[CANDIDATES]
+    networks, roster = stash[NETWORKS], without_peers(stash[CANDIDATES])
     baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
     rows = [identical(baseline), baseline, *(c for c in roster if c is not baseline)]
     cases = []

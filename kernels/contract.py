@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kernels.arguments import check_residual
+from kernels.own_tensors import OwnTensors
 
 ACTIVATIONS: Mapping[str | None, Callable[[Tensor], Tensor]] = {
     None: lambda x: x,
@@ -75,6 +76,20 @@ def eager_backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signa
     return "eager"
 
 
+class Convention(NamedTuple):
+    """Where a library's batch norm differs from `F.batch_norm`, and how its implementation here bridges that.
+
+    Attributes:
+        theirs: What the library does.
+        mapped: How the difference is bridged.
+        source: The page of its documentation, or the file of its source, that says so.
+    """
+
+    theirs: str
+    mapped: str
+    source: str
+
+
 @dataclass(frozen=True)
 class Implementation:
     """One batch norm: a function with the signature of `F.batch_norm`, and what to know about it.
@@ -93,7 +108,12 @@ class Implementation:
         counts_batches: Whether both functions also take `num_batches_tracked`, move that counter on themselves,
             and with it take `momentum=None`, the average over all batches.
         order: Its place in every table: ascending, then by name.
-        spec: What `kernels.load` needs to find it again. Set by the registry.
+        own_tensors: Where its library has tensors of its own: how it runs on those. It is timed so, and converting
+            from and to torch's stays off the clock.
+        conventions: By name of an argument or result; see `Convention`.
+        own_threads: Whether its library starts threads of its own, so that it is measured in its own process.
+        spec: What `kernels.load` needs to find it again. Set by the registry, as the next one.
+        peer: Whether it is somebody else's batch norm, in `kernels/peers`.
         block: `batch_norm_block`, or its composition. Set here.
         fuses_residual: Whether `batch_norm_block` takes a residual. Set here.
     """
@@ -107,7 +127,11 @@ class Implementation:
     differences: Mapping[str, str] = field(default_factory=dict)
     counts_batches: bool = False
     order: int = 100
+    own_tensors: OwnTensors | None = None
+    conventions: Mapping[str, Convention] = field(default_factory=dict)
+    own_threads: bool = False
     spec: str = ""
+    peer: bool = False
     block: BlockFunction = field(init=False, repr=False, compare=False)
     fuses_residual: bool = field(init=False, repr=False, compare=False)
 

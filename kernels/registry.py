@@ -1,4 +1,4 @@
-"""Find implementations: the files and folders beside this one, or anyone's file."""
+"""Find implementations: the files and folders beside this one, those of `peers/`, or anyone's file."""
 
 from __future__ import annotations
 
@@ -29,21 +29,23 @@ def _by_name(implementation: Implementation) -> tuple[Callable[[str], Implementa
 # Pickled and copied by name: a layer can travel although functions of a user's file can't.
 copyreg.pickle(Implementation, _by_name)
 
+PEERS = "kernels.peers"
+
 
 class UnknownImplementationError(LookupError):
     """No implementation has this name."""
 
 
 @functools.cache
-def _registered() -> dict[str, Implementation]:
-    folder = Path(__file__).parent
+def _registered(package: str = "kernels") -> dict[str, Implementation]:
+    folder = Path(__file__).parent.parent.joinpath(*package.split("."))
     implementations = []
     for module in pkgutil.iter_modules([str(folder)]):
         if module.name.startswith("_"):
             continue  # a part of an implementation, which imports it when it runs
-        implementation = getattr(importlib.import_module(f"kernels.{module.name}"), "IMPLEMENTATION", None)
+        implementation = getattr(importlib.import_module(f"{package}.{module.name}"), "IMPLEMENTATION", None)
         if implementation is not None:
-            implementations.append(replace(implementation, spec=implementation.name))
+            implementations.append(replace(implementation, spec=implementation.name, peer=package == PEERS))
     return {i.name: i for i in sorted(implementations, key=lambda i: (i.order, i.name))}
 
 
@@ -52,11 +54,16 @@ def names() -> tuple[str, ...]:
     return tuple(_registered())
 
 
+def peer_names() -> tuple[str, ...]:
+    """The names of the peers, other people's batch norms, in the order of every table; no package need be there."""
+    return tuple(_registered(PEERS))
+
+
 def load(spec: str) -> Implementation:
     """An implementation by name, or from a file.
 
     Args:
-        spec: A name out of `names()`; `FILE.py:FUNCTION`; or `FILE.py`, when that file has an
+        spec: A name out of `names()` or `peer_names()`; `FILE.py:FUNCTION`; or `FILE.py`, when that file has an
             `IMPLEMENTATION` or a function `batch_norm`. `FUNCTION_block` is its block, and enough alone. The file
             may be a link, and import what lies beside it.
 
@@ -68,12 +75,13 @@ def load(spec: str) -> Implementation:
     path, _, function = spec.rpartition(":") if ".py:" in spec else (spec, "", "")
     if path.endswith(".py"):
         return _load_file(Path(os.path.abspath(path)), function)  # noqa: PTH100 - `resolve` would follow a link
-    if spec in _registered():
-        return _registered()[spec]
-    near = difflib.get_close_matches(spec, names(), n=1, cutoff=0.5)
+    known = _registered() | _registered(PEERS)
+    if spec in known:
+        return known[spec]
+    near = difflib.get_close_matches(spec, known, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise UnknownImplementationError(
-        f"no implementation {spec!r}{hint}; known: {', '.join(names())}, or FILE.py:FUNCTION"
+        f"no implementation {spec!r}{hint}; known: {', '.join(known)}, or FILE.py:FUNCTION"
     )
 
 

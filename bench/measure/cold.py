@@ -35,7 +35,12 @@ def cache_bytes() -> int:
 
 
 def measure(
-    candidate: Subject, baseline: Subject, seed: int, between: Callable[[], None], witness: Witness | None
+    candidate: Subject,
+    baseline: Subject,
+    seed: int,
+    between: Callable[[], None],
+    witness: Witness | None,
+    rest: Callable[[], None] = timing.nothing,
 ) -> dict[str, Any]:
     """Rounds of one call each, the caches swept before either side's.
 
@@ -45,6 +50,7 @@ def measure(
         seed: Of the order within rounds.
         between: Called before each sample, off the clock.
         witness: Sees the candidate's samples.
+        rest: Called after each sweep, whose threads may not sleep yet.
 
     Returns:
         "rounds", "candidate_ns", "baseline_ns", "ratio", and "swept_bytes": how much is written before each call.
@@ -68,6 +74,7 @@ def measure(
                     between()
                     run = subject(1)
                     swept.add_(1)
+                    rest()
                     nanoseconds, sample = timing.timed(run, device)
                     taken.append(nanoseconds)
                     total += nanoseconds

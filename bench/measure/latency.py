@@ -19,6 +19,7 @@ from bench.measure.delegation import delegates_to, same_bits
 from bench.measure.efforts import Effort
 from bench.measure.figures import Figures, WrongError
 from bench.measure.operands import Operands
+from bench.measure.own_subjects import OwnWorkload
 from bench.measure.subjects import Workload
 from bench.measure.timing import Subject
 from bench.record.operations import BOTH, PASS, Operation
@@ -96,6 +97,7 @@ class Latency:
             self.effort,
             captured=pass_name != "training backward",
             between=self._operands[training].change,
+            rest=workload.rest if isinstance(workload, OwnWorkload) else timing.nothing,
             witness=warm,
             cold=cold,
         )
@@ -125,6 +127,7 @@ class Latency:
             "bytes_explained": traffic.explanation(implementation.name),
             "copy_ns": copy_ns,
             "saved_bytes": saved,
+            **({"conversion_ns": workload.conversion_ns(direction)} if isinstance(workload, OwnWorkload) else {}),
             "errors": _plain(deviations),
             "first_call_seconds": first_call_seconds,
             "seed": SEED,
@@ -181,7 +184,8 @@ class Latency:
         if key not in self._workloads:
             if training not in self._operands:
                 self._operands[training] = Operands(self._exam(operation, training, GATE_SEED).problem)
-            workload = Workload(implementation, self._operands[training])
+            kind = OwnWorkload if implementation.own_tensors else Workload
+            workload = kind(implementation, self._operands[training])
             start = time.perf_counter()
             first: float | Exception
             try:
@@ -215,6 +219,7 @@ def in_pairs(
     *,
     captured: bool = True,
     between: Callable[[], None] = timing.nothing,
+    rest: Callable[[], None] = timing.nothing,
     witness: timing.Witness | None = None,
     cold: timing.Witness | None = None,
 ) -> dict[str, Any]:
@@ -228,6 +233,7 @@ def in_pairs(
         captured: Whether it can be captured as a CUDA graph. A backward alone can't: it needs a graph of autograd
             that the capture would contain.
         between: Called before each sample, off the clock.
+        rest: Called before each sample and after each sweep of the caches: for libraries with threads of their own.
         witness: Sees the candidate's samples.
         cold: Sees those with cold caches, on a CPU; None: there are none. On a GPU they are always timed.
 
@@ -235,7 +241,12 @@ def in_pairs(
         PlainError: Other programs kept a CPU so busy that a side mostly waited.
     """
     watch = environment.OthersWatch()
-    rounds = timing.paired_rounds(candidate, baseline, device, effort, SEED, between=between, witness=witness)
+
+    def before_each() -> None:
+        between()
+        rest()
+
+    rounds = timing.paired_rounds(candidate, baseline, device, effort, SEED, between=before_each, witness=witness)
     ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
     if device.type == "cpu":
         processors = watch.processors()
@@ -251,7 +262,7 @@ def in_pairs(
         **asdict(rounds),
         "ratio": [ratio.value, ratio.low, ratio.high],
         "device_time": on_device,
-        "cold": cold_caches.measure(candidate, baseline, SEED, between, cold)
+        "cold": cold_caches.measure(candidate, baseline, SEED, between, cold, rest)
         if cold and device.type == "cpu"
         else None,
     }

@@ -252,7 +252,7 @@ class Workload:
         _, leaves, dy = self._windows[0]
         return (y.detach(), *torch.autograd.grad(y, leaves, dy))
 
-    def saved_bytes(self) -> int:
+    def saved_bytes(self) -> int | None:
         """Bytes that a training forward keeps for its backward, each storage counted once, the batch included."""
         ledger = Ledger()
         with ledger.hooks():

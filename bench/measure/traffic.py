@@ -23,6 +23,7 @@ from bench.measure.subjects import Workload
 from bench.record.operations import CONTIGUOUS, PASS, Operation
 from kernels import Implementation
 from kernels.fused.layouts import as_images, output_shape
+from kernels.registry import peer_names
 from models import device as devices
 
 
@@ -61,7 +62,7 @@ def moved(
         device: Where the batch is.
     """
     training, direction = PASS[pass_name]
-    if candidate_name == "compiled":
+    if candidate_name == "compiled" or implementation.own_tensors:
         return None
     declared = candidate_name == "triton_fused" or (
         candidate_name == "cpu_fused" and not _replaced(implementation, dtype)
@@ -77,6 +78,8 @@ def moved(
 
 def explanation(name: str) -> str:
     """How the bytes of an implementation were counted, in one sentence."""
+    if name in peer_names():
+        return "not known: the library's kernels don't pass the dispatcher"
     return _EXPLANATIONS.get(
         name,
         "each operator that passes the dispatcher in one call, forward and backward, reads its operands and writes its"

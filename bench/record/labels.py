@@ -11,6 +11,23 @@ AA = "A/A"
 PLAIN = "plain"
 """The network without batch norm: takes part in training only."""
 
+OURS = ("triton_fused", "cpu_fused")
+"""This project's own kernels, which everything else is an alternative to."""
+
+
+def is_alternative(name: str) -> bool:
+    """Whether a row is what a user gets without this project's kernels, whoever wrote it.
+
+    It goes by the label, since records outlive the registry. A/A is a control, `plain` has no batch norm, and a user's
+    file (`FILE.py:FUNCTION`) is what is being compared.
+    """
+    return name not in (*OURS, AA, PLAIN) and ".py" not in name
+
+
+def other_precision(record: Record) -> bool:
+    """Whether a row computes in fewer bits than the others of its table, such as under autocast: it is no opponent."""
+    return bool(record.get("other_precision"))
+
 
 def row_order(record: Record) -> tuple[int, int, str]:
     """Baseline first, then its A/A row, then the order of the implementations."""

@@ -97,10 +97,15 @@ def plain() -> Candidate:
     return Candidate(PLAIN, None, source=_digests([]))
 
 
+def without_peers(roster: list[Candidate]) -> list[Candidate]:
+    """Those that take part in a network: there each call of a peer would convert, which nobody who uses one does."""
+    return [candidate for candidate in roster if not (candidate.loaded and candidate.loaded.peer)]
+
+
 def contestants(roster: list[Candidate], specs: list[str]) -> list[Candidate]:
     """The candidates to train: the roster, the baseline again, and the plain network unless `--impl` leaves it out."""
     baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
-    return [*roster, identical(baseline), *([plain()] if not specs or PLAIN in specs else [])]
+    return [*without_peers(roster), identical(baseline), *([plain()] if not specs or PLAIN in specs else [])]
 
 
 def local_candidate(spec: str, device: torch.device) -> Candidate:

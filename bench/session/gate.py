@@ -7,6 +7,7 @@ own process, that process solves the problems; they are drawn here, and the answ
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 
 import torch
 
@@ -27,6 +28,9 @@ from kernels.duties.draw import single
 from kernels.duties.judge import objection
 
 SEED = 20150212
+FAR_OFF, FAR_OFF_SHAPE = 10_000, (32, 8, 12, 12)
+"""Mean / standard deviation at which E[x²] − E[x]² has lost the variance in float32, and the problem's shape."""
+
 IMAGES = "images"
 """Of LeNet's blocks, those of images."""
 
@@ -51,19 +55,30 @@ class Gate:
         self._exams: dict[tuple[str, int], list[Exam]] = {}
 
     def failed_duty(self, candidate: Candidate) -> str | None:
-        """None, or the first duty that an implementation from outside fails.
+        """None, or the first duty that an implementation from outside fails; or what a peer gets wrong.
 
         An exception is no wrong answer: where it is raised during a measurement, that cell has no figures.
 
         Raises:
             ChildError: Its process died over it, or gave no answer that can be read.
         """
-        if not candidate.foreign:
+        if not candidate.foreign and not candidate.implementation.peer:
             return None
         name = candidate.implementation.name
         if name not in self._duties:
-            self._duties[name] = self._examined(candidate)
+            self._duties[name] = self._examined(candidate) if candidate.foreign else self._far_off(candidate)
         return self._duties[name]
+
+    def _far_off(self, candidate: Candidate) -> str | None:
+        """None, or what a peer gets wrong where the mean is 10,000 standard deviations from 0.
+
+        Libraries compile for each shape, so one hard problem is in the place of all duties; `tests/kernels/peers` has
+        more.
+        """
+        drawn = problem_of(Operation(FAR_OFF_SHAPE, "norm"), device=self._device, seed=self._seed, training=True)
+        problem = replace(drawn, input=drawn.input / drawn.input.std() + FAR_OFF)
+        words = self._objection(candidate, Exam(problem))
+        return f"wrong: {words} where mean / std is {FAR_OFF:,}" if words else None
 
     def why_wrong(self, candidate: Candidate, network: str = LENET) -> str | None:
         """None, or what is wrong with it in a network; for one without batch norm always None.

@@ -30,6 +30,7 @@ from typing import Any
 import psutil
 import torch
 
+import kernels
 from bench.measure.efforts import EFFORT, Effort
 from bench.record.records import ERROR, WRONG
 from bench.session import processes
@@ -94,8 +95,12 @@ class Isolation:
     sources: Sources = field(default_factory=Sources)
 
     def isolates(self, spec: str) -> bool:
-        """Whether an implementation is measured in a child; the baseline is wherever it is compared with."""
-        return self.everyone or ".py" in spec or spec in self.also
+        """Whether an implementation is measured in a child; the baseline is wherever it is compared with.
+
+        Raises:
+            kernels.UnknownImplementationError: No implementation has this name.
+        """
+        return self.everyone or ".py" in spec or spec in self.also or kernels.load(spec).own_threads
 
     def child(self, spec: str) -> Child:
         """A child for this implementation; it starts with the first request."""

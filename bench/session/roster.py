@@ -14,14 +14,16 @@ from bench.session.isolation import Isolation
 from bench.session.plain import quoted
 from bench.session.replies import reason_of
 from kernels import Implementation, load, names
+from kernels.peers import INSTALL
 from kernels.registry import label as label_of
+from kernels.registry import peer_names
 
 LAST = 1000
 """The order of an implementation that isn't the project's own."""
 
 
 def candidates(specs: list[str], device: torch.device, isolation: Isolation | None = None) -> list[Candidate]:
-    """The implementations that `--impl` names, or all of the project's; the baseline is always among them.
+    """The implementations that `--impl` names, or the project's and the installed peers; always with the baseline.
 
     Args:
         specs: What `--impl` names.
@@ -32,7 +34,7 @@ def candidates(specs: list[str], device: torch.device, isolation: Isolation | No
         kernels.UnknownImplementationError: No implementation has this name.
         ValueError: Two files with the same row label.
     """
-    wanted = list(dict.fromkeys(specs or names()))
+    wanted = list(dict.fromkeys(specs or [*names(), *installed_peers(device)]))
     wanted = [spec for spec in wanted if spec != PLAIN]
     if BASELINE not in wanted:
         wanted.append(BASELINE)
@@ -44,10 +46,22 @@ def candidates(specs: list[str], device: torch.device, isolation: Isolation | No
     return sorted(roster, key=lambda c: c.loaded.order if c.loaded else LAST)
 
 
+def installed_peers(device: torch.device) -> list[str]:
+    """The peers that can run here: where nobody names them, they take part as far as their packages are installed."""
+    return [name for name in peer_names() if load(name).why_unavailable(device) is None]
+
+
+def left_out(specs: list[str], device: torch.device) -> str:
+    """In a line, the peers that could run here if their packages were installed; empty where `--impl` chooses."""
+    reasons = {name: load(name).why_unavailable(device) or "" for name in peer_names()} if not specs else {}
+    missing = [name for name, reason in reasons.items() if INSTALL in reason]
+    return f"peers without their package: {', '.join(missing)} ({INSTALL})" if missing else ""
+
+
 def _candidate(spec: str, device: torch.device, isolation: Isolation | None) -> Candidate:
     if isolation is None or spec == BASELINE or not isolation.isolates(spec):
         return local_candidate(spec, device)
-    if spec not in names() and ".py" not in spec:
+    if spec not in (*names(), *peer_names()) and ".py" not in spec:
         load(spec)  # says which names there are
     child, label = isolation.child(spec), label_of(spec)
     answer = child.ask("describe")

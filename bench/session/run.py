@@ -12,6 +12,7 @@ from typing import Any
 from bench.record.records import ERROR, FILE, Journal, Record, RecordsWarning, identity, read
 from bench.record.runs import same_conditions
 from bench.session.candidate import Candidate
+from kernels import Implementation
 
 
 class DeviceLostError(Exception):
@@ -105,4 +106,9 @@ def describe(candidate: Candidate | None) -> dict[str, Any]:
         "summary": implementation.summary if implementation else without,
         "fused": implementation.fused if implementation else False,
         "differences": dict(implementation.differences) if implementation else {},
+        **({"conventions": _plain(implementation)} if implementation and implementation.conventions else {}),
     }
+
+
+def _plain(implementation: Implementation) -> dict[str, dict[str, str]]:
+    return {name: convention._asdict() for name, convention in implementation.conventions.items()}

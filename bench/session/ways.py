@@ -8,7 +8,7 @@ import torch
 
 from bench.record.labels import BASELINE
 from bench.record.records import OK, UNAVAILABLE
-from bench.session.candidate import Candidate, identical
+from bench.session.candidate import Candidate, identical, without_peers
 from bench.session.isolation import Isolation
 from models import deployed
 
@@ -28,7 +28,7 @@ def ways(roster: list[Candidate], device: torch.device, isolation: Isolation) ->
 def _candidate(name: str, baseline: Candidate, device: torch.device, isolation: Isolation) -> Candidate:
     way = deployed.load(name)
     reason = way.why_unavailable(device)
-    alone = not reason and isolation.isolates(name)
+    alone = not reason and (isolation.everyone or name in isolation.also)
     return replace(
         baseline,
         label=name,
@@ -42,7 +42,7 @@ def _candidate(name: str, baseline: Candidate, device: torch.device, isolation: 
 def rows(roster: list[Candidate], ways: list[Candidate], specs: list[str]) -> list[Candidate]:
     """Who runs the trained network: A/A, the baseline, the roster, and every way unless `--impl` leaves them out."""
     baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
-    others = [candidate for candidate in roster if candidate is not baseline]
+    others = [candidate for candidate in without_peers(roster) if candidate is not baseline]
     return [identical(baseline), baseline, *others, *(ways if not specs else [])]
 
 

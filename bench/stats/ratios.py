@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtrik, chdtri, ndtri
+from scipy.special import bdtrik, chdtri, ndtri, stdtrit
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -101,6 +101,29 @@ def median_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, 
 def _left_outside(n: int) -> int:
     """How many of n independent values may be left out at each end: the rest covers their median in 95% of cases."""
     return max(0, math.ceil(float(bdtrik((1 - CONFIDENCE) / 2, n, 0.5))) - 1)
+
+
+def divided(above: Ratio, below: Ratio) -> Ratio:
+    """The ratio of two independent ratios. Its interval adds their relative errors as independent ones add."""
+    value = above.value / below.value
+    if min(above.low, below.low) <= 0 or math.inf in (above.high, below.high):
+        return Ratio(value, 0.0, math.inf)
+    down = math.hypot(math.log(above.value / above.low), math.log(below.high / below.value))
+    up = math.hypot(math.log(above.high / above.value), math.log(below.value / below.low))
+    return Ratio(value, value * math.exp(-down), value * math.exp(up))
+
+
+def another(values: Sequence[float]) -> Ratio:
+    """The geometric mean of positive values, with the 95% interval that another one is expected in (Student's t).
+
+    A single value predicts nothing, so its interval is 0 to infinity.
+    """
+    logs = np.log(np.asarray(values, dtype=float))
+    n, middle = len(logs), float(logs.mean())
+    if n < 2:
+        return Ratio(math.exp(middle), 0.0, math.inf)
+    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2) * logs.std(ddof=1)) * math.sqrt(1 + 1 / n)
+    return Ratio(math.exp(middle), math.exp(middle - half), math.exp(middle + half))
 
 
 def narrow_enough(ratio: Ratio) -> bool:

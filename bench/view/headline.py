@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bench.record.clocks import COLD, DEVICE_COLD, GRAPH, ON_THE_DEVICE, WALL, Clock, on_gpu
-from bench.record.labels import AA, BASELINE, PLAIN, row_order
+from bench.record.clocks import COLD, GRAPH, ON_THE_DEVICE, WALL, Clock, on_gpu
+from bench.record.labels import BASELINE, OURS, PLAIN
 from bench.record.networks import title_of
-from bench.record.operations import BOTH, LENET_BLOCKS, operation_of
-from bench.record.records import OK, Record
+from bench.record.records import Record
 from bench.record.runs import main_run
-from bench.record.verdicts import Verdicts
-from bench.stats.ratios import Ratio, fastest
-from bench.view import step_tables, training_tables, trainings
+from bench.view import training_tables, trainings
+from bench.view.best import counted
+from bench.view.best_text import claim, joined, slower
 from bench.view.columns import Column, markdown
-from bench.view.tables import bold, ratio_to_baseline, ratios_listed
+from bench.view.headline_figures import (
+    NONE,
+    NOT_COMPARED,
+    Compared,
+    Figures,
+    best_blocks,
+    best_steps,
+    figures,
+    on_the_device,
+    winners,
+)
+from bench.view.tables import bold, listed, ratio_to_baseline, ratios_listed
+from bench.view.timings import COLD_CACHES, DEVICE, timings
 
-HEADLINE = (LENET_BLOCKS[0], BOTH, "float32")
-NONE = "–"
-CLOCKS = (WALL, GRAPH, DEVICE_COLD, COLD)
+MARK = " †"
+"""Behind the ratio of the best alternative."""
+
 GPU_NOTE = (
     " Times and ratios are wall time in eager mode, the host's launches included; on the device: a replayed CUDA graph."
 )
@@ -68,97 +79,44 @@ OF_OTHER_CLOCKS = (COLD_RATIO, DEVICE_BLOCK, DEVICE_RATIO, DEVICE_VERDICT, DEVIC
 """Left out where no row has them."""
 
 
-class Compared(NamedTuple):
-    """A time against the baseline's by one clock: both, the verdict, and the noise floor that it had to exceed."""
-
-    ratio: Ratio | None = None
-    floor: float = 0.0
-    verdict: str = NONE
-    time_us: float | None = None
-
-
-NOT_COMPARED = Compared()
-
-
-@dataclass
-class Figures:
-    """The figures of an implementation.
-
-    Attributes:
-        record: Any of its records, which describes it.
-        block: LeNet's first block, forward + backward, by each clock that timed it.
-        step: A training step, the same; by wall time from trainings where no steps were timed.
-        done: Its complete trainings.
-    """
-
-    record: Record
-    block: dict[Clock, Compared] = field(default_factory=dict)
-    step: dict[Clock, Compared] = field(default_factory=dict)
-    done: list[trainings.Training] = field(default_factory=list)
-
-
-def figures(records: list[Record]) -> dict[str, Figures]:
-    """The figures of each implementation that has any, in the order of the tables."""
-    run = main_run(records)
-    latency, epochs, steps_taken = (run.get(kind, []) for kind in ("latency", "epoch", "step"))
-    verdicts = [Verdicts([*latency, *steps_taken], clock) for clock in CLOCKS]
-    groups = trainings.by_implementation(epochs)
-    everyone = {r["implementation"]: r for r in [*latency, *epochs, *steps_taken]}
-    implementations = {
-        name: Figures(record) for name, record in sorted(everyone.items(), key=lambda item: row_order(item[1]))
-    }
-    for record in latency:
-        cell = (operation_of(record["key"]), record["key"]["pass"], record["key"]["dtype"])
-        if record["status"] == OK and cell == HEADLINE:
-            implementations[record["implementation"]].block = _compared(record, verdicts)
-    for name, record in step_tables.by_implementation(steps_taken).items():
-        implementations[name].step = _compared(record, verdicts)
-    for name, one in implementations.items():
-        one.done = [t for t in groups.get(name, []) if t.complete]
-        if one.done and not one.step:
-            one.step = {WALL: Compared(trainings.speed_ratio(groups, name), trainings.speed_noise(groups).floor())}
-    return {n: f for n, f in implementations.items() if n != AA and (f.block or f.done or f.step)}
-
-
-def _compared(record: Record, verdicts: list[Verdicts]) -> dict[Clock, Compared]:
-    return {
-        by.clock: Compared(by.clock.ratio(record), by.floor(record), by.of(record), nanoseconds / 1e3)
-        for by in verdicts
-        if (nanoseconds := by.clock.time_ns(record)) is not None
-    }
-
-
 def headline(records: list[Record]) -> list[Line]:
-    """A line per implementation: LeNet's first block, training speed, accuracy. The fastest are bold."""
-    implementations = figures(records)
+    """A line per implementation: LeNet's first block, training speed, accuracy.
+
+    The fastest are bold, and of each column the best alternative to ours is marked.
+    """
+    return list(_lines(records, figures(records)).values())
+
+
+def _lines(records: list[Record], implementations: Mapping[str, Figures]) -> dict[str, Line]:
     blocks = {name: one.block for name, one in implementations.items()}
     steps = {name: one.step for name, one in implementations.items()}
-    block_device, step_device = (_on_the_device(timed) for timed in (blocks, steps))
+    best_block, best_step = best_blocks(main_run(records).get("latency", [])), best_steps(implementations)
+    block_device, step_device = (on_the_device(timed) for timed in (blocks, steps))
 
-    def ratio(name: str, timed: Mapping[str, Mapping[Clock, Compared]], clock: Clock) -> str:
+    def ratio(name: str, clock: Clock, *, step: bool = False) -> str:
+        timed, best = (steps, best_step.get(clock)) if step else (blocks, best_block.get(clock))
         if clock not in timed[name]:
             return ratio_to_baseline(name, None) if clock == WALL else NONE
-        return bold(ratio_to_baseline(name, timed[name][clock].ratio), name in winners(timed, clock))
+        text = bold(ratio_to_baseline(name, timed[name][clock].ratio), name in winners(timed, clock))
+        return text + MARK if best and best.alternative.name == name else text
 
-    lines = []
+    lines = {}
     for name, one in implementations.items():
         wall, device = (one.block.get(clock, NOT_COMPARED) for clock in (WALL, block_device))
-        lines.append(
-            Line(
-                implementation=f"`{name}`",
-                summary=one.record["summary"] or f"{title_of(one.record)} without batch norm",
-                block=_microseconds(wall),
-                block_ratio=ratio(name, blocks, WALL),
-                cold_ratio=ratio(name, blocks, COLD),
-                verdict=wall.verdict,
-                examples=f"{trainings.examples_per_second(one.done, 'step_seconds'):,.0f}" if one.done else NONE,
-                step_ratio=ratio(name, steps, WALL),
-                accuracy=training_tables.spread([trainings.last_mean(t) for t in one.done]) if one.done else NONE,
-                device_block=_microseconds(device),
-                device_ratio=ratio(name, blocks, block_device),
-                device_verdict=device.verdict,
-                device_step_ratio=ratio(name, steps, step_device),
-            )
+        lines[name] = Line(
+            implementation=f"`{name}`",
+            summary=one.record["summary"] or f"{title_of(one.record)} without batch norm",
+            block=_microseconds(wall),
+            block_ratio=ratio(name, WALL),
+            cold_ratio=ratio(name, COLD),
+            verdict=wall.verdict,
+            examples=f"{trainings.examples_per_second(one.done, 'step_seconds'):,.0f}" if one.done else NONE,
+            step_ratio=ratio(name, WALL, step=True),
+            accuracy=training_tables.spread([trainings.last_mean(t) for t in one.done]) if one.done else NONE,
+            device_block=_microseconds(device),
+            device_ratio=ratio(name, block_device),
+            device_verdict=device.verdict,
+            device_step_ratio=ratio(name, step_device, step=True),
         )
     return lines
 
@@ -167,70 +125,95 @@ def _microseconds(compared: Compared) -> str:
     return NONE if compared.time_us is None else f"{compared.time_us:,.0f}"
 
 
-def _on_the_device(timed: Mapping[str, Mapping[Clock, Compared]]) -> Clock:
-    """The clock that all are compared by: graph where any call was captured, else cold."""
-    return GRAPH if any(GRAPH in clocks for clocks in timed.values()) else DEVICE_COLD
-
-
-def winners(timed: Mapping[str, Mapping[Clock, Compared]], clock: Clock) -> set[str]:
-    """The implementations that are fastest by a clock, or statistically tied with the fastest.
-
-    Only batch norms take part. Without a comparison with the baseline there are none.
-
-    Args:
-        timed: For each implementation its block, or its step, by each clock.
-        clock: The clock.
-    """
-    norms = {name: clocks[clock] for name, clocks in timed.items() if name != PLAIN and clock in clocks}
-    floor = max((one.floor for one in norms.values()), default=0.0)
-    return fastest({name: one.ratio for name, one in norms.items()}, floor, BASELINE)
-
-
 def sentence(records: list[Record]) -> str:
-    """The fastest by each clock, with the ratios and their intervals."""
-    implementations = figures(records)
+    """Ours against the best alternative by each clock, and where it is slower; without ours, the fastest."""
+    implementations, latency = figures(records), main_run(records).get("latency", [])
     blocks = {name: one.block for name, one in implementations.items()}
     steps = {name: one.step for name, one in implementations.items()}
+    best_block, best_step = best_blocks(latency), best_steps(implementations)
     known = {clock for clocks in [*blocks.values(), *steps.values()] for clock in clocks}
     wall = "By wall time, the host's launches included, " if known & set(ON_THE_DEVICE) else ""
-    first_block, step = "at LeNet's first block", "at a training step"
+    first_block, step = "at LeNet's first block", "in a training step"
+    device_block, device_step = on_the_device(blocks), on_the_device(steps)
+    losses = {
+        {COLD_CACHES: COLD, DEVICE: device_block}.get(timing, WALL): slower(counted(latency, timing))
+        for timing in timings(latency)
+    }
     subjects = (
-        ("With warm caches, " if COLD in known else wall, WALL, first_block, blocks),
-        ("With cold caches, ", COLD, first_block, blocks),
-        (wall, WALL, step, steps),
-        (_lead(blocks), _on_the_device(blocks), first_block, blocks),
-        (_lead(steps), _on_the_device(steps), step, steps),
+        ("With warm caches, " if COLD in known else wall, WALL, first_block, blocks, best_block),
+        ("With cold caches, ", COLD, first_block, blocks, best_block),
+        (wall, WALL, step, steps, best_step),
+        (_lead(device_block), device_block, first_block, blocks, best_block),
+        (_lead(device_step), device_step, step, steps, best_step),
     )
     clauses: dict[str, list[str]] = {}
-    for lead, clock, subject, timed in subjects:
-        if best := winners(timed, clock):
-            ratios = {name: clocks[clock].ratio for name, clocks in timed.items() if clock in clocks}
-            names = [name for name in implementations if name in best]
-            listed = ratios_listed(names, {name: ratio for name, ratio in ratios.items() if name != BASELINE})
-            verb = "is fastest" if len(best) == 1 else "are tied for fastest"
-            clauses.setdefault(lead, []).append(f"{listed} {verb} {subject}")
-    return " ".join(f"{lead}{('; ' if lead else '. ').join(texts)}." for lead, texts in clauses.items())
+    for lead, clock, place, timed, best in subjects:
+        if text := claim(best[clock], place) if clock in best else _fastest(timed, clock, place):
+            clauses.setdefault(lead, []).append(text)
+        if place == first_block and (loss := losses.get(clock)):
+            clauses.setdefault(lead, []).append(loss)
+    return " ".join(f"{lead}{joined(texts)}." for lead, texts in clauses.items())
 
 
-def _lead(timed: Mapping[str, Mapping[Clock, Compared]]) -> str:
-    way = "as a replayed CUDA graph" if _on_the_device(timed) == GRAPH else "with a cold L2 cache"
+def _fastest(timed: Mapping[str, Mapping[Clock, Compared]], clock: Clock, place: str) -> str:
+    best = winners(timed, clock)
+    if not best:
+        return ""
+    ratios = {name: clocks[clock].ratio for name, clocks in timed.items() if clock in clocks and name != BASELINE}
+    verb = "is fastest" if len(best) == 1 else "are tied for fastest"
+    return f"{ratios_listed([name for name in timed if name in best], ratios)} {verb} {place}"
+
+
+def _lead(clock: Clock) -> str:
+    way = "as a replayed CUDA graph" if clock == GRAPH else "with a cold L2 cache"
     return f"On the device, {way}, "
 
 
-def table(records: list[Record]) -> str:
-    """The headline table, and a sentence on it; empty without figures."""
-    lines = headline(records)
+def table(records: list[Record], most: int | None = None) -> str:
+    """The headline table, and a sentence on it; empty without figures.
+
+    Args:
+        records: Of a machine.
+        most: The largest number of rows; those left out are named.
+    """
+    implementations = figures(records)
+    lines = _lines(records, implementations)
     if not lines:
         return ""
     run = main_run(records)
     trained = f"; training: {run['epoch'][-1]['data']}" if "epoch" in run else ""
-    columns = [c for c in COLUMNS if c not in OF_OTHER_CLOCKS or any(c.cell(line) != NONE for line in lines)]
-    cold = any(line.cold_ratio != NONE for line in lines)
+    columns = [c for c in COLUMNS if c not in OF_OTHER_CLOCKS or any(c.cell(line) != NONE for line in lines.values())]
+    cold = any(line.cold_ratio != NONE for line in lines.values())
     caches = ", caches warm unless named cold" if cold else ", caches warm"
+    kept = _kept(lines, implementations, most or len(lines))
+    left_out = [f"`{name}`" for name in lines if name not in kept]
+    ours = [f"`{name}`" for name in lines if name in OURS]
+    marked = any(is_marked(line) for line in lines.values())
     return (
-        markdown(columns, lines, left=2)
+        markdown(columns, [lines[name] for name in kept], left=2)
         + "\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward"
         f"{caches}{trained}."
-        " Ratios with 95% intervals; below 1 is faster; **bold**: fastest batch norm, or statistically tied with it."
+        " Ratios with 95% intervals; below 1 is faster;"
+        " **bold**: fastest with batch norm, or statistically tied with it"
+        + (f";{MARK}: best alternative, the fastest of what a user gets without {listed(ours)}." if marked else ".")
         + (GPU_NOTE if on_gpu(r for kind in run.values() for r in kind) else "")
+        + (f" Left out for space: {listed(left_out)}." if left_out else "")
     )
+
+
+def _kept(lines: Mapping[str, Line], implementations: Mapping[str, Figures], most: int) -> list[str]:
+    """The rows that there is room for: ours, the baseline, the marked and `plain`, then the fastest of the others."""
+
+    def rank(name: str) -> tuple[bool, float]:
+        one = implementations[name]
+        ratios = [clocks[WALL].ratio for clocks in (one.block, one.step) if WALL in clocks]
+        needed = name in (*OURS, BASELINE, PLAIN) or is_marked(lines[name])
+        return not needed, min((ratio.value for ratio in ratios if ratio), default=math.inf)
+
+    kept = sorted(lines, key=rank)[:most]
+    return [name for name in lines if name in kept]
+
+
+def is_marked(line: Line) -> bool:
+    """Whether it has the best alternative of a column."""
+    return any(cell.endswith(MARK) for cell in line)

@@ -10,6 +10,9 @@ from bench.record.records import Record
 from bench.record.runs import newest
 from bench.view import headline, side_by_side
 
+MOST_ROWS = 9
+"""Of README's table."""
+
 
 class Machine(NamedTuple):
     """A published machine.
@@ -77,7 +80,7 @@ def readme(machines: Sequence[Machine], where: str) -> str:
         place = f"On {conditions['device_name']}, {host}{conditions['cores']} cores"
         parts.append(f"{place} ([all tables]({where}/{machine.name}/)): {headline.sentence(machine.records)}")
         if device == "cpu" or "cpu" not in by_device:
-            parts.append(headline.table(machine.records))
+            parts.append(headline.table(machine.records, MOST_ROWS))
     answers: dict[str, str] = {}
     for machine in machines:
         answers = {**_answers(machine, where), **answers}
@@ -85,7 +88,7 @@ def readme(machines: Sequence[Machine], where: str) -> str:
 
 
 def findings(machine: Machine, where: str) -> str:
-    """The fastest implementations on a machine, the short table, and the answers of the studies."""
+    """Ours against the best alternative on a machine, the short table, and the answers of the studies."""
     parts = [headline.sentence(machine.records), headline.table(machine.records), _listed(_answers(machine, where))]
     return "\n\n".join(part for part in parts if part)
 

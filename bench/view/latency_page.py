@@ -7,7 +7,7 @@ from bench.record.labels import BASELINE, row_order
 from bench.record.operations import BOTH, CONTIGUOUS, operation_of
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
-from bench.view import asked, block_in_step, latency_plots, latency_tables, tables
+from bench.view import asked, best_text, block_in_step, latency_plots, latency_tables, tables
 from bench.view import report_charts as charts
 from bench.view.latency_tables import grouped, largest_error, time_ns
 from bench.view.page import Page, Section
@@ -26,12 +26,13 @@ def page(records: list[Record]) -> str:
     """`latency.md`: the answer and the plot on top, the consequence for a step below."""
     cells = latencies(records)
     answer = "\n\n".join(filter(None, [latency_plots.sentence(cells), asked.note(cells), latency_plots.links(cells)]))
-    return latency_tables.page(cells, answer, block_in_step.table(records))
+    return latency_tables.page(cells, answer, best_text.tables(cells), block_in_step.table(records))
 
 
 def csv_page(records: list[Record]) -> str:
     """`latency.csv`."""
-    return latency_tables.csv_page(latencies(records))
+    cells = latencies(records)
+    return latency_tables.csv_page(cells, best_text.csv_columns(cells))
 
 
 def plot(records: list[Record]) -> str:

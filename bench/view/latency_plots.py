@@ -10,7 +10,8 @@ from bench.record.operations import BOTH, LENET_BLOCKS, operation_of
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR, Ratio
-from bench.view import asked, latency_tables, tables
+from bench.view import asked, best_text, latency_tables, tables
+from bench.view.best import Cell, counted
 from bench.view.latency_tables import Line, grouped
 from bench.view.timings import timings
 
@@ -22,15 +23,37 @@ CAPTIONS = {
 
 
 def sentence(records: list[Record]) -> str:
-    """The answer by each clock: the fastest per number of cells, with ratios, and verdicts against the baseline."""
-    records = asked.counted(records)
-    ways = timings(records)
-    rows = {way: latency_tables.lines(records, way) for way in ways}
+    """The answer by each clock: ours against the best alternative in all cells, and verdicts against the baseline.
+
+    Without our kernels: in how many cells each implementation is fastest.
+    """
+    standard = asked.counted(records)
+    ways = timings(standard)
+    rows = {way: latency_tables.lines(standard, way) for way in ways}
     against = [f"Against `{BASELINE}`{way.against}: {text}." for way in ways if (text := _against(rows[way]))]
     if not against:
         return f"Nothing was compared with `{BASELINE}`."
-    winners = [way.lead + text for way in ways if (text := _winners(rows[way], ranges=len(ways) > 1))]
-    return "\n\n".join(filter(None, [" ".join(winners), *against]))
+    answers = [
+        way.lead + text
+        for way in ways
+        if (text := _ours(counted(records, way)) or _winners(rows[way], ranges=len(ways) > 1))
+    ]
+    return "\n\n".join(filter(None, [" ".join(answers), *against]))
+
+
+def _ours(compared: list[Cell]) -> str:
+    """In how many cells ours is faster than the best alternative, and LeNet's blocks; empty without ours."""
+    text = best_text.count(compared)
+    if drawn := [cell.best for cell in compared if _is_drawn(cell.record)]:
+        names = list(dict.fromkeys(best.alternative.name for best in drawn))
+        text += (
+            f" LeNet's blocks, forward + backward, take {_range([best.ratio.value for best in drawn])} times as long as"
+            f" with the best alternative ({' or '.join(f'`{name}`' for name in names)})"
+        )
+        if names != [BASELINE]:
+            text += f", and {_range([best.ours.ratio.value for best in drawn])} times as long as with `{BASELINE}`"
+        text += "."
+    return text
 
 
 def _against(rows: list[Line]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from bench.record.clocks import COLD, ON_THE_DEVICE, SECOND, WALL, call_ns, measured, on_gpu
@@ -21,7 +21,7 @@ from bench.record.operations import (
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio
-from bench.view import clock_columns, cold_tables, device_tables, tables
+from bench.view import clock_columns, cold_tables, device_tables, peer_tables, tables
 from bench.view.columns import Column, comma_separated, markdown, plain_text
 from bench.view.tables import significant
 from bench.view.timings import ALONE, Timing, floors, timings
@@ -68,12 +68,13 @@ def time_ns(record: Record, side: str = "candidate") -> float:
     return call_ns(record, side)
 
 
-def page(records: list[Record], answer: str = "", beside: str = "") -> str:
+def page(records: list[Record], answer: str = "", against: str = "", beside: str = "") -> str:
     """`latency.md`.
 
     Args:
         records: Of latencies.
-        answer: On top of the tables.
+        answer: On top of the page.
+        against: Above the tables.
         beside: Text from the run's other records.
     """
     verdicts = Verdicts(records)
@@ -86,6 +87,8 @@ def page(records: list[Record], answer: str = "", beside: str = "") -> str:
             floor=floors(records), least=LEAST_DIFFERENCE, same=SAME_WITHIN, narrow=NARROW, verdicts=judged
         ),
         *((ON_GPU, COLUMNS_ON_GPU_NOTE) if on_gpu(records) else (COLUMNS_NOTE,)),
+        peer_tables.CONVERSION_NOTE if peer_tables.converts(records) else "",
+        against,
     ]
     for timing in timings(records):
         parts += [f"## Ratios at a glance{timing.title}", timing.caption, summary(records, timing)]
@@ -105,6 +108,7 @@ def page(records: list[Record], answer: str = "", beside: str = "") -> str:
     parts += [
         device_tables.NOTE if measured(records, *ON_THE_DEVICE) else "",
         tables.footnotes(records),
+        peer_tables.conventions(records),
         tables.conditions(records),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
@@ -215,6 +219,7 @@ def _columns(verdicts: Verdicts, records: list[Record]) -> list[Column[Record]]:
             "saved for backward, KiB",
             lambda r: "–" if r["saved_bytes"] is None else f"{r['saved_bytes'] / 1024:,.0f}",
         ),
+        *peer_tables.columns(records),
         Column("error", lambda r: f"{largest_error(r):.0e}"),
         Column("first call, s", lambda r: significant(r["first_call_seconds"], 2)),
         Column("rounds × iterations", lambda r: f"{r['rounds']} × {r['iterations']}"),
@@ -248,10 +253,16 @@ def csv_columns(records: list[Record]) -> list[Column[Record]]:
         *device_tables.csv_verdicts(records),
         *clock_columns.verdicts_of_csv(Verdicts(records, COLD)),
         *tables.of_key("memory_format"),
+        *peer_tables.CSV_COLUMNS,
     ]
 
 
-def csv_page(records: list[Record]) -> str:
-    """`latency.csv`."""
+def csv_page(records: list[Record], more: Sequence[Column[Record]] = ()) -> str:
+    """`latency.csv`.
+
+    Args:
+        records: Of latencies.
+        more: Columns at the end.
+    """
     rows = [record for _, _, _, group in grouped(records) for record in in_order(group)]
-    return comma_separated(csv_columns(records), rows, missing=tables.empty_in_csv)
+    return comma_separated([*csv_columns(records), *more], rows, missing=tables.empty_in_csv)

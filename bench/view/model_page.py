@@ -9,7 +9,10 @@ from bench.record.labels import AA, BASELINE, row_order
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, SLOWER
+from bench.view import report_charts as charts
 from bench.view import tables
+from bench.view.best import best, rows_of
+from bench.view.best_text import claim, joined
 from bench.view.columns import Column, markdown, plain_text
 from bench.view.model_blocks import block_part, changes_part, norms_part
 from bench.view.model_csv import csv_page
@@ -24,7 +27,7 @@ from bench.view.model_records import (
     step_clock,
     survey,
 )
-from bench.view.page import Page
+from bench.view.page import Page, Section
 from bench.view.tables import counted, ratio_text, significant
 
 INTRODUCTION = """\
@@ -68,7 +71,7 @@ def page(records: list[Record]) -> str:
 
 
 def sentence(records: list[Record]) -> str:
-    """The finding: the fastest step."""
+    """The finding: what batch norm costs, and ours against the best alternative."""
     steps = [r for r in part(records, "step") if r["status"] == OK and r["implementation"] not in (BASELINE, AA)]
     key = records[-1]["key"]
     listed = survey(records)
@@ -85,17 +88,24 @@ def sentence(records: list[Record]) -> str:
 
 
 def _gain(records: list[Record], clock: Clock) -> str:
-    """Who is fastest by a clock, and who is slower than torch's own layers."""
+    """Ours against the best alternative by a clock, else who is fastest; and who is slower than torch's own layers."""
     verdicts = Verdicts(part(records, "step"), clock)
     steps = [r for r in measured(part(records, "step"), clock) if r["implementation"] not in (BASELINE, AA)]
     faster = [(ratio, r) for r in steps if verdicts.of(r) == FASTER and (ratio := clock.ratio(r))]
-    others = [f"`{r['implementation']}`" for r in steps if verdicts.of(r) == SLOWER]
+    compared = best(rows_of(steps, verdicts))
+    named = {compared.ours.implementation} if compared else set()
+    others = [f"`{name}`" for r in steps if verdicts.of(r) == SLOWER and (name := r["implementation"]) not in named]
     slower = f" Slower than torch's: {tables.listed(others)}." if others else ""
+    if compared:
+        clauses, judges = [claim(compared, "in a training step")], Verdicts(part(records, "step"), INFERENCE)
+        if clock is WALL and (inferred := best(rows_of(steps, judges))):
+            clauses.append(claim(inferred, "in inference"))
+        return f"{joined(clauses)}.{slower}"
     if not faster:
         return f"No implementation makes its training step faster than torch's own layers.{slower}"
-    ratio, best = min(faster, key=lambda pair: pair[0].value)
-    text = f"With `{best['implementation']}` a step takes {ratio_text(ratio)} of the time"
-    inference = INFERENCE.ratio(best) if clock is WALL else None
+    ratio, first = min(faster, key=lambda pair: pair[0].value)
+    text = f"With `{first['implementation']}` a step takes {ratio_text(ratio)} of the time"
+    inference = INFERENCE.ratio(first) if clock is WALL else None
     return f"{text}, and an inference {ratio_text(inference)}.{slower}" if inference else f"{text}.{slower}"
 
 
@@ -141,4 +151,25 @@ def short(records: list[Record]) -> str:
     return "\n\n".join(f"{sentence(own)}\n\n{step_table(own, plain_text)}" for own in by_model(records).values())
 
 
-PAGE = Page("model", {"model-{}.md": page, "model-{}.csv": csv_page}, short, choose=choose, split=by_model)
+def sections(records: list[Record]) -> list[Section]:
+    """For each network the finding, and a table of its steps that sorts."""
+    return [_section(model, own) for model, own in by_model(records).items() if part(own, "step")]
+
+
+def _section(model: str, records: list[Record]) -> Section:
+    steps = sorted(part(records, "step"), key=row_order)
+    verdicts, inference = Verdicts(steps), Verdicts(steps, INFERENCE)
+    rows = [
+        {
+            "implementation": r["implementation"],
+            **charts.figures(verdicts, r, "step, ms", 1e6, 3),
+            "predicted": predicted_text(r, records),
+            **{f"inference {name}": cell for name, cell in charts.figures(inference, r, "ms", 1e6, 3).items()},
+        }
+        for r in tables.measured_here(steps)
+    ]
+    title = f"Batch norm in {model}, {inputs(records)}"
+    return Section(title, sentence(records), charts.table(f"model-{model}", rows))
+
+
+PAGE = Page("model", {"model-{}.md": page, "model-{}.csv": csv_page}, short, sections, choose=choose, split=by_model)

@@ -7,10 +7,12 @@ from functools import partial
 
 from bench.record.clocks import on_gpu
 from bench.record.labels import row_order
+from bench.record.operations import CHANNELS_LAST
 from bench.record.records import Record
 from bench.record.runs import main_run, newest
 from bench.view.columns import Column, markdown, one_each
-from bench.view.headline import NONE, Line, headline
+from bench.view.headline import MARK, Line, headline, is_marked
+from bench.view.headline_figures import NONE
 
 
 def _block(line: Line) -> str:
@@ -24,6 +26,7 @@ def _device_block(line: Line) -> str:
 
 
 GPU_NOTE = " On a GPU, times and ratios are wall time, the host's launches included, unless named on the device."
+MARKED = f"{MARK}: best alternative on that machine, the fastest of what a user gets without this project's kernels."
 FIGURES: dict[str, Callable[[Line], str]] = {
     "LeNet's first block, forward + backward: µs (time / `builtin`'s on the same machine), verdict": _block,
     "The same block on the device, without the host's launches: µs (time / `builtin`'s by the same clock), verdict": (
@@ -48,19 +51,28 @@ def tables(machines: Sequence[tuple[str, list[Record]]]) -> str:
     if len(by_machine) < 2:
         return ""
     order = {f"`{r['implementation']}`": row_order(r) for _, records in machines for r in records if "order" in r}
-    names = sorted({name for lines in by_machine.values() for name in lines}, key=lambda name: order[name])
+    names = sorted(
+        {name for lines in by_machine.values() for name in lines}, key=lambda name: (order[_usual(name)], name)
+    )
     parts = ["## Machines side by side"]
+    marked = any(is_marked(line) for lines in by_machine.values() for line in lines.values())
     for title, figure in FIGURES.items():
         cells = partial(_cell, by_machine, figure)
         columns = [Column[str]("implementation", lambda name: name), *one_each(by_machine, cells)]
         if rows := [name for name in names if any(cells(machine, name) != NONE for machine in by_machine)]:
             parts += [f"**{title}**", markdown(columns, rows)]
+    gpu = on_gpu(r for _, records in machines for r in records)
     parts.append(
         "Ratios are to `builtin` on the same machine, in paired measurements; times depend on the machine as much as on"
-        f" the code.{GPU_NOTE if on_gpu(r for _, records in machines for r in records) else ''}"
+        f" the code.{MARKED if marked else ''}{GPU_NOTE if gpu else ''}"
         f" {_conditions(machines)} `python -m bench.compare` compares two machines row by row."
     )
     return "\n\n".join(parts)
+
+
+def _usual(name: str) -> str:
+    """The implementation's own row, for its row in another memory format."""
+    return name.replace(f", {CHANNELS_LAST}`", "`")
 
 
 def _cell(by_machine: Mapping[str, Mapping[str, Line]], figure: Callable[[Line], str], machine: str, name: str) -> str:

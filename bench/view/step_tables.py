@@ -11,6 +11,8 @@ from bench.record.verdicts import Verdicts
 from bench.stats.ratios import FASTER, UNKNOWN_FLOOR, Ratio
 from bench.view import device_tables, tables
 from bench.view import report_charts as charts
+from bench.view.best import best, rows_of
+from bench.view.best_text import claim
 from bench.view.columns import Column, comma_separated, markdown, plain_text
 from bench.view.latency_tables import time_ns
 from bench.view.page import Page, Section
@@ -46,30 +48,36 @@ def by_implementation(records: list[Record]) -> dict[str, Record]:
 
 
 def sentence(records: list[Record]) -> str:
-    """The answer: the implementation with the fastest step, and on a GPU the one with the fastest captured step."""
+    """The answer: ours against the best alternative, on a GPU also of a captured step; without ours, the fastest."""
     rivals = [r for name, r in by_implementation(records).items() if name not in (BASELINE, AA, PLAIN)]
     if not rivals:
         return "No implementation's step was compared with `builtin`'s."
     wall = "By wall time (what a caller waits in eager mode, the host's launches included), "
-    text = _fastest(rivals, records, WALL, wall if on_gpu(records) else "")
+    text = _answer(rivals, records, WALL, wall if on_gpu(records) else "")
     if device := measured(rivals, *ON_THE_DEVICE):
         clock = on_the_device(device)
         way = "as a replayed CUDA graph" if clock == GRAPH else "with a cold L2 cache"
-        text += " " + _fastest(measured(device, clock), records, clock, f"On the device, {way}, ")
+        text += " " + _answer(measured(device, clock), records, clock, f"On the device, {way}, ")
     return text
 
 
-def _fastest(rivals: list[Record], records: list[Record], clock: Clock, lead: str) -> str:
+def _answer(rivals: list[Record], records: list[Record], clock: Clock, lead: str) -> str:
     """The answer by one clock; it begins with `lead`."""
     verdicts = Verdicts(records, clock)
-    best = min(rivals, key=lambda r: _ratio(r, clock).value)
-    if verdicts.of(best) != FASTER:
-        text = f"no training step is faster than `builtin`'s by more than the noise floor ({verdicts.floor(best):.1%})."
+    if compared := best(rows_of(rivals, verdicts)):
+        ours, other = (significant((time or 0) / 1e6) for time in (compared.ours.time_ns, compared.alternative.time_ns))
+        own_rounds = "" if compared.alternative.name == BASELINE else " in rounds of its own"
+        return f"{lead}{claim(compared, 'in a training step')} ({ours} ms, against {other} ms{own_rounds})."
+    first = min(rivals, key=lambda r: _ratio(r, clock).value)
+    if verdicts.of(first) != FASTER:
+        text = (
+            f"no training step is faster than `builtin`'s by more than the noise floor ({verdicts.floor(first):.1%})."
+        )
         return f"{lead}{text}" if lead else f"N{text[1:]}"
-    ours, builtins = (_milliseconds(best, side, clock) for side in ("candidate", "baseline"))
+    ours, builtins = (_milliseconds(first, side, clock) for side in ("candidate", "baseline"))
     return (
-        f"{lead}`{best['implementation']}` has the fastest training step: {ours} ms, against {builtins} ms with"
-        f" `builtin` ({_speedup(_ratio(best, clock))} times as fast)."
+        f"{lead}`{first['implementation']}` has the fastest training step: {ours} ms, against {builtins} ms with"
+        f" `builtin` ({_speedup(_ratio(first, clock))} times as fast)."
     )
 
 

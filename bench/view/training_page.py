@@ -14,7 +14,7 @@ from bench.view import training_plots, training_tables
 from bench.view.columns import plain_text
 from bench.view.page import Page, Section
 from bench.view.tables import counted
-from bench.view.trainings import by_implementation, examples_per_second, last_mean
+from bench.view.trainings import by_implementation, examples_per_second, last_epochs, last_mean
 
 
 def page(records: list[Record]) -> str:
@@ -62,7 +62,7 @@ def _sections(records: list[Record]) -> list[Section]:
             "implementation": name,
             "seeds": len(ts),
             "train loss": round(mean(t.series("train_loss")[-1] for t in ts), 4),
-            "test acc, last 5": round(mean(map(last_mean, ts)), 4),
+            f"test acc, last {last_epochs(records)}": round(mean(map(last_mean, ts)), 4),
             "examples/sec": round(examples_per_second(ts, "step_seconds")),
         }
         for name, ts in groups.items()

@@ -17,10 +17,10 @@ from bench.view.columns import Column, comma_separated, markdown
 from bench.view.tables import significant
 from bench.view.trainings import (
     GOALS,
-    LAST,
     Training,
     by_implementation,
     examples_per_second,
+    last_epochs,
     last_mean,
     seconds_to_goal,
     speed_ratio,
@@ -96,20 +96,22 @@ def _over_seeds(figure: Callable[[Training], float]) -> Callable[[Row], str]:
     return lambda row: spread([figure(t) for t in row.complete])
 
 
-ACCURACY: tuple[Column[Row], ...] = (
-    NAME,
-    Column("seeds", _seeds, always=True),
-    Column("train loss", _over_seeds(lambda t: t.series("train_loss")[-1])),
-    Column("train acc", _over_seeds(lambda t: t.series("train_accuracy")[-1])),
-    Column("test acc, final", _over_seeds(lambda t: t.series("test_accuracy")[-1])),
-    Column("test acc, best", _over_seeds(lambda t: max(t.series("test_accuracy")))),
-    Column(f"test acc, mean of last {LAST}", _over_seeds(last_mean)),
-)
+def _accuracy(last: int) -> tuple[Column[Row], ...]:
+    return (
+        NAME,
+        Column("seeds", _seeds, always=True),
+        Column("train loss", _over_seeds(lambda t: t.series("train_loss")[-1])),
+        Column("train acc", _over_seeds(lambda t: t.series("train_accuracy")[-1])),
+        Column("test acc, final", _over_seeds(lambda t: t.series("test_accuracy")[-1])),
+        Column("test acc, best", _over_seeds(lambda t: max(t.series("test_accuracy")))),
+        Column(f"test acc, mean of last {last}", _over_seeds(last_mean)),
+    )
 
 
 def accuracy_table(groups: dict[str, list[Training]], render: Callable[..., str] = markdown) -> str:
     """Loss and accuracies, over seeds."""
-    text = render(ACCURACY, _rows(groups), missing=lambda row: None if row.complete else _why_unfinished(row))
+    columns = _accuracy(last_epochs(_records(groups)))
+    text = render(columns, _rows(groups), missing=lambda row: None if row.complete else _why_unfinished(row))
     return "\n\n".join(filter(None, [text, tables.not_measured(_records(groups))]))
 
 
@@ -180,9 +182,10 @@ def agreement_sentence(groups: dict[str, list[Training]]) -> str:
     means = {name: mean(last_mean(t) for t in ts) for name, ts in done.items()}
     between = max(means.values()) - min(means.values())
     within = max(max(map(last_mean, ts)) - min(map(last_mean, ts)) for ts in done.values())
+    last = tables.counted(last_epochs(_records(groups)), "epoch")
     relation = "no more than" if between <= within else "**more than**"
     return (
-        f"Implementations differ {relation} seeds do: test accuracy (mean of the last {LAST} epochs) differs by"
+        f"Implementations differ {relation} seeds do: test accuracy (mean of the last {last}) differs by"
         f" {between:.3f} between implementations (means over {seeds} seeds) and by up to {within:.3f} between seeds of"
         " one implementation."
     )
@@ -216,7 +219,7 @@ def page(records: list[Record], answer: str = "") -> str:
         ),
         "### Loss and accuracy",
         accuracy_table(groups),
-        ACCURACY_NOTE.format(last=LAST, lr=key["lr"], jump=jump(groups), study=STUDIES[network]),
+        ACCURACY_NOTE.format(last=last_epochs(records), lr=key["lr"], jump=jump(groups), study=STUDIES[network]),
         agreement_sentence(groups),
         "### Speed",
         speed_table(groups),

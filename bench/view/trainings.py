@@ -15,6 +15,7 @@ GOALS = {LENET: 0.80, RESNET20: 0.90}
 """Test accuracies that a network reaches on the whole data set, not at once and not at the very end."""
 
 LAST = 5
+"""Epochs whose mean accuracy is shown, where there were as many."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ def by_implementation(records: list[Record]) -> dict[str, list[Training]]:
 def last_mean(training: Training) -> float:
     """Mean test accuracy of the last epochs."""
     return mean(training.series("test_accuracy")[-LAST:])
+
+
+def last_epochs(records: list[Record]) -> int:
+    """Of how many epochs `last_mean` is the mean; all trainings of a run have the same number."""
+    return min(LAST, int(records[-1]["key"]["epochs"]))
 
 
 def speed_ratio(groups: dict[str, list[Training]], name: str) -> Ratio | None:

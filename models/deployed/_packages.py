@@ -1,23 +1,20 @@
-"""Packages that only some ways need: whether they are installed and new enough, without importing them."""
+"""Packages that only some ways need: whether they are there, without importing them."""
 
 from __future__ import annotations
 
 import importlib
-import re
-from importlib import metadata
 from typing import Any
 
 import torch
 
+from kernels.peers._packages import why_missing
 from kernels.reasons import in_one_line
 
-LEAST = {"onnx": "1.17", "onnxruntime": "1.20", "onnxscript": "0.5", "openvino": "2025.0"}
+LEAST = {"onnx": (1, 17), "onnxruntime": (1, 20), "onnxscript": (0, 5), "openvino": (2025, 0)}
 """The oldest version of each, as the group `peers` in pyproject.toml has it."""
 
-INSTALL = "pip install --group peers"
 
-
-def why_missing(device: torch.device, runtime: str, *others: str) -> str | None:
+def why_not_here(device: torch.device, runtime: str, *others: str) -> str | None:
     """None, or in one line why a runtime can't be used on a device.
 
     Args:
@@ -27,14 +24,7 @@ def why_missing(device: torch.device, runtime: str, *others: str) -> str | None:
     """
     if device.type != "cpu":
         return f"{runtime} runs on the CPU only here"
-    for package in (runtime, *others):
-        try:
-            version = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return f"{package} is not installed: {INSTALL}"
-        if _numbers(version) < _numbers(LEAST[package]):
-            return f"{package} {version} is older than {LEAST[package]}: {INSTALL}"
-    return None
+    return why_missing(**{package: LEAST[package] for package in (runtime, *others)})
 
 
 def imported(package: str) -> Any:
@@ -47,7 +37,3 @@ def imported(package: str) -> Any:
         return importlib.import_module(package)
     except Exception as error:  # whatever a package raises
         raise ImportError(f"{package} does not import: {in_one_line(error)}") from error
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:2]]

@@ -16,6 +16,7 @@ from bench.record.records import OK, Journal, Record
 from bench.session.candidate import Candidate, identical, plain
 from bench.session.run import Run
 from kernels import Implementation, load, names
+from kernels.registry import peer_names
 from models.fashion_mnist import FashionMNIST
 
 CONDITIONS: dict[str, Any] = {
@@ -44,7 +45,7 @@ def candidate(name: str) -> Candidate:
         return plain()
     if name == AA:
         return identical(candidate(BASELINE))
-    if name in names():
+    if name in (*names(), *peer_names()):
         return Candidate(name, load(name), source="0000")
     return Candidate(name, Implementation(name=name, summary="a user's own", batch_norm=F.batch_norm), source="0000")
 

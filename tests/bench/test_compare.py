@@ -1,14 +1,12 @@
 """Two sets of records: what may be compared, which verdict it gets, and with which exit code."""
 
 import json
-import math
 
 import pytest
 
 from bench import compare as comparing
-from bench.compare import compare, divided, main, page
+from bench.compare import compare, main, page
 from bench.record.records import ERROR, FILE, read_all
-from bench.stats.ratios import Ratio
 from tests.bench.samples import CONDITIONS, Session
 
 OTHER_TORCH = {"python": "3.12.0", "torch": "2.12.0"}
@@ -162,13 +160,6 @@ def test_steps_on_other_data_are_not_compared(tmp_path):
     assert compare(old.records, new.records).apart == [
         ("step, fashion-mnist, batch 256, naive", "the data differ"),
     ]
-
-
-def test_errors_of_two_ratios_add_as_independent_ones():
-    found = divided(Ratio(2.0, 1.9, 2.1), Ratio(1.0, 0.98, 1.02))
-    assert found.value == 2.0
-    assert math.log(found.value / found.low) == pytest.approx(math.hypot(math.log(2 / 1.9), math.log(1.02)))
-    assert divided(Ratio(2.0, 0.0, math.inf), Ratio(1.0, 0.9, 1.1)) == Ratio(2.0, 0.0, math.inf)
 
 
 # The command

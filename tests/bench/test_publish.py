@@ -171,9 +171,19 @@ def test_a_training_of_another_network_is_published_beside_the_main_job(run, pro
     assert text.count("# Training LeNet: ") == text.count("# Training ResNet-20: ") == 1
 
 
-def test_half_a_training_of_another_network_is_refused_alone(run, project, tmp_path, capsys):
+def test_a_training_of_another_network_may_be_of_few(run, project, tmp_path, capsys):
     folder = changed(run, tmp_path / "own", lambda r: r)
-    train_resnet(folder, EVERYONE)
+    train_resnet(folder, (AA, BASELINE, "cpu_fused", PLAIN))
+    assert main([str(folder)]) == 0
+    assert "published training of ResNet-20: " in capsys.readouterr().out
+    text = (project / "results" / PUBLISHED / "cpu-amd-zen4-2c" / "training.md").read_text(encoding="utf-8")
+    assert "# Training ResNet-20: " in text
+
+
+@pytest.mark.parametrize("names", [EVERYONE, (AA, BASELINE, "cpu_fused")])
+def test_half_a_training_of_another_network_is_refused_alone(names, run, project, tmp_path, capsys):
+    folder = changed(run, tmp_path / "own", lambda r: r)
+    train_resnet(folder, names)
     assert main([str(folder)]) == 1
     out, err = capsys.readouterr()
     assert out.startswith("published the main job: ")

@@ -17,6 +17,8 @@ from bench.stats.ratios import (
     UNCLEAR,
     UNKNOWN_FLOOR,
     Ratio,
+    another,
+    divided,
     fastest,
     median_interval,
     narrow_enough,
@@ -206,6 +208,28 @@ def test_a_difference_within_the_floor_is_never_faster_or_slower(value, floor):
         assert word in (SAME, UNCLEAR)
     else:
         assert word == (FASTER if value < 1 else SLOWER) or abs(value - 1) < floor + 1e-5
+
+
+# Ratios of ratios
+
+
+def test_errors_of_two_ratios_add_as_independent_ones():
+    found = divided(Ratio(2.0, 1.9, 2.1), Ratio(1.0, 0.98, 1.02))
+    assert found.value == 2.0
+    assert math.log(found.value / found.low) == pytest.approx(math.hypot(math.log(2 / 1.9), math.log(1.02)))
+    assert divided(Ratio(2.0, 0.0, math.inf), Ratio(1.0, 0.9, 1.1)) == Ratio(2.0, 0.0, math.inf)
+
+
+def test_another_value_is_expected_within_the_spread_of_those_there_are():
+    generator = np.random.default_rng(1)
+    inside = 0
+    for _ in range(400):
+        *known, unknown = np.exp(generator.normal(0, 0.1, 4))
+        inside += (level := another(known)).low <= unknown <= level.high
+    assert 0.92 < inside / 400 < 0.98
+    assert another([2.0, 8.0]).value == pytest.approx(4.0)
+    assert another([3.0]) == Ratio(pytest.approx(3.0), 0.0, math.inf)
+    assert another([3.0, 3.0, 3.0]) == Ratio(*[pytest.approx(3.0)] * 3)
 
 
 # Who is fastest

@@ -53,9 +53,10 @@ def test_the_first_paragraph_names_both_clocks_where_they_disagree(gpu):
     paragraph = latency_plots.sentence(gpu.records).split("\n\n")[0]
     wall, device = paragraph.split("On the device")
     assert wall.startswith("By wall time")
-    assert "**`builtin` is fastest or tied in 2 of 2 cells**" in wall
-    assert "**`triton_fused` is fastest or tied in 2 of 2 cells** (0.1 to 0.3 times `builtin`'s time)" in device
-    assert "take 0.1 times as long with `triton_fused`" in device
+    assert "**`triton_fused` is faster than the best alternative in 0 of 2 cells** and **slower in 2**" in wall
+    assert "256x6x24x24 block, training backward (1.30 [1.29, 1.31] times `builtin`'s time)" in wall
+    assert "**`triton_fused` is faster than the best alternative in 2 of 2 cells**." in device
+    assert "take 0.2 times as long as with the best alternative (`compiled`), and 0.1 times" in device
     assert paragraph in latency_page.page(gpu.records)
 
 
@@ -134,8 +135,12 @@ def test_the_index_has_both_clocks(gpu):
     assert (fused.block, fused.block_ratio, fused.verdict) == ("130", "1.30 [1.29, 1.31]", "slower")
     assert (fused.device_block, fused.device_ratio, fused.device_verdict) == ("2", "**0.10 [0.09, 0.11]**", "faster")
     wall, device = headline.sentence(gpu.records).split("On the device, as a replayed CUDA graph, ")
-    assert "`builtin` is fastest at LeNet's first block" in wall
-    assert "`triton_fused` (0.10 [0.09, 0.11]) is fastest at LeNet's first block" in device
+    assert "`triton_fused` is slower than the best alternative (`builtin`) at LeNet's first block: 1.30 [1.29," in wall
+    assert "; it is slower than the best alternative in 2 of 2 operations and passes, most at" in wall
+    assert (
+        "`triton_fused` takes 0.20 [0.18, 0.22] of the time of the best alternative (`compiled`) and 0.10 [" in device
+    )
+    assert "slower" not in device
     assert "ratio on the device" in headline.table(gpu.records)
     readme = index.readme([index.Machine("cuda-a", gpu.records, [], {})], "results")
     assert readme.startswith("On Test GPU, host: Test CPU, 2 cores ([all tables](results/cuda-a/)): By wall time")
@@ -154,6 +159,8 @@ def test_machines_side_by_side_have_the_device_in_a_table_of_its_own(gpu, tmp_pa
         "cuda-a": "2 (**0.10 [0.09, 0.11]**), faster",
         "cpu-b": "–",
     }
+    assert row_of(rows, "`compiled`")["cuda-a"] == "10 (0.50 [0.49, 0.51] †), faster"
+    assert "†: best alternative on that machine" in text
     assert "`cpu_fused`" not in {row[0] for row in rows}
     assert "On a GPU, times and ratios are wall time" in text
     assert "wall time" not in side_by_side.tables([("cpu-a", cpu.records), ("cpu-b", cpu.records)])

@@ -33,7 +33,7 @@ def test_the_page_leads_with_the_finding_and_lists_every_batch_norm(session):
     samples.step(session, "cpu_fused", 1 - GAIN)
     page = model_page.page(session.records)
     assert "The 3 batch norms of resnet18 take 30% of a step" in page
-    assert "With `cpu_fused` a step takes 0.85 [0.84, 0.86] of the time" in page
+    assert "`cpu_fused` takes 0.85 [0.84, 0.86] of the time of the best alternative (`builtin`) in a training" in page
     assert "8x3x32x32" in page
     for name in ("`bn1`", "`layer1.0.bn2`", "8x64x16x16", "batch norm + residual + ReLU", "**0.50**"):
         assert name in page
@@ -124,10 +124,20 @@ def test_on_a_gpu_the_device_has_the_word_on_blocks_and_steps(tmp_path):
         ratio = 1.0 if name == AA else 1.2
         samples.step(one, name, ratio, **samples.on_the_device(samples.STEP_MS, device_ratio))
     page = model_page.page(one.records)
-    assert "No implementation makes its training step faster than torch's own layers. Slower than" in page
-    assert "Timed on the device, without the host's launches: With `triton_fused` a step takes 0.85" in page
+    assert (
+        "`triton_fused` is slower than the best alternative (`builtin`) in a training step: 1.20 [1.19, 1.21]" in page
+    )
+    assert "Timed on the device, without the host's launches: `triton_fused` takes 0.85" in page
     assert predicted(one.records[-1], one.records) == pytest.approx(1 - GAIN)
     assert "(on the device, cold caches)" in page
     rows = list(csv.DictReader(io.StringIO(model_page.csv_page(one.records))))
     assert {r["clock"] for r in rows} == {"wall", "inference", "device_cold"}
     assert [r["clock"] for r in rows if r["predicted_ratio"]] == ["device_cold"]
+
+
+def test_the_html_report_has_a_table_per_network(session):
+    samples.step(session, "cpu_fused", 1 - GAIN)
+    (section,) = model_page.sections(session.records)
+    assert section.title == "Batch norm in resnet18, 8x3x32x32"
+    assert "`cpu_fused` takes 0.85" in section.answer
+    assert "<h2>Batch norm in resnet18, 8x3x32x32</h2>" in report.html_page(session.records)

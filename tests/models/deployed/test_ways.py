@@ -3,7 +3,6 @@
 import copy
 import os
 import re
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from kernels import load as implementation_of
+from kernels.peers import _packages as peer_packages
 from models import deployed
 from models.deployed import _packages
 from models.deployed.eager import eager
@@ -142,14 +142,11 @@ def test_freezing_makes_the_weights_constants(network, images):
 def test_a_runtime_that_is_missing_too_old_or_for_the_cpu_is_one_line(monkeypatch, name):
     way, (runtime, *_) = deployed.load(name), RUNTIMES[name]
     assert way.why_unavailable(torch.device("cuda")) == f"{runtime} runs on the CPU only here"
-    monkeypatch.setattr(_packages.metadata, "version", lambda _: "0.9.1")
-    reason = f"{runtime} 0.9.1 is older than {_packages.LEAST[runtime]}: pip install --group peers"
-    assert way.why_unavailable(CPU) == reason
-
-    def missing(package):
-        raise metadata.PackageNotFoundError(package)
-
-    monkeypatch.setattr(_packages.metadata, "version", missing)
+    monkeypatch.setattr(peer_packages.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(peer_packages.metadata, "version", lambda _: "0.4.1")
+    least = ".".join(map(str, _packages.LEAST[runtime]))
+    assert way.why_unavailable(CPU) == f"{runtime} 0.4.1 is older than {least}: pip install --group peers"
+    monkeypatch.setattr(peer_packages.util, "find_spec", lambda _: None)
     assert way.why_unavailable(CPU) == f"{runtime} is not installed: pip install --group peers"
 
 
@@ -163,7 +160,7 @@ def test_a_package_that_fails_to_import_says_why_in_one_line(tmp_path, monkeypat
 def test_the_group_of_packages_has_the_same_versions():
     text = (Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8")
     group = text.partition("\npeers = [")[2].partition("\n]")[0]
-    asked = dict(re.findall(r'"([\w-]+)>=([\d.]+)', group))
+    asked = {name: tuple(map(int, least.split("."))) for name, least in re.findall(r'"([\w-]+)>=([\d.]+)', group)}
     assert _packages.LEAST.items() <= asked.items()
 
 
