@@ -28,7 +28,7 @@ def ways(roster: list[Candidate], device: torch.device, isolation: Isolation) ->
 def _candidate(name: str, baseline: Candidate, device: torch.device, isolation: Isolation) -> Candidate:
     way = deployed.load(name)
     reason = way.why_unavailable(device)
-    alone = not reason and isolation.isolates(name)
+    alone = not reason and (isolation.everyone or name in isolation.also)
     return replace(
         baseline,
         label=name,

@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 
 from bench.record.clocks import GRAPH, ON_THE_DEVICE, WALL, Clock, measured, on_gpu, on_the_device
-from bench.record.labels import AA, BASELINE
+from bench.record.labels import BASELINE, OURS, is_alternative
 from bench.record.records import UNAVAILABLE, Record
 from bench.record.verdicts import Verdicts
-from bench.stats.ratios import Ratio
+from bench.stats.ratios import FASTER, SAME, SLOWER, divided, verdict
 from bench.view import tables
-from bench.view.tables import ratios_listed
+from bench.view.best import Best, Row, best, rows_of
+from bench.view.tables import ratio_text, ratios_listed
 
-OURS = ("cpu_fused", "triton_fused")
-"""The fused kernels of this project, one for CPUs and one for GPUs."""
-
-NOTE = "Ratios are time / eager `builtin`'s in the same rounds, with 95% intervals; below 1 is faster."
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How our kernel stands at a batch size.
-
-    Attributes:
-        batch: Images.
-        ratios: Of all that were timed, eager `builtin` among them with 1.
-        best: The fastest, and those statistically tied with it; empty where nothing was compared.
-        ahead: All others that are faster than ours.
-        ours: Its name.
-        record: Its record; None where it has none.
-    """
-
-    batch: int
-    ratios: Mapping[str, Ratio]
-    best: list[str]
-    ahead: list[str]
-    ours: str | None
-    record: Record | None
-
-    @property
-    def lost(self) -> bool:
-        """Whether ours takes part here, and is neither fastest nor tied."""
-        return self.ours is not None and self.ours not in self.best
-
-    def sentence(self) -> str:
-        """The fastest; then ours where it loses, and who else is ahead of it."""
-        verb = "is fastest" if len(self.best) == 1 else "are tied for fastest"
-        text = f"At {images_of([self.batch])} {self._listed(self.best)} {verb}"
-        if not self.lost or self.ours is None:
-            return f"{text}."
-        if self.ours not in self.ratios:
-            reason = tables.reason(self.record) if self.record else "not measured"
-            return f"{text}; `{self.ours}` has no time ({reason})."
-        text += f", while `{self.ours}` takes {tables.ratio_text(self.ratios[self.ours])}"
-        if self.ahead:
-            text += f"; {self._listed(self.ahead)} {'is' if len(self.ahead) == 1 else 'are'} ahead of it too"
-        return f"{text}."
-
-    def _listed(self, names: list[str]) -> str:
-        return ratios_listed(names, {name: self.ratios[name] for name in names if name != BASELINE})
+NOTE = "Times relative to eager `builtin`'s are from paired rounds, with 95% intervals; below 1 is faster."
 
 
 def sentence(records: list[Record]) -> str:
@@ -74,38 +29,40 @@ def sentence(records: list[Record]) -> str:
 
 
 def by_clock(records: list[Record], clock: Clock) -> str:
-    """Where ours loses, with the figures; then the other batch sizes."""
-    all_standings = [one for one in standings(records, clock) if one.best]
-    if not all_standings:
+    """At which batch sizes ours loses; then each of them with the figures, and the other batch sizes."""
+    verdicts, ours = Verdicts(records, clock), _ours(records)
+    lost: dict[int, str] = {}
+    others: dict[int, str] = {}
+    for batch, cells in sorted(_by_batch(records).items()):
+        known = [row for row in rows_of(cells.values(), verdicts) if row.ratio.high < math.inf]
+        compared = best(known) if ours else None
+        if compared:
+            texts = lost if compared.verdict == SLOWER else others
+            texts[batch] = _against(compared, known, batch)
+        elif fastest := _fastest(cells, verdicts):
+            texts = lost if ours else others
+            texts[batch] = f"At {images_of([batch])} {fastest}{_without(ours, cells) if ours else ''}."
+    if not lost and not others:
         return "Nothing was compared with eager `builtin`."
-    sentences = [one.sentence() for one in sorted(all_standings, key=lambda one: not one.lost)]
-    return " ".join([_verdict(all_standings), *sentences])
-
-
-def _verdict(all_standings: list[Standing]) -> str:
-    ours = next((one.ours for one in all_standings if one.ours), None)
     if ours is None:
-        return "No fused kernel of this project was measured here."
-    lost = [one.batch for one in all_standings if one.lost]
-    if not lost:
-        return f"`{ours}` is fastest or tied at every batch size."
-    return f"`{ours}` loses at {images_of(lost)}."
+        lead = "No fused kernel of this project was measured here."
+    elif lost:
+        lead = f"`{ours}` loses at {images_of(list(lost))}."
+    else:
+        lead = f"`{ours}` loses at no batch size."
+    return " ".join([lead, *lost.values(), *others.values()])
 
 
-def images_of(batches: list[int]) -> str:
+def images_of(batches: Sequence[int]) -> str:
     """`1 image`, `32 and 1,000 images`."""
-    texts = [f"{batch:,}" for batch in batches]
-    return f"{tables.listed(texts)} image{'s' * (batches != [1])}"
+    return f"{tables.listed([f'{batch:,}' for batch in batches])} image{'s' * (list(batches) != [1])}"
 
 
-def standings(records: list[Record], clock: Clock) -> list[Standing]:
-    """By batch size, from the smallest."""
-    verdicts = Verdicts(records, clock)
-    cells: dict[int, dict[str, Record]] = {}
+def _by_batch(records: list[Record]) -> dict[int, dict[str, Record]]:
+    groups: dict[int, dict[str, Record]] = {}
     for record in records:
-        cells.setdefault(record["key"]["batch"], {})[record["implementation"]] = record
-    ours = _ours(records)
-    return [_standing(batch, of_batch, verdicts, ours) for batch, of_batch in sorted(cells.items())]
+        groups.setdefault(record["key"]["batch"], {})[record["implementation"]] = record
+    return groups
 
 
 def _ours(records: list[Record]) -> str | None:
@@ -114,12 +71,45 @@ def _ours(records: list[Record]) -> str | None:
     return next((name for name in OURS if name in here), None)
 
 
-def _standing(batch: int, cells: dict[str, Record], verdicts: Verdicts, ours: str | None) -> Standing:
-    ratios = {name: ratio for name, r in cells.items() if name != AA and (ratio := verdicts.clock.ratio(r))}
-    best = sorted(verdicts.fastest(cells), key=lambda name: ratios[name].value)
-    ahead: list[str] = []
-    if ours in ratios and ours not in best:
-        ends_before = ratios[ours].low * (1 - verdicts.floor(cells[ours]))
-        ahead = [name for name, ratio in ratios.items() if name not in best and ratio.high < ends_before]
-    ahead.sort(key=lambda name: ratios[name].value)
-    return Standing(batch, ratios, best, ahead, ours, cells.get(ours) if ours else None)
+def _against(one: Best, rows: list[Row], batch: int) -> str:
+    """Ours against the best alternative at a batch size; where it loses, with all others that it loses to."""
+    ours, ratio = f"At {images_of([batch])} `{one.ours.name}`", ratio_text(one.ratio)
+    alternative = f"the best alternative, `{one.alternative.name}`"
+    beside = ""
+    if one.alternative.name != BASELINE:
+        beside = f" ({ratio_text(one.ours.ratio)} and {ratio_text(one.alternative.ratio)} of eager `builtin`'s time)"
+    if one.verdict == SLOWER:
+        return f"{ours} takes {ratio} times as long as {alternative}{beside}{_ahead(one, rows)}."
+    if one.verdict == FASTER:
+        return f"{ours} takes {ratio} of the time of {alternative}{beside}."
+    return f"{ours} is {'as fast as' if one.verdict == SAME else 'tied with'} {alternative}: {ratio}{beside}."
+
+
+def _ahead(one: Best, rows: list[Row]) -> str:
+    """The other alternatives that ours is slower than."""
+    others = [
+        row
+        for row in sorted(rows, key=lambda row: row.ratio.value)
+        if is_alternative(row.name)
+        and row.name not in (BASELINE, one.alternative.name)
+        and verdict(divided(one.ours.ratio, row.ratio), math.hypot(one.ours.floor, row.floor)) == SLOWER
+    ]
+    if not others:
+        return ""
+    listed = ratios_listed([row.name for row in others], {row.name: row.ratio for row in others})
+    return f"; it is slower than {listed} too"
+
+
+def _fastest(cells: dict[str, Record], verdicts: Verdicts) -> str:
+    """Who is fastest; "" where nothing was compared."""
+    ratios = {name: ratio for name, record in cells.items() if (ratio := verdicts.clock.ratio(record))}
+    names = sorted(verdicts.fastest(cells), key=lambda name: ratios[name].value)
+    if not names:
+        return ""
+    listed = ratios_listed(names, {name: ratios[name] for name in names if name != BASELINE})
+    return f"{listed} {'is' if len(names) == 1 else 'are tied for'} fastest"
+
+
+def _without(ours: str, cells: dict[str, Record]) -> str:
+    """Why ours has no time."""
+    return f"; `{ours}` has no time ({tables.reason(cells[ours]) if ours in cells else 'not measured'})"

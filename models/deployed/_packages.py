@@ -14,7 +14,7 @@ LEAST = {"onnx": "1.17", "onnxruntime": "1.20", "onnxscript": "0.5", "openvino":
 """The oldest version of each, as the group `peers` in pyproject.toml has it."""
 
 
-def why_missing(device: torch.device, runtime: str, *others: str) -> str | None:
+def why_not_here(device: torch.device, runtime: str, *others: str) -> str | None:
     """None, or in one line why a runtime can't be used on a device.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.deployed._packages import imported, why_missing
+from models.deployed._packages import imported, why_not_here
 from models.deployed.way import Deployed, Way
 
 QUIET = 3
@@ -51,7 +51,7 @@ def prepare(network: nn.Sequential, example: Tensor, threads: int) -> Deployed:
 
 def why_unavailable(device: torch.device) -> str | None:
     """It takes the CPU, the runtime and what exports to it."""
-    return why_missing(device, "onnxruntime", "onnx", "onnxscript")
+    return why_not_here(device, "onnxruntime", "onnx", "onnxscript")
 
 
 WAY = Way("onnxruntime", "ONNX Runtime on an export to ONNX", prepare, why_unavailable, order=240)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.deployed._packages import imported, why_missing
+from models.deployed._packages import imported, why_not_here
 from models.deployed.way import Deployed, Way
 
 SETTINGS = {
@@ -50,7 +50,7 @@ def prepare(network: nn.Sequential, example: Tensor, threads: int) -> Deployed:
 
 def why_unavailable(device: torch.device) -> str | None:
     """It takes the CPU and the runtime."""
-    return why_missing(device, "openvino")
+    return why_not_here(device, "openvino")
 
 
 WAY = Way("openvino", "OpenVINO, float32", prepare, why_unavailable, order=250)
