@@ -9,7 +9,7 @@ from bench.view.tables import listed, significant
 NOTE = """\
 **Whole networks**: {names} keep torch's batch norm, or write the network anew, and are trained and timed as all rows
 are. The loss of their first steps must be `builtin`'s within {loss:.1%}, and one of the timed steps is repeated in
-float64.{other} The first step, compilation included, is not in these times: {seconds}.{apart}
+float64.{other} The first step, with what a compiler doesn't find in its cache, is not in these times: {seconds}.{apart}
 """
 OTHER = """ *Other precision*: the loss may differ by {loss:.1%}, and an update by {update:.0%} of its largest
 element; such a row is no opponent."""

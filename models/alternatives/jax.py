@@ -26,13 +26,16 @@ class JaxApart:
         RuntimeError: Its process ended or failed.
     """
 
-    apart = True
-
     def __init__(self, data: FashionMNIST, settings: Settings) -> None:
         start = lenet("builtin", seed=settings.seed).state_dict()
         state = {name: tensor.numpy() for name, tensor in start.items() if tensor.is_floating_point()}
         images, labels = data.train_images.numpy(), data.train_labels.numpy()
         self._process = Process(torch.get_num_threads(), images, labels, state, settings.lr)
+
+    @property
+    def pid(self) -> int | None:
+        """See `contract.Training`."""
+        return self._process.pid
 
     def prepare(self, batches: Sequence[Tensor]) -> Callable[[], object]:
         """See `contract.Training`."""
