@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import metadata
 
 import numpy as np
 import torch
@@ -63,4 +64,11 @@ def why_unavailable(device: torch.device) -> str | None:
     return why_missing(jax=LEAST, jaxlib=LEAST)
 
 
-JAX = Alternative("jax", "LeNet in JAX (NHWC), the whole step in one jax.jit", "XLA", JaxApart, why_unavailable)
+def _backend() -> str:
+    try:
+        return f"XLA, jax {metadata.version('jax')}"
+    except metadata.PackageNotFoundError:
+        return "XLA"
+
+
+JAX = Alternative("jax", "LeNet in JAX (NHWC), the whole step in one jax.jit", _backend(), JaxApart, why_unavailable)
