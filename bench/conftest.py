@@ -31,6 +31,7 @@ from bench.session.precedence import precedence
 from bench.session.roster import candidates, left_out
 from bench.session.run import DeviceLostError, Run, took_the_device
 from bench.session.selection import Selection, check_memory, selected
+from bench.session.ways import ways
 from bench.view import tables
 from kernels import UnknownImplementationError
 from kernels.triton_fused import interpreted
@@ -40,6 +41,7 @@ from models.fashion_mnist import DataError, FashionMNIST
 from models.networks import Network, NetworkSpec
 
 CANDIDATES = pytest.StashKey[list[Candidate]]()
+WAYS = pytest.StashKey[list[Candidate]]()
 SELECTION = pytest.StashKey[Selection]()
 DATA = pytest.StashKey[FashionMNIST]()
 RUN = pytest.StashKey[Run]()
@@ -81,7 +83,8 @@ def pytest_configure(config: pytest.Config) -> None:
         )
         config.stash[NETWORKS] = networks(option.model, option.input, device)
         config.stash[CANDIDATES] = candidates(option.impl, device, isolation)
-        for candidate in config.stash[CANDIDATES]:
+        config.stash[WAYS] = ways(config.stash[CANDIDATES], device, isolation)
+        for candidate in [*config.stash[CANDIDATES], *config.stash[WAYS]]:
             if candidate.child:
                 config.add_cleanup(candidate.child.close)
         if option.collectonly:
@@ -267,7 +270,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"time limit of {config.option.time_limit} s: {left} left; --resume continues")
     elif ENDED_BY in config.stash:
         terminalreporter.write_line(f"ended by {config.stash[ENDED_BY].name}; finished measurements are in the records")
-    for candidate in config.stash.get(CANDIDATES, []):
+    for candidate in [*config.stash.get(CANDIDATES, []), *config.stash.get(WAYS, [])]:
         if candidate.child:  # now, so that no child writes to the terminal while pages are made
             candidate.child.close()
     if RUN not in config.stash or not config.stash[RUN].journal.records:

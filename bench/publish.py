@@ -1,10 +1,10 @@
 """Publish a run of yours: `python -m bench.publish [FOLDER]`.
 
-Takes the newest run of the main job in the folder, and the newest training of another network, of each study, of the
-lesson and of the calibration that are there. Each must be complete, measured on a clean commit and an idle machine, and
-not with `--quick`; a training of another network, which takes hours, only with `builtin`, A/A, without batch norm, and
-with whom `--impl` chose. Others are refused with the reason, and an earlier published version of them stays. Then
-pages, index and README are rebuilt.
+Takes the newest run of the main job in the folder, and the newest inference of the trained network, training of another
+network, run of each study, of the lesson and of the calibration that are there. Each must be complete, measured on a
+clean commit and an idle machine, and not with `--quick`; a training of another network, which takes hours, only with
+`builtin`, A/A, without batch norm, and with whom `--impl` chose. Others are refused with the reason, and an earlier
+published version of them stays. Then pages, index and README are rebuilt.
 
 Exit codes: 0 everything is published, 1 some of it was refused, 2 nothing could be read or written.
 """
@@ -26,6 +26,7 @@ import torch
 import kernels
 from bench import ROOT, calibrate, report
 from bench.measure import environment
+from bench.measure.inference import BATCHES
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.load import busy_others
 from bench.record.networks import LENET, by_network, network_of, title_of
@@ -37,6 +38,7 @@ from bench.studies.study import Point, Study
 from bench.view.model_records import by_model, choose, survey
 from bench.view.model_records import part as part_of
 from bench.view.tables import MOST_OTHERS, counted
+from models import deployed
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def parts(records: list[Record]) -> Iterator[Part]:
     for name, of_network in networks.items():
         own = choose(of_network)
         yield Part(f"the network {name}", own, missing_of_network(own), of_network_called(name))
+    if own := of_one_run([r for r in records if r["kind"] == "inference"]):
+        yield Part("inference of the trained network", own, missing_of_inference(own), of_kinds("inference"))
     for name, wanted in (("calibration", calibrate.COMPARISONS), ("lesson", None)):
         own = [r for r in records if r["kind"] == name]
         if own:
@@ -155,6 +159,13 @@ def missing_of_main(run: dict[str, list[Record]]) -> list[str]:
     for of, names in (("step", {*everyone, PLAIN}), ("memory", able), ("scaling", set(everyone))):
         missing += [f"{of} profile of {name}" for name in sorted(names - {AA}) if (of, name) not in profiled]
     return missing
+
+
+def missing_of_inference(records: list[Record]) -> list[str]:
+    """What a run of the trained network lacks: each implementation and each way at each batch size."""
+    have = {(r["key"]["batch"], r["implementation"]) for r in records}
+    wanted = itertools.product(BATCHES, (*_everyone(), *deployed.names()))
+    return [f"inference of {batch} with {name}" for batch, name in wanted if (batch, name) not in have]
 
 
 def _everyone() -> list[str]:

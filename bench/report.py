@@ -22,6 +22,7 @@ from bench.studies.lesson import tables as lesson_tables
 from bench.view import (
     calibration_tables,
     index,
+    inference_page,
     latency_page,
     model_page,
     profile_tables,
@@ -38,6 +39,7 @@ PAGES = (
     roofline_tables.PAGE,
     step_tables.PAGE,
     training_page.PAGE,
+    inference_page.PAGE,
     profile_tables.PAGE,
     model_page.PAGE,
     lesson_tables.PAGE,

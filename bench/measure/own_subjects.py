@@ -15,13 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
+from bench.measure import rest
 from bench.measure.operands import Operands
 from bench.measure.subjects import GRADIENTS, Sample, Workload
 from kernels import Implementation
 from kernels.own_tensors import Forward, OwnTensors, Settings
-
-REST_SECONDS = 0.002
-"""How long threads that have just worked may look for more before they sleep, and so hold a processor."""
 
 CONVERSIONS = 20
 """How often a conversion is timed."""
@@ -81,7 +79,7 @@ class OwnWorkload(Workload):
     def rest(self) -> None:
         """Let the threads of either library fall asleep, off the clock."""
         if self._rests:
-            time.sleep(REST_SECONDS)
+            rest.rest()
 
     def _forward(self, iterations: int) -> Callable[[], object]:
         call, _, sample = self._begin(iterations)

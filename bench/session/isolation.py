@@ -30,7 +30,6 @@ from typing import Any
 import psutil
 import torch
 
-import kernels
 from bench.measure.efforts import EFFORT, Effort
 from bench.record.records import ERROR, WRONG
 from bench.session import processes
@@ -38,6 +37,8 @@ from bench.session.lifeline import live
 from bench.session.messages import UNHEARD, Line, Setup, UnreadableError
 from bench.session.plain import NotPlainError, lines, plain
 from bench.session.sources import Sources
+from kernels import load
+from kernels.registry import peer_names
 
 MOST_DEATHS = 2
 """After this many, an implementation's other cells are skipped with the reason: each could take the time limit."""
@@ -95,12 +96,8 @@ class Isolation:
     sources: Sources = field(default_factory=Sources)
 
     def isolates(self, spec: str) -> bool:
-        """Whether an implementation is measured in a child; the baseline is wherever it is compared with.
-
-        Raises:
-            kernels.UnknownImplementationError: No implementation has this name.
-        """
-        return self.everyone or ".py" in spec or spec in self.also or kernels.load(spec).own_threads
+        """Whether an implementation is measured in a child; the baseline is wherever it is compared with."""
+        return self.everyone or ".py" in spec or spec in self.also or _has_threads(spec)
 
     def child(self, spec: str) -> Child:
         """A child for this implementation; it starts with the first request."""
@@ -116,6 +113,10 @@ class Isolation:
             self.effort,
         )
         return Child(setup, self.timeout_seconds, self.sources)
+
+
+def _has_threads(spec: str) -> bool:
+    return spec in peer_names() and load(spec).own_threads
 
 
 @dataclass(eq=False)

@@ -57,3 +57,16 @@ def model_key(label: str, spec: NetworkSpec, of: str, operation: Operation | Non
         "dtype": "float32",
         **cell,
     }
+
+
+def inference_key(label: str, data: FashionMNIST, batch: int) -> dict[str, Any]:
+    """The key of an inference of trained LeNet, on so many images."""
+    return {
+        "kind": "inference",
+        "implementation": label,
+        "data": data.name,
+        "images": len(data.train_images),
+        "test_images": len(data.test_images),
+        "batch": batch,
+        "dtype": "float32",
+    }

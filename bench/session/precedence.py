@@ -1,7 +1,7 @@
 """The order of measurements: a run that is cut short has the most informative figures.
 
 First come LeNet's blocks, batch norm alone at the shapes for GPUs only, and a whole training step; then all other
-latencies, trainings and profiles.
+latencies, trainings, inferences and profiles.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from bench.record.operations import GPU_SHAPES, LENET_BLOCKS, Operation
 
 GPUS = [Operation(shape, "norm") for shape in GPU_SHAPES]
-KINDS = {"test_step": 2, "test_latency": 3, "test_training": 4, "test_profile": 5}
+KINDS = {"test_step": 2, "test_latency": 3, "test_training": 4, "test_inference": 5, "test_profile": 6}
 
 
 def precedence(file: str, parameters: Mapping[str, Any]) -> int:

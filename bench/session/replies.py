@@ -21,7 +21,7 @@ from bench.stats.ratios import paired_ratio
 Outcome = dict[str, Any]
 
 OWN = ("schema", "kind", "run", "time", "key", "implementation", "source", "order", "summary", "fused", "differences",
-       "conventions", "conditions", "data", "digest")  # fmt: skip
+       "conventions", "conditions", "data", "digest", "trained")  # fmt: skip
 """Fields of a record that a child may not set."""
 
 OF_THE_PARENT = ("child_seconds", "stderr")
@@ -58,6 +58,7 @@ FORMS = {
     "bench.measure.memory.measure": Form("profile", "memory"),
     "bench.measure.scaling.measure": Form("profile", "scaling"),
     "bench.measure.model.measure": Form("model", "step"),
+    "bench.measure.inference.measure": Form("inference"),
 }
 """By the name of the measurement; of all others, such as a study's, any plain data is taken."""
 

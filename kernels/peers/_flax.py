@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kernels.contract import Convention
 from kernels.own_tensors import Forward, Settings
-from kernels.peers._packages import why_missing
+from kernels.peers.packages import why_missing
 
 SOURCE = "flax-linen.readthedocs.io, flax.linen.BatchNorm"
 CONVENTIONS = {
@@ -34,7 +34,7 @@ def why_unavailable(device: torch.device) -> str | None:
     """On the CPU, where both packages are installed."""
     if device.type != "cpu":
         return f"measured on the CPU only, not on {device.type}"
-    return why_missing(jax=(0, 4, 30), flax=(0, 8))
+    return why_missing(jax="0.4.30", flax="0.8")
 
 
 def backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature for all

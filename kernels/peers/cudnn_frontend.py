@@ -17,8 +17,9 @@ from torch.autograd.function import once_differentiable
 from kernels.arguments import check_arguments
 from kernels.contract import Convention, Implementation
 from kernels.peers._bridge import channels_last
-from kernels.peers._packages import why_missing
+from kernels.peers.packages import why_missing
 
+PACKAGE = "nvidia-cudnn-frontend"
 SOURCE = "docs.nvidia.com, cuDNN, Normalizations"
 CONVENTIONS = {
     "running_var": Convention("inference takes 1 / sqrt(var + eps)", "calculated in the call by torch", SOURCE),
@@ -178,7 +179,7 @@ def why_unavailable(device: torch.device) -> str | None:
     """On an NVIDIA GPU, where the package is installed."""
     if device.type != "cuda" or torch.version.hip:
         return f"runs on an NVIDIA GPU only, not on {'ROCm' if device.type == 'cuda' else device.type}"
-    return why_missing("pip install nvidia-cudnn-frontend", cudnn=(1, 0))
+    return why_missing(f"pip install {PACKAGE}", **{PACKAGE: "1.0"})
 
 
 IMPLEMENTATION = Implementation(

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from kernels.arguments import check_arguments
 from kernels.contract import Convention, Implementation
-from kernels.peers._packages import why_missing
+from kernels.peers.packages import why_missing
 
 SOURCE = "flag_gems/ops/batch_norm.py"
 CONVENTIONS = {
@@ -94,7 +94,7 @@ def why_unavailable(device: torch.device) -> str | None:
     """On a GPU where it is installed; it isn't on PyPI for all platforms, so no group has it."""
     if device.type != "cuda":
         return f"runs on a GPU only, not on {device.type}"
-    return why_missing("pip install flag_gems", flag_gems=(2, 0))
+    return why_missing("pip install flag_gems", flag_gems="2.0")
 
 
 IMPLEMENTATION = Implementation(

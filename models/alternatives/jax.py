@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.peers._packages import why_missing
+from kernels.peers.packages import why_missing
 from models.alternatives.contract import Alternative
 from models.alternatives.jax_process import Process
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
 from models.training import Settings
 
-LEAST = (0, 4, 30)
+LEAST = "0.4.30"
 
 
 class JaxApart:

@@ -1,5 +1,6 @@
 """Which alternatives take part in steps; and that asking whether they can imports none of their packages."""
 
+from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,10 @@ from tests.bench.samples import SHORT, candidate, context
 
 CPU = torch.device("cpu")
 SLOW = ["compiled network", "compiled step", "compiled, channels-last"]
+
+
+def _missing(package):
+    raise metadata.PackageNotFoundError(package)
 
 
 def test_labels_are_the_names_of_the_alternatives_in_the_same_order_and_of_no_implementation():
@@ -44,7 +49,7 @@ def test_one_that_is_named_is_compared_with_the_baseline_alone():
 
 
 def test_one_that_is_not_here_has_a_record_that_says_why(session, gate, monkeypatch):
-    monkeypatch.setattr("kernels.peers._packages.util", SimpleNamespace(find_spec=lambda _: None))
+    monkeypatch.setattr("kernels.peers.packages.metadata.version", _missing)
     (row,) = alternative_rows(["jax"], CPU, quick=False)
     monkeypatch.undo()
     images = SimpleNamespace(train_images=torch.zeros(1), name="n", source="s", digest="d")

@@ -9,7 +9,7 @@ from bench.record.records import OK
 from bench.session.candidate import local_candidate
 from bench.session.gate import Gate
 from kernels.agreement import Exam, worst
-from kernels.peers import INSTALL, _packages
+from kernels.peers import INSTALL, packages
 from kernels.problems import make_problem
 from kernels.registry import peer_names
 from tests import processes
@@ -87,10 +87,10 @@ def test_every_peer_is_known_without_its_package(name):
 
 
 def test_a_package_that_is_missing_or_old_is_one_line_with_the_remedy():
-    assert _packages.why_missing(torch=(2, 0)) is None
+    assert packages.why_missing(torch="2.0") is None
     for reason, words in (
-        (_packages.why_missing(no_such_package=(1,)), "not installed"),
-        (_packages.why_missing(torch=(99, 0)), "older than 99.0"),
+        (packages.why_missing(no_such_package="1"), "not installed"),
+        (packages.why_missing(torch="99.0"), "older than 99.0"),
     ):
         assert words in reason
         assert INSTALL in reason

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import signal
-from types import SimpleNamespace
+from importlib import metadata
 
 import psutil
 import pytest
@@ -22,6 +22,10 @@ SETTINGS = Settings(lr=0.1)
 """At the lesson's rate of 1 rounding errors grow: after an epoch two right implementations differ by up to 0.006."""
 
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+
+
+def _missing(package):
+    raise metadata.PackageNotFoundError(package)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +116,7 @@ def test_a_package_that_crashes_is_one_line(data, package):
 def test_one_that_is_too_old_or_missing_is_one_line(package, monkeypatch):
     package("raise AssertionError('imported')", version="0.3.25")
     assert why_unavailable(CPU) == "jax 0.3.25 is older than 0.4.30: pip install --group peers"
-    monkeypatch.setattr("kernels.peers._packages.util", SimpleNamespace(find_spec=lambda _: None))
+    monkeypatch.setattr("kernels.peers.packages.metadata.version", _missing)
     assert why_unavailable(CPU) == "jax is not installed: pip install --group peers"
 
 
