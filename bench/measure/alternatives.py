@@ -12,6 +12,8 @@ from contextlib import closing
 from time import perf_counter
 from typing import NamedTuple
 
+import psutil
+
 from bench.measure.context import Context
 from bench.measure.efforts import Effort
 from bench.measure.epochs import page_faults
@@ -101,9 +103,16 @@ class AlternativeSteps:
         loss, _ = self._training.read()  # waits for the device
         after = page_faults()
         faults = None
-        if before is not None and after is not None and not self._training.apart:
+        if before is not None and after is not None and self._training.pid is None:
             faults = (after - before) / half
         return {"first_steps_loss": loss, "page_faults_per_step": faults, "first_step_seconds": seconds}
+
+    def processor_seconds(self) -> float:
+        """Those of its own process so far."""
+        if self._training.pid is None:
+            return 0.0
+        times = psutil.Process(self._training.pid).cpu_times()
+        return float(times.user + times.system)
 
     def close(self) -> None:
         """End its process, if it has one."""
@@ -123,7 +132,8 @@ def measure(_: None, context: Context, alternative: Alternative, effort: Effort)
         if reason := why_other_loss(first["first_steps_loss"], right, tolerances.loss):
             raise WrongError(f"wrong: {reason}")
         witness = Witness(own.seal, context.inspect)
-        times = in_pairs(own.subject, against.subject, context.device, effort, witness=witness)
+        sides = own.subject, against.subject
+        times = in_pairs(*sides, context.device, effort, witness=witness, also=own.processor_seconds)
         if reason := own.why_wrong(witness.kept):
             raise WrongError(f"wrong in a step that was timed: {reason}")
     return {

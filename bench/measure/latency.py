@@ -222,6 +222,7 @@ def in_pairs(
     rest: Callable[[], None] = timing.nothing,
     witness: timing.Witness | None = None,
     cold: timing.Witness | None = None,
+    also: Callable[[], float] = lambda: 0.0,
 ) -> dict[str, Any]:
     """Time both by every clock that the device has: the samples and the ratios that a record holds.
 
@@ -236,11 +237,12 @@ def in_pairs(
         rest: Called before each sample and after each sweep of the caches: for libraries with threads of their own.
         witness: Sees the candidate's samples.
         cold: Sees those with cold caches, on a CPU; None: there are none. On a GPU they are always timed.
+        also: Processor seconds of our other processes, which are no other program's.
 
     Raises:
         PlainError: Other programs kept a CPU so busy that a side mostly waited.
     """
-    watch = environment.OthersWatch()
+    watch = environment.OthersWatch(also)
 
     def before_each() -> None:
         between()

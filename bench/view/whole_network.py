@@ -7,13 +7,17 @@ from bench.record.records import OK, Record
 from bench.view.tables import listed, significant
 
 NOTE = """\
-**Whole networks**: {names} keep torch's batch norm, or write the network anew, and are trained and timed as all rows
-are. The loss of their first steps must be `builtin`'s within {loss:.1%}, and one of the timed steps is repeated in
-float64.{other} The first step, compilation included, is not in these times: {seconds}.{apart}
+**Whole networks**: {names} keep torch's batch norm or are
+written anew, and are trained and timed as all rows are. The loss of their first steps must be `builtin`'s within
+{loss:.1%}, and one of the timed steps is repeated in float64.{other}
+The very first step compiles what isn't in the compiler's cache; it is not in these times:
+{seconds}.{apart}
 """
-OTHER = """ *Other precision*: the loss may differ by {loss:.1%}, and an update by {update:.0%} of its largest
+OTHER = """
+*Other precision*: the loss may differ by {loss:.1%}, and an update by {update:.0%} of its largest
 element; such a row is no opponent."""
-APART = """ `jax` runs in a process of its own, on as many cores as
+APART = """
+`jax` runs in a process of its own, on as many cores as
 torch has threads; its times include asking that process and waiting until its results are there."""
 
 

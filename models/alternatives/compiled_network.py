@@ -41,7 +41,7 @@ COMPILED_NETWORK = Alternative(
 )
 COMPILED_CHANNELS_LAST = Alternative(
     "compiled, channels-last",
-    "the same in torch.channels_last",
+    "torch.compile of the whole network with builtin, in torch.channels_last",
     "inductor, one graph, channels-last",
     begin_channels_last,
     why_unavailable,

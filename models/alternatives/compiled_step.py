@@ -1,7 +1,7 @@
 """`torch.compile` of a whole training step: gathering, network, loss, backward, update and counting.
 
-torch.compile leaves its graph where autograd runs the backward, so a step is more than one graph: what is before the
-backward, with the backward that belongs to it, and what follows it.
+With its default settings torch.compile leaves its graph where autograd runs the backward, so a step is two of them:
+up to the loss, with the backward that belongs to it, and update and counting.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class CompiledStep(EagerTraining):
 COMPILED_STEP = Alternative(
     "compiled step",
     "torch.compile of the whole training step with its optimizer",
-    "inductor",
+    "inductor, two graphs",
     CompiledStep,
     why_unavailable,
     slow=True,

@@ -17,8 +17,10 @@ from models.training import Settings
 class Training(Protocol):
     """A LeNet in training, stopped between two steps."""
 
-    apart: bool
-    """Whether it trains in a process of its own."""
+    @property
+    def pid(self) -> int | None:
+        """The process that it trains in; None for this one."""
+        ...
 
     def prepare(self, batches: Sequence[Tensor]) -> Callable[[], object]:
         """Return a function that takes a step of `models.step.take_step` on each batch.

@@ -21,7 +21,7 @@ class EagerTraining:
         wrap: From LeNet to the module that is called in a step. It must use LeNet's own parameters and buffers.
     """
 
-    apart = False
+    pid = None
 
     def __init__(
         self, data: FashionMNIST, settings: Settings, wrap: Callable[[nn.Module], nn.Module] = lambda network: network

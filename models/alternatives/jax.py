@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import metadata
 
 import numpy as np
 import torch
@@ -26,13 +27,16 @@ class JaxApart:
         RuntimeError: Its process ended or failed.
     """
 
-    apart = True
-
     def __init__(self, data: FashionMNIST, settings: Settings) -> None:
         start = lenet("builtin", seed=settings.seed).state_dict()
         state = {name: tensor.numpy() for name, tensor in start.items() if tensor.is_floating_point()}
         images, labels = data.train_images.numpy(), data.train_labels.numpy()
         self._process = Process(torch.get_num_threads(), images, labels, state, settings.lr)
+
+    @property
+    def pid(self) -> int | None:
+        """See `contract.Training`."""
+        return self._process.pid
 
     def prepare(self, batches: Sequence[Tensor]) -> Callable[[], object]:
         """See `contract.Training`."""
@@ -60,4 +64,11 @@ def why_unavailable(device: torch.device) -> str | None:
     return why_missing(jax=LEAST, jaxlib=LEAST)
 
 
-JAX = Alternative("jax", "LeNet in JAX (NHWC), the whole step in one jax.jit", "XLA", JaxApart, why_unavailable)
+def _backend() -> str:
+    try:
+        return f"XLA, jax {metadata.version('jax')}"
+    except metadata.PackageNotFoundError:
+        return "XLA"
+
+
+JAX = Alternative("jax", "LeNet in JAX (NHWC), the whole step in one jax.jit", _backend(), JaxApart, why_unavailable)

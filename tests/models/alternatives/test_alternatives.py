@@ -47,7 +47,7 @@ def batches():
 @pytest.mark.parametrize("alternative", HERE, ids=lambda alternative: alternative.name)
 def test_its_steps_are_those_of_builtin(alternative, data, batches):
     training, eager = alternative.begin(data, SETTINGS), EagerTraining(data, SETTINGS)
-    assert not training.apart
+    assert training.pid is None
     before, start = training.state(), eager.state()
     assert all(torch.equal(before[name], value) for name, value in start.items())
     graphs = [compilations()]

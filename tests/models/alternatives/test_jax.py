@@ -18,6 +18,9 @@ from models.fashion_mnist import EMBEDDED, load
 from models.training import Settings, shuffled
 
 CPU = torch.device("cpu")
+SETTINGS = Settings(lr=0.1)
+"""At the lesson's rate of 1 rounding errors grow: after an epoch two right implementations differ by up to 0.006."""
+
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 
 
@@ -35,7 +38,7 @@ def training(data):
     """One process for all tests, on one core."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    started = JaxApart(data, Settings())
+    started = JaxApart(data, SETTINGS)
     yield started
     started.close()
     torch.set_num_threads(before)
@@ -58,24 +61,24 @@ def package(tmp_path, monkeypatch):
 
 @needs_jax
 def test_an_epoch_of_the_same_batches_has_the_loss_of_builtin(training, data):
-    eager = EagerTraining(data, Settings())
+    eager = EagerTraining(data, SETTINGS)
     start = training.state()
     assert all(torch.equal(start[name], value) for name, value in eager.state().items())  # there and back to the bit
     batches = [batch for batch in shuffled(len(data.train_images), 0, 1).split(256) if len(batch) == 256]
     training.prepare(batches[:2])()
-    assert why_no_step(start, training.state(), batches[:2], data, BUILTIN, 1.0) is None
+    assert why_no_step(start, training.state(), batches[:2], data, BUILTIN, SETTINGS.lr) is None
     training.prepare(batches[2:])()
     eager.prepare(batches)()
     (loss, accuracy), (right, right_accuracy) = training.read(), eager.read()
     assert len(batches) == 23
-    assert loss == pytest.approx(right, abs=1e-3)
+    assert loss == pytest.approx(right, abs=2e-4)
     assert accuracy == pytest.approx(right_accuracy, abs=0.005)
 
 
 @needs_jax
 @pytest.mark.skipif(not hasattr(psutil.Process, "cpu_affinity"), reason="no affinity on this system")
 def test_it_has_as_many_cores_as_torch_has_threads(training):
-    process = psutil.Process(training._process.pid)
+    process = psutil.Process(training.pid)
     assert len(process.cpu_affinity()) == 1
     assert len(psutil.Process().cpu_affinity()) == len(os.sched_getaffinity(0))
 
@@ -90,8 +93,8 @@ def test_an_error_in_the_process_is_raised_here_and_it_goes_on(training):
 
 @needs_jax
 def test_a_process_that_dies_is_one_line(data):
-    started = JaxApart(data, Settings())
-    os.kill(started._process.pid, signal.SIGKILL)
+    started = JaxApart(data, SETTINGS)
+    os.kill(started.pid, signal.SIGKILL)
     with pytest.raises(RuntimeError, match="ended with exit code -9"):
         started.state()
     started.close()
@@ -101,13 +104,13 @@ def test_a_package_that_does_not_import_is_one_line(data, package):
     package("raise ImportError('built for another machine')")
     assert why_unavailable(CPU) is None  # which imports nothing
     with pytest.raises(MissingError, match=r"^jax does not import: ImportError: built for another machine$"):
-        JaxApart(data, Settings())
+        JaxApart(data, SETTINGS)
 
 
 def test_a_package_that_crashes_is_one_line(data, package):
     package("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(RuntimeError, match=r"^the process of JAX ended with exit code -9$"):
-        JaxApart(data, Settings())
+        JaxApart(data, SETTINGS)
 
 
 def test_one_that_is_too_old_or_missing_is_one_line(package, monkeypatch):
