@@ -63,12 +63,13 @@ def test_no_run_imports_jax_unless_its_step_is_measured_and_then_in_another_proc
     for package in ("jax", "jaxlib"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("raise SystemExit('imported')")
+        (tmp_path / f"{package}-9.9.9.dist-info").mkdir()
+        (tmp_path / f"{package}-9.9.9.dist-info" / "METADATA").write_text(f"Name: {package}\nVersion: 9.9.9\n")
     printed = processes.run(
         """
         import sys, torch
         import bench.conftest, bench.test_latency, bench.test_profile, bench.test_step, bench.test_training
         from bench.session.candidate import alternative_rows
-        from models.alternatives.jax import why_unavailable
         rows = alternative_rows(["jax", "channels-last"], torch.device("cpu"), quick=False)
         print([row.unavailable for row in rows], "jax" in sys.modules)
         """,
