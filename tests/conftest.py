@@ -21,6 +21,8 @@ LONG = (
     "test_triton_residual.py",
     "test_report.py",
     "test_duties.py",
+    "test_inference.py",
+    "test_ways.py",
 )
 """A quarter of a minute each and more. Where a file is one worker's (`--dist loadfile`), one that begins last leaves
 the others without work: these begin first, the longest at the head."""
