@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from bench.record.clocks import COLD, GRAPH, ON_THE_DEVICE, WALL, Clock, on_gpu
@@ -60,6 +61,9 @@ DEVICE_BLOCK = Column[Line]("block on the device, µs", lambda line: line.device
 DEVICE_RATIO = Column[Line]("ratio on the device", lambda line: line.device_ratio)
 DEVICE_VERDICT = Column[Line]("verdict on the device", lambda line: line.device_verdict)
 DEVICE_STEP = Column[Line]("step ratio on the device", lambda line: line.device_step_ratio)
+ACCURACY = Column[Line]("test acc, mean of last {}", lambda line: line.accuracy)
+"""Its header has the number of epochs to be filled in."""
+
 COLUMNS: tuple[Column[Line], ...] = (
     Column("implementation", lambda line: line.implementation),
     Column("what it is", lambda line: line.summary),
@@ -73,7 +77,7 @@ COLUMNS: tuple[Column[Line], ...] = (
     Column("training, examples/sec", lambda line: line.examples),
     Column("step time ratio", lambda line: line.step_ratio),
     DEVICE_STEP,
-    Column("test acc, mean of last 5", lambda line: line.accuracy),
+    ACCURACY,
 )
 OF_OTHER_CLOCKS = (COLD_RATIO, DEVICE_BLOCK, DEVICE_RATIO, DEVICE_VERDICT, DEVICE_STEP)
 """Left out where no row has them."""
@@ -182,7 +186,9 @@ def table(records: list[Record], most: int | None = None) -> str:
         return ""
     run = main_run(records)
     trained = f"; training: {run['epoch'][-1]['data']}" if "epoch" in run else ""
+    last = trainings.last_epochs(run["epoch"]) if "epoch" in run else trainings.LAST
     columns = [c for c in COLUMNS if c not in OF_OTHER_CLOCKS or any(c.cell(line) != NONE for line in lines.values())]
+    columns = [replace(c, name=c.name.format(last)) for c in columns]
     cold = any(line.cold_ratio != NONE for line in lines.values())
     caches = ", caches warm unless named cold" if cold else ", caches warm"
     kept = _kept(lines, implementations, most or len(lines))

@@ -87,3 +87,10 @@ def test_a_best_alternative_in_another_memory_format_has_a_row(session, tmp_path
     text = side_by_side.tables([("cpu-a", session.records), ("cpu-b", other.records)])
     (line,) = [line for line in text.splitlines() if line.startswith("| `builtin, channels_last`")]
     assert line.split("|")[3].strip() == "–"
+
+
+@pytest.mark.parametrize(("epochs", "last"), [(3, 3), (7, 5)])
+def test_the_accuracy_says_of_how_many_epochs_it_is_the_mean(session, epochs, last):
+    for name in (BASELINE, AA):
+        session.training(name, [9.0] * epochs)
+    assert f"test acc, mean of last {last}" in shown(table(session.records))[0]

@@ -186,3 +186,13 @@ def test_csv_has_an_unrounded_row_per_epoch_with_the_same_columns(trained):
 
 def test_csv_headers_have_units(trained):
     assert {"step_s", "wall_s", "examples_per_s_steps", "warm_up_s"} <= set(csv_rows(trained.records)[0])
+
+
+def test_of_few_epochs_the_mean_is_of_as_many(session):
+    for name in (BASELINE, AA, "naive"):
+        for seed in (0, 1):
+            session.training(name, [9.0, 9.0, 9.0], seed=seed)
+    text = page(session.records)
+    assert "test acc, mean of last 3" in table(text, ACCURACY)[0]
+    assert "mean of the last 3 epochs" in text
+    assert "last 5" not in text
