@@ -258,3 +258,9 @@ def test_the_fastest_are_those_tied_with_the_least(ratios, floor, best):
     for name, ratio in known.items():
         if ratio and name in best and "builtin" not in best:
             assert verdict(ratio, floor) == FASTER
+
+
+def test_a_wide_interval_ties_nobody_with_those_who_are_left_behind():
+    """`a` may be the fastest or not; `b` is faster than `c` and the baseline in any case."""
+    ratios = {"a": Ratio(0.35, 0.19, 1.17), "b": Ratio(0.41, 0.40, 0.42), "c": Ratio(0.6, 0.59, 0.62)}
+    assert fastest(ratios, 0.005, "builtin") == {"a", "b"}
