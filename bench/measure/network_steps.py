@@ -22,6 +22,10 @@ CHAOS = 0.1
 """Where two right steps differ by more, a step says nothing about who took it; the blocks are judged by themselves."""
 
 
+LEAST_PART = 1e-5
+"""Of the network's largest gradient: what is less is taken for as much, since it may be rounding alone. A bias before a
+batch norm has no gradient but rounding."""
+
 Gradients = dict[str, "Tensor | None"]
 
 
@@ -114,13 +118,14 @@ def why_no_step(sample: Sample, original: nn.Module, inputs: tuple[Tensor, ...])
     """
     right = _gradients_again(sample, original, inputs)
     near = _gradients_again(sample, original, tuple(_nearby(each) for each in inputs))
+    least = LEAST_PART * max((float(g.abs().max()) for g in right.values() if g is not None), default=0.0)
     for name, exact in right.items():
         own, other = sample.gradients.get(name), near[name]
         if (own is None) != (exact is None):
             return f"the gradient of {name} is {'missing' if own is None else 'one that there is not'}"
         if own is None or exact is None or other is None:
             continue
-        scale = float(exact.abs().max()) or 1.0
+        scale = max(float(exact.abs().max()), least) or 1.0
         noise = float((other - exact).abs().max()) / scale
         error = float((own - exact).abs().max()) / scale
         if noise < CHAOS and not error <= (tolerance := max(TOLERANCE, ATEN_MULTIPLE * noise)):

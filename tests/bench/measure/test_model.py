@@ -92,6 +92,18 @@ def test_a_timed_step_with_a_wrong_gradient_is_called_wrong(spec):
         model.measure(implementation(a_little_less_gradient), context(), spec, EFFORT, twin=False)
 
 
+def test_a_bias_before_a_batch_norm_accuses_nobody(spec):
+    """Its gradient is rounding alone, as large as the right one and of either sign."""
+    network = spec.build()
+    steps = Steps(copy.deepcopy(network.module), network.inputs)
+    sample = steps.subject(1)()
+    steps.seal(sample)
+    sample.gradients["fc.bias"] = -sample.gradients["fc.bias"]
+    assert why_no_step(sample, network.module, network.inputs) is None
+    sample.gradients["fc.weight"] = -sample.gradients["fc.weight"]
+    assert why_no_step(sample, network.module, network.inputs).startswith("the gradient of fc.weight is off by 2e+00")
+
+
 def test_dropout_draws_the_same_where_a_step_is_judged(spec):
     network = spec.build()
     module, _ = convert(copy.deepcopy(network.module), implementation(honest))
