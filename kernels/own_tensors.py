@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
+
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""The memory format by the number of dimensions; other tensors have none such."""
+
+
+def in_channels_last(x: Tensor) -> bool:
+    """Whether channels are the last dimension in memory; not where either reading of the strides is right."""
+    last = CHANNELS_LAST.get(x.dim())
+    return last is not None and not x.is_contiguous() and x.is_contiguous(memory_format=last)
 
 
 @dataclass(frozen=True)
@@ -53,8 +63,8 @@ class Forward(NamedTuple):
 class OwnTensors(Protocol):
     """A library's tensors, and batch norm on them."""
 
-    def take(self, tensor: Tensor) -> Any:
-        """A torch tensor as one of the library's own, its channels last if the tensor's are."""
+    def take(self, tensor: Tensor, *, channels_last: bool = False) -> Any:
+        """A torch tensor as one of the library's own; a batch with its channels last if asked for."""
         ...
 
     def give(self, own: Any, *, channels_last: bool = False) -> Tensor:

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from bench.record.operations import CHANNELS_LAST, Operation
+from kernels import own_tensors
 from kernels.problems import make_problem
 from kernels.reference import Problem
-
-CHANNELS_LAST_OF = {4: torch.channels_last, 5: torch.channels_last_3d}
-"""By the number of dimensions; other tensors have no such memory format."""
 
 
 def problem_of(operation: Operation, *, training: bool = True, **settings: Any) -> Problem:
@@ -43,7 +41,7 @@ def in_channels_last(problem: Problem) -> Problem:
         if tensor is None:
             return None
         # Not contiguous(), which leaves a tensor with one channel as it is, strides and all.
-        return torch.empty_like(tensor, memory_format=CHANNELS_LAST_OF[tensor.dim()]).copy_(tensor)
+        return torch.empty_like(tensor, memory_format=own_tensors.CHANNELS_LAST[tensor.dim()]).copy_(tensor)
 
     x = laid_out(problem.input)
     assert x is not None

@@ -12,7 +12,7 @@ from models.step import normalized
 
 
 class ImageWindows:
-    """Batches that always lie at the same addresses, filled with images drawn anew by `change`.
+    """Batches that always lie at the same addresses, filled by `change` with other images.
 
     Args:
         data: Its test images are drawn from.

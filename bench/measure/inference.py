@@ -20,7 +20,7 @@ from bench.measure.efforts import Effort, Efforts
 from bench.measure.figures import Figures, WrongError
 from bench.measure.image_windows import ImageWindows
 from bench.measure.latency import in_pairs
-from bench.measure.timing import Subject, Witness, samples
+from bench.measure.timing import Witness, samples
 from bench.measure.trained import Trained
 from kernels import Implementation
 from models import deployed
@@ -120,12 +120,10 @@ def measure(
     prepare_seconds = time.perf_counter() - start
     answers = evaluation(ready, context.data, batch, trained)
     witness = Witness(own.seal, context.inspect)
-    ours: Subject = own.subject
-    theirs: Subject = against.subject
     if ready.own_threads:
-        ours, theirs = rest.rested(ours), rest.rested(theirs)
         effort = replace(effort, most_rounds=min(effort.most_rounds, MOST_RESTED))
-    times = in_pairs(ours, theirs, device, effort, between=windows.change, witness=witness)
+    sides, apart = (own.subject, against.subject), ready.own_threads
+    times = in_pairs(*sides, device, effort, between=windows.change, witness=witness, apart=apart)
     if reason := why_wrong(witness.kept, batch, trained):
         raise WrongError(f"wrong on the timed images: {reason}")
     return {

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from bench.measure import cold as cold_caches
-from bench.measure import device_timing, environment, floor, stalls, timing, traffic
+from bench.measure import device_timing, environment, floor, rest, stalls, timing, traffic
 from bench.measure.cases import problem_of
 from bench.measure.delegation import delegates_to, same_bits
 from bench.measure.efforts import Effort
@@ -97,7 +97,7 @@ class Latency:
             self.effort,
             captured=pass_name != "training backward",
             between=self._operands[training].change,
-            rest=workload.rest if isinstance(workload, OwnWorkload) else timing.nothing,
+            apart=implementation.own_threads,
             witness=warm,
             cold=cold,
         )
@@ -219,7 +219,7 @@ def in_pairs(
     *,
     captured: bool = True,
     between: Callable[[], None] = timing.nothing,
-    rest: Callable[[], None] = timing.nothing,
+    apart: bool = False,
     witness: timing.Witness | None = None,
     cold: timing.Witness | None = None,
     also: Callable[[], float] = lambda: 0.0,
@@ -234,7 +234,7 @@ def in_pairs(
         captured: Whether it can be captured as a CUDA graph. A backward alone can't: it needs a graph of autograd
             that the capture would contain.
         between: Called before each sample, off the clock.
-        rest: Called before each sample and after each sweep of the caches: for libraries with threads of their own.
+        apart: Whether the sides have thread pools of their own, so that each waits until the other's rests.
         witness: Sees the candidate's samples.
         cold: Sees those with cold caches, on a CPU; None: there are none. On a GPU they are always timed.
         also: Processor seconds of our other processes, which are no other program's.
@@ -243,18 +243,14 @@ def in_pairs(
         PlainError: Other programs kept a CPU so busy that a side mostly waited.
     """
     watch = environment.OthersWatch(also)
-
-    def before_each() -> None:
-        between()
-        rest()
-
-    rounds = timing.paired_rounds(candidate, baseline, device, effort, SEED, between=before_each, witness=witness)
+    sides = (rest.rested(candidate), rest.rested(baseline)) if apart else (candidate, baseline)
+    rounds = timing.paired_rounds(*sides, device, effort, SEED, between=between, witness=witness)
     ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
     if device.type == "cpu":
         processors = watch.processors()
-        stalls.check("the baseline", median(rounds.baseline_ns) / rounds.iterations, baseline, processors)
+        stalls.check("the baseline", median(rounds.baseline_ns) / rounds.iterations, sides[1], processors)
         if ratio.low > 1:
-            stalls.check("it", median(rounds.candidate_ns) / rounds.iterations, candidate, processors)
+            stalls.check("it", median(rounds.candidate_ns) / rounds.iterations, sides[0], processors)
     on_device = None
     if device.type == "cuda":
         call_ns = max(median(rounds.candidate_ns), median(rounds.baseline_ns)) / rounds.iterations
@@ -264,7 +260,7 @@ def in_pairs(
         **asdict(rounds),
         "ratio": [ratio.value, ratio.low, ratio.high],
         "device_time": on_device,
-        "cold": cold_caches.measure(candidate, baseline, SEED, between, cold, rest)
+        "cold": cold_caches.measure(candidate, baseline, SEED, between, cold, rest.rest if apart else timing.nothing)
         if cold and device.type == "cpu"
         else None,
     }

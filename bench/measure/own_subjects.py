@@ -15,11 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
-from bench.measure import rest
 from bench.measure.operands import Operands
 from bench.measure.subjects import GRADIENTS, Sample, Workload
 from kernels import Implementation
-from kernels.own_tensors import Forward, OwnTensors, Settings
+from kernels.own_tensors import Forward, OwnTensors, Settings, in_channels_last
 
 CONVERSIONS = 20
 """How often a conversion is timed."""
@@ -50,10 +49,9 @@ class OwnWorkload(Workload):
         super().__init__(implementation, operands)
         assert implementation.own_tensors is not None
         self._own: OwnTensors = implementation.own_tensors
-        self._rests = implementation.own_threads
         problem = operands.problem
         x = problem.input
-        self._last = x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
+        self._last = in_channels_last(x)
         fixed = (problem.momentum, problem.eps, problem.activation, problem.pool, self._last)
         self._settings = Settings(problem.training, problem.training, *fixed)
         self._vectors = [p.detach() for p in self._parameters]
@@ -62,10 +60,10 @@ class OwnWorkload(Workload):
         """A call on a converted batch that is given the running statistics, the gradient to send back, and a sample."""
         place = self._places(1)[0]
         _, (x, _, _, *more), dy = self._windows[place]
-        own_x = self._own.take(x.detach())
-        residual = self._own.take(more[0].detach()) if more else None
+        own_x = self._taken(x)
+        residual = self._taken(more[0]) if more else None
         parameters = (self._own.take(self._vectors[0]), self._own.take(self._vectors[1]))
-        own_dy = None if dy is None else self._own.take(dy)
+        own_dy = None if dy is None else self._taken(dy)
         self._own.wait(own_x, own_dy, residual)
         before = (self._running[0].clone(), self._running[1].clone())
         sample = OwnSample([place] * iterations if self._settings.training else [], place, {}, [before])
@@ -76,14 +74,11 @@ class OwnWorkload(Workload):
 
         return call, own_dy, sample
 
-    def rest(self) -> None:
-        """Let the threads of either library fall asleep, off the clock."""
-        if self._rests:
-            rest.rest()
+    def _taken(self, batch: Tensor) -> Any:
+        return self._own.take(batch.detach(), channels_last=self._last)
 
     def _forward(self, iterations: int) -> Callable[[], object]:
         call, _, sample = self._begin(iterations)
-        self.rest()
 
         def run() -> OwnSample:
             assert sample.moved is not None
@@ -104,7 +99,6 @@ class OwnWorkload(Workload):
         self._own.backward(self._settings, forwards.pop().kept, dy)  # leaves the caches as a backward does
         sample.places, sample.moved = [], None
         sample.own = {"output": forwards[-1].y}
-        self.rest()
 
         def run() -> OwnSample:
             assert sample.own is not None
@@ -118,7 +112,6 @@ class OwnWorkload(Workload):
 
     def _training_both(self, iterations: int) -> Callable[[], object]:
         call, dy, sample = self._begin(iterations)
-        self.rest()
 
         def run() -> OwnSample:
             assert sample.moved is not None
@@ -163,7 +156,7 @@ class OwnWorkload(Workload):
         result = call(sample.moved)
         taken, given = [], []
         if direction != "backward":
-            taken, given = [x.detach(), *(residual.detach() for residual in more)], [result.y]
+            taken, given = [x, *more], [result.y]
         if direction != "forward":
             assert dy is not None
             dx, _, _, *others = self._own.backward(self._settings, result.kept, own_dy)
@@ -173,7 +166,7 @@ class OwnWorkload(Workload):
 
     def _converted_ns(self, taken: list[Tensor], given: list[Any]) -> int:
         start = time.perf_counter_ns()
-        self._own.wait(*[self._own.take(tensor) for tensor in taken])
+        self._own.wait(*map(self._taken, taken))
         for own in given:
             self._own.give(own, channels_last=self._last)
         return time.perf_counter_ns() - start

@@ -23,7 +23,7 @@ from bench.view.tables import counted, significant
 NOTE = """\
 A call takes a batch that lies in memory as float32 and returns the logits, in evaluation mode under
 `torch.inference_mode()`. Each round times the row and eager `builtin` next to each other, in random order, on images
-drawn anew from the test set for each sample; where a row has a thread pool of its own, both sides first wait until no
+drawn from the test set again for each sample; where a row has a thread pool of its own, both sides first wait until no
 thread spins. **latency** is the median over rounds, with its 95% interval. **ratio** is the median over rounds of time
 / eager `builtin`'s time; below 1 is faster. Rows were measured one after the other, so don't divide their latencies.
 **verdict**: the noise floor is what the A/A rows differ by beyond their intervals, and at least {least:.0%}.

@@ -8,7 +8,7 @@ from bench.view.tables import listed, significant
 
 NOTE = """\
 **Whole networks**: {names} keep torch's batch norm or are
-written anew, and are trained and timed as all rows are. The loss of their first steps must be `builtin`'s within
+rewritten, and are trained and timed as all rows are. The loss of their first steps must be `builtin`'s within
 {loss:.1%}, and one of the timed steps is repeated in float64.{other}
 The very first step compiles what isn't in the compiler's cache; it is not in these times:
 {seconds}.{apart}

@@ -13,15 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from kernels.arguments import check_arguments, check_residual
 from kernels.contract import BlockFunction
-from kernels.own_tensors import Forward, OwnTensors, Settings
-
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-
-
-def channels_last(x: Tensor) -> bool:
-    """Whether channels are the last dimension in memory; not where either reading of the strides is right."""
-    last = _CHANNELS_LAST.get(x.dim())
-    return last is not None and not x.is_contiguous() and x.is_contiguous(memory_format=last)
+from kernels.own_tensors import Forward, OwnTensors, Settings, in_channels_last
 
 
 def bridged(own: OwnTensors) -> BlockFunction:
@@ -49,7 +41,7 @@ def bridged(own: OwnTensors) -> BlockFunction:
         tensors = (input, weight, bias, residual)
         gradient = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
         settings = Settings(
-            training, gradient, float(momentum), float(eps), activation, pool, channels_last=channels_last(input)
+            training, gradient, float(momentum), float(eps), activation, pool, channels_last=in_channels_last(input)
         )
         if gradient:
             output: Tensor = _Bridge.apply(own, settings, running_mean, running_var, *tensors)
@@ -81,8 +73,7 @@ class _Bridge(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Any:
         own, last = ctx.own, ctx.settings.channels_last
-        dy = dy.contiguous(memory_format=_CHANNELS_LAST[dy.dim()] if last else torch.contiguous_format)
-        gradients = own.backward(ctx.settings, ctx.kept, own.take(dy))
+        gradients = own.backward(ctx.settings, ctx.kept, own.take(dy, channels_last=last))
         own.wait(*(gradient for gradient in gradients if gradient is not None))
         given = [
             None if gradient is None or tensor is None else own.give(gradient, channels_last=last).view_as(tensor)
@@ -111,10 +102,10 @@ def _forward(
 
     result = own.forward(
         settings,
-        own.take(x.detach()),
+        own.take(x.detach(), channels_last=settings.channels_last),
         (taken(before[0].clone()), taken(before[1].clone())),
         (taken(weight), taken(bias)),
-        None if residual is None else own.take(residual.detach()),
+        None if residual is None else own.take(residual.detach(), channels_last=settings.channels_last),
     )
     own.wait(result.y, *result.running)
     if settings.training:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.contract import Convention
+from kernels.contract import Convention, Implementation
 from kernels.own_tensors import Forward, Settings
-from kernels.peers.packages import why_missing
+from kernels.peers._bridge import bridged
+from kernels.peers.packages import why_missing, with_version
 
 SOURCE = "flax-linen.readthedocs.io, flax.linen.BatchNorm"
 CONVENTIONS = {
@@ -37,13 +38,6 @@ def why_unavailable(device: torch.device) -> str | None:
     return why_missing(jax="0.4.30", flax="0.8")
 
 
-def backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature for all
-    """XLA, with JAX's version."""
-    import jax
-
-    return f"XLA, jax {jax.__version__}"
-
-
 class FlaxTensors:
     """JAX's arrays; see `OwnTensors`.
 
@@ -56,14 +50,13 @@ class FlaxTensors:
     def __init__(self, *, fast_variance: bool) -> None:
         self._fast = fast_variance
 
-    def take(self, tensor: Tensor) -> Any:
+    def take(self, tensor: Tensor, *, channels_last: bool = False) -> Any:
         """By DLPack."""
         if tensor.dtype == torch.float64:
             raise NotImplementedError("takes no float64: JAX's default is float32")
         jax = _started(torch.get_num_threads())
-        last = tensor.dim() > 2 and not tensor.is_contiguous() and tensor.movedim(1, -1).is_contiguous()
-        dense = tensor.movedim(1, -1) if last else tensor.contiguous()
-        return jax.dlpack.from_dlpack(dense.detach())
+        last = channels_last and tensor.dim() > 2
+        return jax.dlpack.from_dlpack((tensor.movedim(1, -1) if last else tensor).contiguous().detach())
 
     def give(self, own: Any, *, channels_last: bool = False) -> Tensor:
         """By DLPack."""
@@ -93,6 +86,31 @@ class FlaxTensors:
         import jax
 
         return sum({id(leaf): int(leaf.nbytes) for leaf in jax.tree_util.tree_leaves(kept)}.values())
+
+
+def implementation(name: str, how: str, order: int, *, fast_variance: bool) -> Implementation:
+    """Flax's batch norm with one of its two variances.
+
+    Args:
+        name: Row label.
+        how: It is called, for the summary.
+        order: Its place in every table.
+        fast_variance: See `FlaxTensors`.
+    """
+    own = FlaxTensors(fast_variance=fast_variance)
+    block = bridged(own)
+    return Implementation(
+        name=name,
+        summary=f"flax.linen.BatchNorm under jax.jit, with {how}",
+        batch_norm=block,
+        batch_norm_block=block,
+        why_unavailable=why_unavailable,
+        backend=lambda x, training: with_version("XLA", "jax"),  # noqa: ARG005 - one signature for all
+        own_tensors=own,
+        conventions=CONVENTIONS,
+        own_threads=True,
+        order=order,
+    )
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from kernels.arguments import check_arguments
 from kernels.contract import Convention, Implementation
-from kernels.peers._bridge import channels_last
+from kernels.own_tensors import in_channels_last
 from kernels.peers.packages import why_missing
 
 PACKAGE = "nvidia-cudnn-frontend"
@@ -157,7 +157,7 @@ def batch_norm(
 ) -> Tensor:
     """Batch norm of cuDNN under torch's autograd."""
     check_arguments(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    if not channels_last(input) or input.dim() != 4 or not input.numel():
+    if not in_channels_last(input) or input.dim() != 4 or not input.numel():
         raise NotImplementedError("takes 4-D input in channels-last only")
     if running_mean is None or running_var is None or weight is None or bias is None:
         raise NotImplementedError("needs running statistics, weight and bias")

@@ -20,7 +20,7 @@ from kernels.peers._bridge import bridged
 class OneDNNTensors:
     """Batches in oneDNN's layout; parameters and statistics stay torch's own. See `OwnTensors`."""
 
-    def take(self, tensor: Tensor) -> Any:
+    def take(self, tensor: Tensor, *, channels_last: bool = False) -> Any:  # noqa: ARG002 - oneDNN chooses its layout
         """A batch by `to_mkldnn`, which copies; a vector as it is."""
         if tensor.dim() == 1:
             return tensor

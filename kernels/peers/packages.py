@@ -25,5 +25,13 @@ def why_missing(remedy: str = INSTALL, /, **least: str) -> str | None:
     return None
 
 
+def with_version(runtime: str, package: str) -> str:
+    """What runs underneath, for a record: "XLA, jax 0.10.2", or without the package "XLA"."""
+    try:
+        return f"{runtime}, {package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return runtime
+
+
 def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:3]]

@@ -18,7 +18,7 @@ class ChannelsLast(nn.Module):
     """A network with channels-last weights, on channels-last input.
 
     Args:
-        network: Its weights are laid out anew, in place.
+        network: Its weights are put into that layout, in place.
     """
 
     def __init__(self, network: nn.Module) -> None:

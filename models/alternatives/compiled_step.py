@@ -29,7 +29,7 @@ def _step(
     loss_sum: Tensor,
     correct: Tensor,
 ) -> None:
-    """`models.step.take_step` on tensors alone: a number that counts in Python would be compiled anew in each step."""
+    """`models.step.take_step` on tensors alone: a number that counts in Python would make each step compile again."""
     right = labels.index_select(0, batch)
     output = network(normalized(images.index_select(0, batch), parameters[0].dtype))
     loss = cross_entropy(output, right)

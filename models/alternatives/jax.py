@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import metadata
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.peers.packages import why_missing
+from kernels.peers.packages import why_missing, with_version
 from models.alternatives.contract import Alternative
 from models.alternatives.jax_process import Process
 from models.fashion_mnist import FashionMNIST
@@ -64,11 +63,6 @@ def why_unavailable(device: torch.device) -> str | None:
     return why_missing(jax=LEAST, jaxlib=LEAST)
 
 
-def _backend() -> str:
-    try:
-        return f"XLA, jax {metadata.version('jax')}"
-    except metadata.PackageNotFoundError:
-        return "XLA"
-
-
-JAX = Alternative("jax", "LeNet in JAX (NHWC), the whole step in one jax.jit", _backend(), JaxApart, why_unavailable)
+JAX = Alternative(
+    "jax", "LeNet in JAX (NHWC), the whole step in one jax.jit", with_version("XLA", "jax"), JaxApart, why_unavailable
+)

@@ -60,9 +60,9 @@ class Counting(Copied):
     def __init__(self):
         self.taken = self.given = 0
 
-    def take(self, tensor):
+    def take(self, tensor, **options):
         self.taken += 1
-        return super().take(tensor)
+        return super().take(tensor, **options)
 
     def give(self, own, **options):
         self.given += 1

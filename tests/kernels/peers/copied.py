@@ -15,7 +15,7 @@ BLOCK = compose(F.batch_norm)
 class Copied:
     """Right, unless a subclass is not."""
 
-    def take(self, tensor):
+    def take(self, tensor, *, channels_last=False):  # noqa: ARG002
         return tensor.detach().clone(memory_format=torch.preserve_format)
 
     def give(self, own, *, channels_last=False):  # noqa: ARG002

@@ -1,5 +1,7 @@
 """Other people's batch norms, as far as they are installed, by the same reference as our own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -42,6 +44,20 @@ def test_a_peer_agrees_with_the_reference(name, block, training, channels_last):
 @pytest.mark.parametrize("name", ANY_SHAPE)
 def test_of_any_dimension(name, shape):
     assert mark(name, make_problem(shape)) is None
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_residual_and_a_gradient_may_be_laid_out_otherwise(name):
+    problem = make_problem(IMAGES, residual=True, activation="relu")
+    last = in_channels_last(problem)
+    assert mark(name, replace(last, residual=problem.residual, grad_output=problem.grad_output)) is None
+    assert mark(name, replace(problem, residual=last.residual, grad_output=last.grad_output)) is None
+
+
+@pytest.mark.parametrize("name", ANY_SHAPE)
+def test_a_batch_with_strides_of_its_own(name):
+    problem = make_problem((8, 5, 9))
+    assert mark(name, replace(problem, input=problem.input.movedim(1, -1).contiguous().movedim(-1, 1))) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
