@@ -39,6 +39,7 @@ from bench.view.model_records import by_model, choose, survey
 from bench.view.model_records import part as part_of
 from bench.view.tables import MOST_OTHERS, counted
 from models import deployed
+from models.alternatives.registry import ALTERNATIVES
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def missing_of_network(records: list[Record]) -> list[str]:
 
 
 def missing_of_main(run: dict[str, list[Record]]) -> list[str]:
-    """Measurements that a run of the main job lacks, over all implementations in `kernels/`."""
+    """Measurements that a run of the main job lacks, over all implementations in `kernels/` and all alternatives."""
     have = {kind: {r["implementation"] for r in records} for kind, records in run.items()}
     everyone = _everyone()
     device = newest(run["latency"])["conditions"]["device"]
@@ -152,8 +153,11 @@ def missing_of_main(run: dict[str, list[Record]]) -> list[str]:
         for pass_name, name in itertools.product(standard_passes(operation), everyone)
         if (operation, pass_name, name) not in cells
     ]
-    missing += [f"step of {name}" for name in (*everyone, PLAIN) if name not in have.get("step", set())]
-    missing += missing_of_training(run.get("epoch", []), [*everyone, PLAIN])
+    others = [alternative.name for alternative in ALTERNATIVES]
+    missing += [f"step of {name}" for name in (*everyone, PLAIN, *others) if name not in have.get("step", set())]
+    epochs = run.get("epoch", [])
+    missing += missing_of_training(epochs, [*everyone, PLAIN])
+    missing += missing_of_training([r for r in epochs if r["key"]["seed"] == 0], others)
     profiled = {(r["key"]["of"], r["implementation"]) for r in run.get("profile", [])}
     able = {r["implementation"] for r in run.get("profile", []) if r["key"]["of"] == "step" and r["status"] == OK}
     for of, names in (("step", {*everyone, PLAIN}), ("memory", able), ("scaling", set(everyone))):

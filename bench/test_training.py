@@ -1,6 +1,7 @@
-"""How well and how fast a network trains with each batch norm, and without one.
+"""How well and how fast a network trains with each batch norm, and without one; LeNet also by alternatives.
 
-Implementations take turns epoch by epoch. What pytest-benchmark shows are the seconds of an epoch's steps.
+All take turns epoch by epoch. Alternatives train under the first seed only: they differ from `builtin` by rounding.
+What pytest-benchmark shows are the seconds of an epoch's steps.
 """
 
 from __future__ import annotations
@@ -14,19 +15,29 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.conftest import CANDIDATES, outcome
 from bench.record.networks import title_of
 from bench.record.records import Record
-from bench.session.candidate import Candidate, contestants
+from bench.session.candidate import Candidate, alternative_rows, contestants
 from bench.session.gate import Gate
 from bench.session.handover import hand_over, replayed_clock
 from bench.session.options import training_settings
 from bench.session.run import Run
 from bench.session.turns import train_in_turns
+from models import device as devices
 from models.fashion_mnist import FashionMNIST
+from models.recipes import LENET
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per contestant."""
-    rows = contestants(metafunc.config.stash[CANDIDATES], metafunc.config.option.impl)
+    rows = _roster(metafunc.config)
     metafunc.parametrize("candidate", rows, ids=[row.label for row in rows])
+
+
+def _roster(config: pytest.Config) -> list[Candidate]:
+    option = config.option
+    rows = contestants(config.stash[CANDIDATES], option.impl)
+    if option.network != LENET:
+        return rows
+    return [*rows, *alternative_rows(option.impl, devices.find(option.device), quick=option.quick)]
 
 
 @pytest.fixture(scope="session")
@@ -38,11 +49,12 @@ def trainings(
     @functools.cache
     def train_all() -> dict[str, list[Record]]:
         option = pytestconfig.option
-        roster = contestants(pytestconfig.stash[CANDIDATES], option.impl)
+        roster = _roster(pytestconfig)
         records: dict[str, list[Record]] = {candidate.label: [] for candidate in roster}
         for seed in range(option.seeds):
             settings = training_settings(option, seed)
-            of_all = train_in_turns(roster, data, option.network, settings, run, gate, progress)
+            taking_part = [candidate for candidate in roster if seed == 0 or not candidate.alternative]
+            of_all = train_in_turns(taking_part, data, option.network, settings, run, gate, progress)
             for label, own in of_all.items():
                 records[label] += own
         return records

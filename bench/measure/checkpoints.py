@@ -7,10 +7,11 @@ the training is bit-identical.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor
 
 FOLDER = ".checkpoints"
 
@@ -19,26 +20,24 @@ def _path(folder: Path, network: str, label: str, seed: int) -> Path:
     return folder / FOLDER / f"{network}-{re.sub(r'[^A-Za-z0-9]+', '-', label)}-seed{seed}.pt"
 
 
-def save(folder: Path, network: str, label: str, seed: int, epoch: int, model: nn.Module) -> None:
+def save(folder: Path, network: str, label: str, seed: int, epoch: int, weights: Mapping[str, Tensor]) -> None:
     """Save the weights after an epoch, replacing those of the previous epoch."""
     path = _path(folder, network, label, seed)
     path.parent.mkdir(exist_ok=True)
     half = path.with_suffix(".half")
-    torch.save({"epoch": epoch, "model": model.state_dict()}, half)
+    torch.save({"epoch": epoch, "model": dict(weights)}, half)
     half.replace(path)
 
 
-def restore(folder: Path, network: str, label: str, seed: int, epoch: int, model: nn.Module) -> bool:
-    """Load the weights after that epoch into the model, and return whether there are any."""
+def restored(folder: Path, network: str, label: str, seed: int, epoch: int) -> dict[str, Tensor] | None:
+    """The weights after that epoch, on the CPU; None where there are none."""
     path = _path(folder, network, label, seed)
     try:
         kept = torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, EOFError):
-        return False
-    if kept["epoch"] != epoch:
-        return False
-    model.load_state_dict(kept["model"])
-    return True
+        return None
+    weights: dict[str, Tensor] = kept["model"]
+    return weights if kept["epoch"] == epoch else None
 
 
 def forget(folder: Path, network: str, label: str, seed: int) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +23,27 @@ from models.recipes import LENET, RECIPES, RESNET20
 from models.training import Epoch, Settings, train, warm_up
 
 
-@dataclass
-class Turn:
-    """One implementation in training."""
+class Turn(Protocol):
+    """Someone in training, stopped between two epochs."""
 
-    implementation: Implementation | None
-    model: nn.Module
-    epochs: Iterator[Epoch]
-    warm_up_seconds: float
-    watch: Watch
-    lr: float
     network: str
+
+    def take(self) -> Figures:
+        """Train one epoch, and return its figures.
+
+        Raises:
+            WrongError: A randomly chosen step didn't train; or an implementation from outside gets another test
+                accuracy than `builtin` does with the same weights.
+        """
+        ...
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """All that the next epoch depends on."""
+        ...
+
+    def close(self) -> None:
+        """End its process, if it has one."""
+        ...
 
 
 class Watch:
@@ -63,6 +74,47 @@ class Watch:
             self.after = state_of(self._model)
 
 
+@dataclass
+class ImplementationTurn:
+    """A `Turn` of a network with an implementation, or without batch norm."""
+
+    implementation: Implementation | None
+    model: nn.Module
+    data: FashionMNIST
+    epochs: Iterator[Epoch]
+    warm_up_seconds: float
+    watch: Watch
+    lr: float
+    network: str
+
+    def take(self) -> Figures:
+        """See `Turn`."""
+        faults = page_faults()
+        epoch = next(self.epochs)
+        faults_now = page_faults()
+        data, watch = self.data, self.watch
+        if watch.before and watch.after and watch.batch is not None:
+            asked = [watch.batch], data, self.implementation, self.lr, self.network
+            if reason := why_no_step(watch.before, watch.after, *asked):
+                raise WrongError(f"wrong in a step of epoch {epoch.number}: {reason}")
+        judged = self.implementation is not None and self.implementation.foreign
+        if judged and (reason := why_no_evaluation(self.model, data, epoch.test_accuracy, self.network)):
+            raise WrongError(f"wrong in the evaluation of epoch {epoch.number}: {reason}")
+        return {
+            "backend": backend(self.implementation, data.train_images.device, self.network),
+            **asdict(epoch),
+            "warm_up_seconds": self.warm_up_seconds,
+            "page_faults": None if faults is None or faults_now is None else faults_now - faults,
+        }
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """See `Turn`."""
+        return self.model.state_dict()
+
+    def close(self) -> None:
+        """See `Turn`."""
+
+
 def begin(
     implementation: Implementation | None,
     label: str,
@@ -71,7 +123,7 @@ def begin(
     settings: Settings,
     folder: Path,
     done: int,
-) -> Turn:
+) -> ImplementationTurn:
     """A network warmed up and ready for the epoch after those that are done.
 
     Without saved weights of the last of these, the epochs are trained again.
@@ -88,37 +140,13 @@ def begin(
     device = data.train_images.device
     model = RECIPES[network].build(implementation, seed=settings.seed, device=device)
     watch = Watch(model)
-    if done and checkpoints.restore(folder, network, label, settings.seed, done, model):
+    if done and (weights := checkpoints.restored(folder, network, label, settings.seed, done)):
+        model.load_state_dict(weights)
         epochs = train(model, data, settings, first_epoch=done + 1, on_batch=watch.on_batch)
     else:
         epochs = itertools.islice(train(model, data, settings, on_batch=watch.on_batch), done, None)
-    return Turn(implementation, model, epochs, warm_up(model, data, settings), watch, settings.lr, network)
-
-
-def take(turn: Turn, data: FashionMNIST) -> Figures:
-    """Train one epoch, and return its figures.
-
-    Raises:
-        WrongError: A randomly chosen step didn't train; or an implementation from outside gets another test accuracy
-            than `builtin` does with the same weights.
-    """
-    faults = page_faults()
-    epoch = next(turn.epochs)
-    faults_now = page_faults()
-    watch = turn.watch
-    if watch.before and watch.after and watch.batch is not None:
-        reason = why_no_step(watch.before, watch.after, [watch.batch], data, turn.implementation, turn.lr, turn.network)
-        if reason:
-            raise WrongError(f"wrong in a step of epoch {epoch.number}: {reason}")
-    judged = turn.implementation is not None and turn.implementation.foreign
-    if judged and (reason := why_no_evaluation(turn.model, data, epoch.test_accuracy, turn.network)):
-        raise WrongError(f"wrong in the evaluation of epoch {epoch.number}: {reason}")
-    return {
-        "backend": backend(turn.implementation, data.train_images.device, turn.network),
-        **asdict(epoch),
-        "warm_up_seconds": turn.warm_up_seconds,
-        "page_faults": None if faults is None or faults_now is None else faults_now - faults,
-    }
+    seconds = warm_up(model, data, settings)
+    return ImplementationTurn(implementation, model, data, epochs, seconds, watch, settings.lr, network)
 
 
 FIRST = {LENET: LENET_SHAPES[0], RESNET20: RESNET20_SHAPES[0]}

@@ -139,15 +139,16 @@ class Latency:
         self._turn_to(operation)
         return self._workload(operation, implementation, implementation.name, PASS[pass_name].training)[0]
 
-    def baseline_ns(self, operation: Operation, pass_name: str) -> list[float]:
+    def baseline_ns(self, operation: Operation, pass_name: str, *, apart: bool) -> list[float]:
         """Nanoseconds per call of the baseline alone, a value per sample, in a process that has run no foreign code.
 
         Args:
             operation: What is timed.
             pass_name: One of `PASSES`.
+            apart: As of `in_pairs`, for the one that it is timed next to: a call after a rest takes longer.
         """
-        workload = self.workload(operation, self.baseline, pass_name)
-        return timing.samples(workload.subject(pass_name), self.device, ALONE_NS)
+        subject = self.workload(operation, self.baseline, pass_name).subject(pass_name)
+        return timing.samples(rest.rested(subject) if apart else subject, self.device, ALONE_NS)
 
     def _turn_to(self, operation: Operation) -> None:
         if operation != self._operation:

@@ -176,7 +176,7 @@ class Worker:
     def epoch(self, folder: Path, seed: int) -> dict[str, Any]:
         """Train one epoch, and keep the weights."""
         assert self._turn is not None
-        return turns.epoch(self._turn, self._candidate.label, self._context.data, seed, folder)
+        return turns.epoch(self._turn, self._candidate.label, self._context.device, seed, folder)
 
     def _forget_duties(self) -> None:
         if self._compiled_for_duties:

@@ -8,11 +8,15 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench.measure import checkpoints, environment, epochs
+from bench.measure.alternative_epochs import AlternativeTurn
 from bench.measure.epochs import Turn
 from bench.measure.figures import WrongError
 from bench.record.records import OK, WRONG, Record
@@ -28,7 +32,7 @@ from models.training import Settings
 
 @dataclass
 class LocalTurn:
-    """One implementation in training, in this process."""
+    """One implementation in training, in this process; or an alternative, which may have its own."""
 
     candidate: Candidate
     turn: Turn
@@ -67,44 +71,48 @@ def train_in_turns(
         facts = {"data": data.source, "digest": data.digest}
         records[candidate.label].append(run.append(key, {**facts, **outcome}, candidate))
 
-    for candidate in roster:
-        known = [run.done(epoch_key(candidate, data, network, settings, number), candidate) for number in numbers]
-        done = list(itertools.takewhile(bool, known))
-        records[candidate.label] = [record for record in done if record]
-        if len(done) == settings.epochs or any(record["status"] != OK for record in records[candidate.label]):
-            continue
-        if candidate.unavailable:
-            note(candidate, 1, {"status": candidate.status, "reason": candidate.unavailable})
-            continue
-        try:
-            if reason := gate.why_wrong(candidate, network) or condemned(candidate):
-                note(candidate, 1, {"status": WRONG, "reason": reason})
+    with ExitStack() as to_close:
+        for candidate in roster:
+            known = [run.done(epoch_key(candidate, data, network, settings, number), candidate) for number in numbers]
+            done = list(itertools.takewhile(bool, known))
+            records[candidate.label] = [record for record in done if record]
+            if len(done) == settings.epochs or any(record["status"] != OK for record in records[candidate.label]):
                 continue
-            progress(f"seed {settings.seed}: warming up {candidate.label}")
-            running[candidate.label] = prepare(candidate, data, network, settings, run.journal.folder, len(done))
-        except Exception as error:
-            note(candidate, 1, failure(error, data.train_images.device))
-
-    order = random.Random(settings.seed)
-    for number in numbers:
-        results = []
-        for label in order.sample(sorted(running), len(running)):
-            if len(records[label]) >= number:
+            if candidate.unavailable:
+                note(candidate, 1, {"status": candidate.status, "reason": candidate.unavailable})
                 continue
-            turn = running[label]
             try:
-                outcome = go_on(turn, data, settings, run.journal.folder)
+                if reason := gate.why_wrong(candidate, network) or condemned(candidate):
+                    note(candidate, 1, {"status": WRONG, "reason": reason})
+                    continue
+                progress(f"seed {settings.seed}: warming up {candidate.label}")
+                turn = prepare(candidate, data, network, settings, run.journal.folder, len(done))
+                running[candidate.label] = turn
+                if isinstance(turn, LocalTurn):
+                    to_close.callback(turn.turn.close)
             except Exception as error:
-                note(turn.candidate, number, failure(error, data.train_images.device))
-                del running[label]
-                continue
-            note(turn.candidate, number, outcome)
-            if outcome["status"] != OK:
-                del running[label]
-                continue
-            results.append(f"{label} {outcome['step_seconds']:.1f} s, test acc {outcome['test_accuracy']:.3f}")
-        if results:
-            progress(f"seed {settings.seed}, epoch {number} of {settings.epochs}: " + "; ".join(sorted(results)))
+                note(candidate, 1, failure(error, data.train_images.device))
+
+        order = random.Random(settings.seed)
+        for number in numbers:
+            results = []
+            for label in order.sample(sorted(running), len(running)):
+                if len(records[label]) >= number:
+                    continue
+                turn = running[label]
+                try:
+                    outcome = go_on(turn, data, settings, run.journal.folder)
+                except Exception as error:
+                    note(turn.candidate, number, failure(error, data.train_images.device))
+                    del running[label]
+                    continue
+                note(turn.candidate, number, outcome)
+                if outcome["status"] != OK:
+                    del running[label]
+                    continue
+                results.append(f"{label} {outcome['step_seconds']:.1f} s, test acc {outcome['test_accuracy']:.3f}")
+            if results:
+                progress(f"seed {settings.seed}, epoch {number} of {settings.epochs}: " + "; ".join(sorted(results)))
     for label in running:
         checkpoints.forget(run.journal.folder, network, label, settings.seed)
     return records
@@ -118,6 +126,8 @@ def prepare(
     Raises:
         ChildError: That process fails.
     """
+    if candidate.alternative:
+        return LocalTurn(candidate, AlternativeTurn(candidate.alternative, data, settings, folder, done))
     if candidate.child is None:
         turn = epochs.begin(candidate.loaded, candidate.label, data, network, settings, folder, done)
         return LocalTurn(candidate, turn)
@@ -143,18 +153,18 @@ def go_on(turn: LocalTurn | RemoteTurn, data: FashionMNIST, settings: Settings, 
             asked = (turn.network,)
             outcome = held_to_our_clock(turn.candidate, outcome, "epoch", step, asked, data.train_images.device)
         return judged(turn.candidate, outcome)
-    return epoch(turn.turn, turn.candidate.label, data, settings.seed, folder)
+    return epoch(turn.turn, turn.candidate.label, data.train_images.device, settings.seed, folder)
 
 
-def epoch(turn: Turn, label: str, data: FashionMNIST, seed: int, folder: Path) -> dict[str, Any]:
+def epoch(turn: Turn, label: str, device: torch.device, seed: int, folder: Path) -> dict[str, Any]:
     """Train one epoch in this process, and keep the weights; the outcome for the record."""
-    before = environment.state(data.train_images.device)
+    before = environment.state(device)
     try:
-        figures = epochs.take(turn, data)
+        figures = turn.take()
     except WrongError as error:
         return {"status": WRONG, "reason": str(error)}
-    after = environment.state(data.train_images.device)
-    checkpoints.save(folder, turn.network, label, seed, figures["number"], turn.model)
+    after = environment.state(device)
+    checkpoints.save(folder, turn.network, label, seed, figures["number"], turn.weights())
     return {"status": OK, **figures, "state_before": before, "state_after": after}
 
 

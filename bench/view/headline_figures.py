@@ -57,8 +57,9 @@ def figures(records: list[Record]) -> dict[str, Figures]:
     A best alternative in another memory format has its own, behind the implementation's.
     """
     run = main_run(records)
-    latency, epochs, all_steps = (run.get(kind, []) for kind in ("latency", "epoch", "step"))
-    steps_taken = [record for record in all_steps if not other_precision(record)]
+    latency, epochs, steps_taken = (
+        [record for record in run.get(kind, []) if not other_precision(record)] for kind in ("latency", "epoch", "step")
+    )
     verdicts = [Verdicts([*latency, *steps_taken], clock) for clock in CLOCKS]
     groups = trainings.by_implementation(epochs)
     everyone = {r["implementation"]: r for r in [*latency, *epochs, *steps_taken]}

@@ -7,7 +7,7 @@ from itertools import accumulate
 from statistics import mean
 
 from bench.record.clocks import on_gpu
-from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.labels import AA, BASELINE, PLAIN, WHOLE_NETWORK
 from bench.record.networks import LENET, network_of, title_of
 from bench.record.records import Record
 from bench.stats.ratios import LEAST_ROUNDS, fastest
@@ -42,6 +42,11 @@ def shown(records: list[Record]) -> Groups:
     return {name: ts for name, ts in complete.items() if ts and name != AA}
 
 
+def drawn(records: list[Record]) -> Groups:
+    """Those that have a curve: alternatives train `builtin`'s network, and their curves would lie on its own."""
+    return {name: ts for name, ts in shown(records).items() if name not in WHOLE_NETWORK}
+
+
 def sentence(records: list[Record]) -> str:
     """The answer: the gain in accuracy through batch norm, and its cost in time with ours and the best alternative."""
     groups = shown(records)
@@ -56,7 +61,8 @@ def sentence(records: list[Record]) -> str:
     )
     if PLAIN in groups:
         text += f"; {title_of(records[-1])} without batch norm reaches {loss[PLAIN]:.3f} and {accuracy[PLAIN]:.3f}"
-    ratios = {name: speed_ratio(groups, name) for name in groups if name not in (BASELINE, PLAIN)}
+    rivals = [n for n, ts in groups.items() if n not in (BASELINE, PLAIN) and not any(t.other_precision for t in ts)]
+    ratios = {name: speed_ratio(groups, name) for name in rivals}
     text += "."
     wall = " by wall time, the host's launches included" if on_gpu(records) else ""
     floor = speed_noise(groups).floor()
@@ -96,7 +102,7 @@ def curve(name: str, title: str, label: str) -> Callable[[list[Record]], Chart |
     """A chart of one figure over epochs."""
 
     def chart(records: list[Record]) -> Chart | None:
-        groups = shown(records)
+        groups = drawn(records)
         if not groups or _epochs(groups[next(iter(groups))]) < 2:
             return None
         seeds = len(next(iter(groups.values())))
@@ -108,7 +114,7 @@ def curve(name: str, title: str, label: str) -> Callable[[list[Record]], Chart |
 
 def over_time(records: list[Record]) -> Chart | None:
     """Test accuracy over wall-clock seconds."""
-    groups = shown(records)
+    groups = drawn(records)
     if not groups or _epochs(groups[next(iter(groups))]) < 2:
         return None
     title, seconds = "Test accuracy over the time that it took", "seconds, evaluation included"

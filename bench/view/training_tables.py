@@ -8,11 +8,11 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 from bench.record.clocks import on_gpu
-from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.labels import AA, BASELINE, PLAIN, WHOLE_NETWORK
 from bench.record.networks import LENET, RESNET20, by_network, network_of, title_of
 from bench.record.records import Record
-from bench.stats.ratios import UNKNOWN_FLOOR
-from bench.view import tables
+from bench.stats.ratios import UNKNOWN_FLOOR, Ratio
+from bench.view import tables, whole_network
 from bench.view.columns import Column, comma_separated, markdown
 from bench.view.tables import significant
 from bench.view.trainings import (
@@ -141,12 +141,17 @@ def speed_table(groups: dict[str, list[Training]], render: Callable[..., str] = 
         Column("examples/sec, steps", lambda row: f"{examples_per_second(row.seeds, 'step_seconds'):,.0f}"),
         Column("examples/sec, wall", lambda row: f"{examples_per_second(row.seeds, 'wall_seconds'):,.0f}"),
         Column("step time ratio", lambda row: tables.ratio_to_baseline(row.name, ratios[row.name])),
-        Column("verdict", lambda row: speed_verdict(groups, row.name, ratios[row.name])),
+        Column("verdict", lambda row: _verdict(groups, row, ratios[row.name])),
         Column(f"to {goal:.2f}, s", partial(_to_goal, goal)),
         Column("warm-up, s", _warm_up),
         *([] if on_gpu(_records(groups)) else [Column("page faults per step", _page_faults)]),
     ]
     return render(columns, _rows(groups), missing=lambda row: None if row.epochs else _why_unfinished(row))
+
+
+def _verdict(groups: dict[str, list[Training]], row: Row, ratio: Ratio | None) -> str:
+    other = any(t.other_precision for t in row.seeds)
+    return speed_verdict(groups, row.name, ratio) + ", other precision" * other
 
 
 def goal_of(records: list[Record]) -> float:
@@ -174,7 +179,8 @@ def _page_faults(row: Row) -> str:
 
 def agreement_sentence(groups: dict[str, list[Training]]) -> str:
     """Whether the spread between implementations exceeds the spread between seeds."""
-    done = {n: [t for t in ts if t.complete] for n, ts in groups.items() if n not in (PLAIN, AA)}
+    counted = {name: ts for name, ts in groups.items() if name not in (PLAIN, AA, *WHOLE_NETWORK)}
+    done = {name: [t for t in ts if t.complete] for name, ts in counted.items()}
     done = {name: ts for name, ts in done.items() if ts}
     seeds = min((len(ts) for ts in done.values()), default=0)
     if len(done) < 2 or seeds < 2:
@@ -224,6 +230,7 @@ def page(records: list[Record], answer: str = "") -> str:
         "### Speed",
         speed_table(groups),
         SPEED_NOTE.format(least=UNKNOWN_FLOOR, goal=f"{goal_of(records):.2f}"),
+        whole_network.note_of_trainings(groups),
         GPU_NOTE.format(graphs=GRAPHS if network == LENET else "") if on_gpu(records) else "",
         tables.footnotes(records),
         tables.conditions(records),

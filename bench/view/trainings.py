@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import mean
 
-from bench.record.labels import AA, BASELINE, row_order
+from bench.record.labels import AA, BASELINE, other_precision, row_order
 from bench.record.networks import LENET, RESNET20
 from bench.record.records import OK, Record
 from bench.record.verdicts import BASELINE_VERDICT, Noise
@@ -31,6 +31,11 @@ class Training:
     def complete(self) -> bool:
         """Whether all epochs are there."""
         return bool(self.epochs) and len(self.epochs) == self.epochs[0]["key"]["epochs"]
+
+    @property
+    def other_precision(self) -> bool:
+        """Whether it computed in fewer bits than the others."""
+        return any(map(other_precision, self.epochs))
 
     @property
     def records(self) -> list[Record]:

@@ -1,10 +1,13 @@
-"""On `step.md`: the text on what trains the whole network otherwise, instead of swapping its batch norms."""
+"""On `step.md` and `training.md`: the text on what trains the whole network otherwise than by swapping batch norms."""
 
 from __future__ import annotations
 
-from bench.record.labels import WHOLE_NETWORK, other_precision
+from statistics import mean
+
+from bench.record.labels import BASELINE, WHOLE_NETWORK, other_precision
 from bench.record.records import OK, Record
 from bench.view.tables import listed, significant
+from bench.view.trainings import Training
 
 NOTE = """\
 **Whole networks**: {names} keep torch's batch norm or are
@@ -19,6 +22,17 @@ element; such a row is no opponent."""
 APART = """
 `jax` runs in a process of its own, on as many cores as
 torch has threads; its times include asking that process and waiting until its results are there."""
+
+OF_TRAININGS = """\
+**Whole networks**: {names} keep torch's batch norm or are
+rewritten, and are trained under seed {seeds} only, on `builtin`'s batches from its weights; one step of each epoch is
+repeated in float64. Their test accuracy is that of their weights in eager LeNet with `builtin`, in float32, and
+**wall** has that evaluation. Their train loss less `builtin`'s under the same seed:
+after epoch 1 {first};
+after epoch {last_epoch} {last}.{other}
+"""
+OTHER_TRAINED = """
+*Other precision* is no opponent."""
 
 
 def note(records: list[Record]) -> str:
@@ -36,3 +50,32 @@ def note(records: list[Record]) -> str:
         seconds=listed([f"`{name}` {significant(timed[name]['first_step_seconds'], 2)} s" for name in names]),
         apart=APART if "jax" in timed else "",
     )
+
+
+def note_of_trainings(groups: dict[str, list[Training]]) -> str:
+    """The text below the tables of trainings; empty without such rows."""
+    against = {t.seed: t for t in groups.get(BASELINE, []) if t.complete}
+    pairs = {
+        name: [(t, against[t.seed]) for t in groups.get(name, []) if t.complete and t.seed in against]
+        for name in WHOLE_NETWORK
+    }
+    pairs = {name: own for name, own in pairs.items() if own}
+    if not pairs:
+        return ""
+
+    def differences(epoch: int) -> str:
+        return listed([f"`{name}` {_difference(own, epoch):+.4f}" for name, own in pairs.items()])
+
+    trained = [t for own in pairs.values() for t, _ in own]
+    return OF_TRAININGS.format(
+        names=listed([f"`{name}`" for name in pairs]),
+        seeds=listed(sorted({str(t.seed) for t in trained})),
+        first=differences(0),
+        last=differences(-1),
+        last_epoch=len(trained[0].epochs),
+        other=OTHER_TRAINED if any(t.other_precision for t in trained) else "",
+    )
+
+
+def _difference(pairs: list[tuple[Training, Training]], epoch: int) -> float:
+    return mean(own.series("train_loss")[epoch] - right.series("train_loss")[epoch] for own, right in pairs)

@@ -6,7 +6,7 @@ up to the loss, with the backward that belongs to it, and update and counting.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,17 @@ class CompiledStep(EagerTraining):
     def __init__(self, data: FashionMNIST, settings: Settings) -> None:
         super().__init__(data, settings)
         self._step = torch.compile(_step, dynamic=False)
+
+    def prepare(self, batches: Sequence[Tensor]) -> Callable[[], object]:
+        """See `contract.Training`."""
+        steps = super().prepare(batches)
+
+        def run() -> None:
+            # Where torch.compile has compiled too many versions, it would go on in eager mode.
+            with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+                steps()
+
+        return run
 
     def take(self, batch: Tensor) -> None:
         """Take a step."""

@@ -36,8 +36,12 @@ class Training(Protocol):
         """Copies of weights and running statistics, named and shaped as in `models.lenet.lenet("builtin")`."""
         ...
 
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from an earlier `state`."""
+        ...
+
     def read(self) -> tuple[float, float]:
-        """The mean loss and the share of correct answers over all steps, each before its update."""
+        """The mean loss and the share of correct answers over the steps since the last reading, before each update."""
         ...
 
     def close(self) -> None:

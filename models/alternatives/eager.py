@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from models.fashion_mnist import FashionMNIST
@@ -50,9 +51,18 @@ class EagerTraining:
         state = self.network.state_dict()
         return {name: tensor.detach().clone() for name, tensor in state.items() if tensor.is_floating_point()}
 
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See `contract.Training`."""
+        own = self.network.state_dict()
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
+
     def read(self) -> tuple[float, float]:
         """See `contract.Training`."""
-        return self.totals.read()
+        figures = self.totals.read()
+        self.totals = Totals(self.data.train_images.device)
+        return figures
 
     def close(self) -> None:
         """See `contract.Training`."""

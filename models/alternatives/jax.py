@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels.peers.packages import why_missing, with_version
@@ -28,9 +29,9 @@ class JaxApart:
 
     def __init__(self, data: FashionMNIST, settings: Settings) -> None:
         start = lenet("builtin", seed=settings.seed).state_dict()
-        state = {name: tensor.numpy() for name, tensor in start.items() if tensor.is_floating_point()}
+        state = {name: tensor for name, tensor in start.items() if tensor.is_floating_point()}
         images, labels = data.train_images.numpy(), data.train_labels.numpy()
-        self._process = Process(torch.get_num_threads(), images, labels, state, settings.lr)
+        self._process = Process(torch.get_num_threads(), images, labels, _arrays(state), settings.lr)
 
     @property
     def pid(self) -> int | None:
@@ -46,6 +47,10 @@ class JaxApart:
         """See `contract.Training`."""
         return {name: torch.from_numpy(value) for name, value in self._process.ask("state").items()}
 
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See `contract.Training`."""
+        self._process.ask("restore", _arrays(state))
+
     def read(self) -> tuple[float, float]:
         """See `contract.Training`."""
         loss, accuracy = self._process.ask("read")
@@ -54,6 +59,10 @@ class JaxApart:
     def close(self) -> None:
         """See `contract.Training`."""
         self._process.close()
+
+
+def _arrays(state: dict[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    return {name: tensor.detach().numpy() for name, tensor in state.items()}
 
 
 def why_unavailable(device: torch.device) -> str | None:

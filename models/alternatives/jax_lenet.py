@@ -124,9 +124,17 @@ class JaxTraining:
         lr: float,
     ) -> None:
         self._images, self._labels = jnp.array(images.reshape(-1, 28, 28, 1)), jnp.array(labels, jnp.int32)
-        self._state, self._lr = from_torch(state), jnp.float32(lr)
+        self._lr = jnp.float32(lr)
+        self.restore(state)
+        self._begin_counting()
+
+    def _begin_counting(self) -> None:
         self._totals = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
         self._examples = 0
+
+    def restore(self, state: dict[str, NDArray[np.float32]]) -> None:
+        """Go on from an earlier `state`."""
+        self._state = from_torch(state)
 
     def steps(self, batches: list[NDArray[np.int32]]) -> None:
         """Take a step on each batch of indices, int32, (N,), and wait until all is done."""
@@ -141,6 +149,7 @@ class JaxTraining:
         return to_torch(self._state)
 
     def read(self) -> tuple[float, float]:
-        """The mean loss and the share of correct answers over all images, each before its update."""
-        loss, correct = self._totals
-        return float(loss) / self._examples, float(correct) / self._examples
+        """The mean loss and the share of correct answers over the images since the last reading."""
+        loss, correct = (float(total) / self._examples for total in self._totals)
+        self._begin_counting()
+        return loss, correct

@@ -132,6 +132,8 @@ class Session:
         seed: int = 0,
         data: str = "fashion-mnist",
         network: str = LENET,
+        loss: list[float] | None = None,
+        **changes: Any,
     ) -> None:
         """The epochs of one training, their step seconds given; `of` more than were reached."""
         for number, step_seconds in enumerate(seconds, start=1):
@@ -141,7 +143,7 @@ class Session:
                 "digest": "0000",
                 "backend": "native",
                 "number": number,
-                "train_loss": 1.0 / number,
+                "train_loss": loss[number - 1] if loss else 1.0 / number,
                 "train_accuracy": 0.5 + number / 100,
                 "test_accuracy": accuracy[number - 1] if accuracy else 0.7,
                 "examples": 1000,
@@ -153,7 +155,7 @@ class Session:
                 "state_before": IDLE,
             }
             key = epoch_key(name, number, of or len(seconds), seed, data, network)
-            self.run.append(key, outcome, candidate(name))
+            self.run.append(key, outcome | changes, candidate(name))
 
     def failed_epoch(self, name: str, number: int, of: int, status: str, reason: str, *, seed: int = 0) -> None:
         """The end of a training that failed."""

@@ -9,9 +9,9 @@ import pytest
 import kernels
 from bench import publish, report
 from bench.publish import main, missing_of_main
-from bench.record.labels import AA, BASELINE, PLAIN
+from bench.record.labels import AA, BASELINE, PLAIN, WHOLE_NETWORK
 from bench.record.operations import PASSES, operations, standard_passes
-from bench.record.records import FILE
+from bench.record.records import FILE, UNAVAILABLE
 from bench.record.runs import main_run
 from bench.report import MARKERS, PUBLISHED
 from tests.bench.samples import Session, candidate
@@ -34,6 +34,10 @@ def whole(folder, **conditions):
         session.cell(name, shape=operation.shape_text, operation=operation.kind, pass_name=pass_name)
     for name in (*EVERYONE, PLAIN):
         session.step(name)
+        for seed in (0, 1):
+            session.training(name, [1.0, 1.0], seed=seed)
+    for name in WHOLE_NETWORK:
+        session.failed_step(name, UNAVAILABLE, "not here")
         session.training(name, [1.0, 1.0])
     for name in (*kernels.names(), PLAIN):
         profile(session, name, "step")
@@ -205,3 +209,5 @@ def test_an_implementation_that_can_not_be_measured_is_not_missing(tmp_path):
     assert {line.rpartition(" ")[2] for line in missing_of_main(without)} == {"compiled"}
     epochs = [r for r in run["epoch"] if (r["implementation"], r["key"]["epoch"]) != (BASELINE, 2)]
     assert missing_of_main({**run, "epoch": epochs}) == ["training with builtin"]
+    without_jax = {kind: [r for r in run[kind] if r["implementation"] != "jax"] for kind in ("step", "epoch")}
+    assert missing_of_main({**run, **without_jax}) == ["step of jax", "training with jax"]

@@ -4,12 +4,13 @@ import concurrent.futures
 import gc
 import re
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from bench.measure import floor
+from bench.measure import floor, rest
 from bench.measure import latency as latencies
 from bench.measure.figures import one_line
 from bench.record.labels import AA, BASELINE
@@ -288,3 +289,14 @@ def test_a_copy_that_waits_for_a_busy_core_accuses_nobody(latency, monkeypatch):
     """Beside another program the copy took 8 ms where an honest call of two threads took 0.3."""
     monkeypatch.setattr(latencies.floor, "copy_ns", lambda *_: 1e9)
     assert measure(latency, candidate("naive"))["status"] == OK
+
+
+@pytest.mark.parametrize("own_threads", [True, False])
+def test_the_baseline_alone_rests_where_the_pair_does(latency, monkeypatch, own_threads):
+    rests, child = [], SimpleNamespace(verdicts={})
+    monkeypatch.setattr(rest, "rest", lambda: rests.append(None))
+    monkeypatch.setattr("bench.session.latency.beside", lambda _, alone: {"status": ERROR, "alone": alone()})
+    theirs = Implementation("theirs", "", F.batch_norm, own_threads=own_threads)
+    alone = measure(latency, Candidate("theirs", theirs, child=child))["alone"]
+    assert min(alone) > 0
+    assert len(rests) >= len(alone) if own_threads else not rests

@@ -91,13 +91,13 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 def test_any_step_of_an_epoch_may_be_the_one_that_is_judged(data, tmp_path):
     settings = Settings(epochs=1)
     turn = epochs.begin(load("naive"), "naive", data, LENET, settings, tmp_path, 0)
-    assert epochs.take(turn, data)["number"] == 1
+    assert turn.take()["number"] == 1
     assert turn.watch.after is not None
     file = tmp_path / "late.py"
     file.write_text(LATE)
     turn = epochs.begin(load(f"{file}:batch_norm"), "late.py", data, LENET, settings, tmp_path, 0)
     with pytest.raises(WrongError, match=r"wrong in a step of epoch 1: the step of "):
-        epochs.take(turn, data)
+        turn.take()
 
 
 def test_an_evaluation_is_checked_with_the_same_weights(data):

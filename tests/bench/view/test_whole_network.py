@@ -1,4 +1,4 @@
-"""What trains the whole network otherwise: rows of its own on `step.md`, and an opponent of ours on top of it."""
+"""What trains the whole network otherwise: rows of its own on `step.md` and `training.md`, and an opponent of ours."""
 
 import csv
 import io
@@ -7,7 +7,10 @@ import pytest
 
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import UNAVAILABLE
+from bench.view import headline, training_page, training_plots
 from bench.view.step_tables import csv_page, page, short
+from bench.view.training_tables import agreement_sentence
+from bench.view.trainings import by_implementation
 from tests.bench.samples import row_of, table
 
 TITLE = "## 256 images of Test data fashion-mnist"
@@ -100,3 +103,63 @@ def test_one_that_is_not_installed_is_one_line_and_no_row(stepped):
     assert table(text, TITLE) == rows
     assert "`jax` is not measured here: jax is not installed: pip install --group peers." in text
     assert "Whole networks" not in text
+
+
+@pytest.fixture
+def trained(session):
+    for name, pace in ((BASELINE, 1.0), (AA, 1.0), ("cpu_fused", 0.5), ("naive", 1.5)):
+        for seed in (0, 1):
+            session.training(name, [pace] * 6, seed=seed)
+    return session
+
+
+def epochs(session, name, pace, **changes):
+    session.training(name, [pace] * 6, other_precision=False, **changes)
+
+
+def training(session):
+    return training_page.page(session.records)
+
+
+def answer(session):
+    return training(session).split("\n\n")[1]
+
+
+def test_trainings_of_one_seed_are_named_so_with_their_difference_in_loss(trained):
+    epochs(trained, "jax", 2.0, loss=[1.0002, 0.5, 0.3, 0.2, 0.1, 0.1])
+    epochs(trained, "channels-last", 0.8)
+    text = training(trained)
+    rows = table(text, "### Loss and accuracy")
+    assert [row[0] for row in rows[1:]] == [BASELINE, AA, "naive", "cpu_fused", "channels-last", "jax"]
+    assert row_of(rows, "jax")["seeds"] == "1"
+    assert row_of(table(text, "### Speed"), "jax")["step time ratio"] == "2.00 [2.00, 2.00]"
+    note = " ".join(text.split("**Whole networks**: ")[1].split())
+    assert note.startswith("`channels-last` and `jax` keep torch's batch norm or are rewritten, and are trained under")
+    assert " under seed 0 only, on `builtin`'s batches" in note
+    assert "after epoch 1 `channels-last` +0.0000 and `jax` +0.0002; after epoch 6 " in note
+    assert "`jax` -0.0667." in note
+    assert "no opponent" not in note
+
+
+def test_the_best_alternative_in_training_may_be_one_of_them(trained):
+    epochs(trained, "channels-last", 0.8)
+    assert "takes 0.62 [0.62, 0.62] of the time of the best alternative (`channels-last`)" in answer(trained)
+
+
+def test_a_training_of_another_precision_is_no_opponent_and_no_headline(trained):
+    trained.training("bfloat16 autocast", [0.1] * 6, other_precision=True)
+    assert "best alternative (`builtin`)" in answer(trained)
+    text = training(trained)
+    assert row_of(table(text, "### Speed"), "bfloat16 autocast")["verdict"] == "faster, other precision"
+    assert "*Other precision* is no opponent." in text
+    assert "bfloat16" not in headline.sentence(trained.records)
+    assert all("bfloat16" not in line.implementation for line in headline.headline(trained.records))
+
+
+def test_they_don_t_count_among_seeds_and_implementations_and_have_no_curve(trained):
+    before = agreement_sentence(by_implementation(trained.records))
+    assert "over 2 seeds" in before
+    epochs(trained, "jax", 2.0, accuracy=[0.1] * 6)
+    assert agreement_sentence(by_implementation(trained.records)) == before
+    assert "jax" not in training_plots.CHARTS["loss"](trained.records).svg()
+    assert "jax" in training_plots.speed_plot(trained.records)
