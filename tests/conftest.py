@@ -10,17 +10,21 @@ import pytest
 import torch
 
 LONG = (
-    "test_isolation.py",
     "test_main_job.py",
     "test_kernel_report.py",
-    "test_fused.py",
+    "test_duties.py",
+    "test_tampering.py",
+    "test_hostile.py",
     "test_main_job_ended.py",
-    "test_cpu_fused_memory.py",
+    "test_fused.py",
+    "test_isolation.py",
+    "test_latency.py",
     "test_step.py",
     "test_triton_jit.py",
     "test_triton_residual.py",
+    "test_publish.py",
     "test_report.py",
-    "test_duties.py",
+    "test_cpu_fused_memory.py",
     "test_inference.py",
     "test_ways.py",
 )

@@ -1,8 +1,9 @@
-"""Python processes for tests that need one of their own, without the seconds that each takes to import torch.
+"""Python processes for tests that need one of their own, without the seconds that each takes to import libraries.
 
-They are forked from a server that has imported torch and nothing of ours. To its code such a process is a fresh one: it
-has the environment, the working directory, the arguments and the exit code of `python -c CODE` or `python -m MODULE`.
-What depends on how the interpreter itself is started (LD_PRELOAD, the time that an import takes) needs a real one.
+They are forked from a server that has imported torch, other libraries and nothing of ours. To its code such a process
+is a fresh one: it has the environment, the working directory, the arguments and the exit code of `python -c CODE` or
+`python -m MODULE`. What depends on how the interpreter itself is started (LD_PRELOAD, the time that an import takes)
+needs a real one.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ import sys
 import tempfile
 import textwrap
 import types
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 300
+LIBRARIES = ("torch", "psutil", "pytest_benchmark.plugin", "matplotlib.figure", "bokeh.plotting", "scipy.special")
 
 # To fork a process that has imported torch is safe where nobody has started threads in it: not on macOS.
 _CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 if sys.platform == "linux":
-    _CONTEXT.set_forkserver_preload(["torch"])
+    _CONTEXT.set_forkserver_preload(list(LIBRARIES))
 
 
 class Started:
@@ -74,6 +78,38 @@ def run(code: str, **environment: object) -> str:
     exit_code, output = start("-c", textwrap.dedent(code), **environment).wait()
     assert exit_code == 0, output
     return output
+
+
+class Forked:
+    """Processes as `multiprocessing.get_context("spawn")` starts them, but forked like the others here.
+
+    Such a process takes the one that starts it for its parent, as a spawned one does.
+    """
+
+    Pipe = staticmethod(_CONTEXT.Pipe)
+
+    @staticmethod
+    def Process(target: Callable[..., object], args: tuple[Any, ...]) -> BaseProcess:  # noqa: N802 - its name there
+        """A process that isn't started yet."""
+        state = os.getpid(), dict(os.environ), Path.cwd(), list(sys.path)
+        return _CONTEXT.Process(target=_as_spawned, args=(*state, target, args))
+
+
+def _as_spawned(
+    parent: int,
+    variables: dict[str, str],
+    folder: Path,
+    path: list[str],
+    target: Callable[..., object],
+    args: tuple[Any, ...],
+) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    sys.path[:] = path
+    real, server = os.getppid, os.getppid()
+    os.getppid = lambda: parent if real() == server else real()
+    target(*args)
 
 
 def _serve(command: tuple[str, ...], variables: dict[str, str], output: str) -> None:

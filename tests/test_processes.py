@@ -1,10 +1,12 @@
 """The processes that other tests start are as a user's own."""
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, run, start
+from tests.processes import ROOT, Forked, run, start
 
 
 def test_a_process_is_a_fresh_one_but_for_torch(monkeypatch):
@@ -55,3 +57,19 @@ def test_its_code_is_the_main_module():
 
 def test_what_is_to_run_at_exit_runs():
     assert run("import atexit; atexit.register(print, 'bye')") == "bye\n"
+
+
+def tell(writer, name):
+    writer.send((os.getppid(), os.environ.get(name), str(Path.cwd())))
+    os._exit(3)
+
+
+def test_a_forked_child_has_what_a_spawned_one_has(monkeypatch, tmp_path):
+    monkeypatch.setenv("OF_THE_TEST", "here")
+    monkeypatch.chdir(tmp_path)
+    reader, writer = Forked.Pipe(duplex=False)
+    process = Forked.Process(target=tell, args=(writer, "OF_THE_TEST"))
+    process.start()
+    assert reader.recv() == (os.getpid(), "here", str(tmp_path))
+    process.join()
+    assert process.exitcode == 3

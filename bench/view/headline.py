@@ -56,6 +56,7 @@ class Line(NamedTuple):
     device_step_ratio: str
 
 
+SUMMARY = Column[Line]("what it is", lambda line: line.summary)
 COLD_RATIO = Column[Line]("ratio, cold caches", lambda line: line.cold_ratio)
 DEVICE_BLOCK = Column[Line]("block on the device, µs", lambda line: line.device_block)
 DEVICE_RATIO = Column[Line]("ratio on the device", lambda line: line.device_ratio)
@@ -66,7 +67,7 @@ ACCURACY = Column[Line]("test acc, mean of last {}", lambda line: line.accuracy)
 
 COLUMNS: tuple[Column[Line], ...] = (
     Column("implementation", lambda line: line.implementation),
-    Column("what it is", lambda line: line.summary),
+    SUMMARY,
     Column("block, µs", lambda line: line.block),
     Column("ratio to builtin", lambda line: line.block_ratio),
     Column("verdict", lambda line: line.verdict),
@@ -104,7 +105,7 @@ def _lines(records: list[Record], implementations: Mapping[str, Figures]) -> dic
         text = bold(ratio_to_baseline(name, timed[name][clock].ratio), name in winners(timed, clock))
         return text + MARK if best and best.alternative.name == name else text
 
-    lines = {}
+    seeds, lines = max((len(one.done) for one in implementations.values()), default=0), {}
     for name, one in implementations.items():
         wall, device = (one.block.get(clock, NOT_COMPARED) for clock in (WALL, block_device))
         lines[name] = Line(
@@ -116,13 +117,21 @@ def _lines(records: list[Record], implementations: Mapping[str, Figures]) -> dic
             verdict=wall.verdict,
             examples=f"{trainings.examples_per_second(one.done, 'step_seconds'):,.0f}" if one.done else NONE,
             step_ratio=ratio(name, WALL, step=True),
-            accuracy=training_tables.spread([trainings.last_mean(t) for t in one.done]) if one.done else NONE,
+            accuracy=_accuracy(one.done, seeds),
             device_block=_microseconds(device),
             device_ratio=ratio(name, block_device),
             device_verdict=device.verdict,
             device_step_ratio=ratio(name, step_device, step=True),
         )
     return lines
+
+
+def _accuracy(done: list[trainings.Training], seeds: int) -> str:
+    """Over an implementation's seeds; where others have more, how many."""
+    if not done:
+        return NONE
+    few = f" ({len(done)} of {seeds} seeds)" if len(done) < seeds else ""
+    return training_tables.spread([trainings.last_mean(t) for t in done]) + few
 
 
 def _microseconds(compared: Compared) -> str:
@@ -178,7 +187,7 @@ def table(records: list[Record], most: int | None = None) -> str:
 
     Args:
         records: Of a machine.
-        most: The largest number of rows; those left out are named.
+        most: The largest number of rows, for a short table: those left out are named, and it has no descriptions.
     """
     implementations = figures(records)
     lines = _lines(records, implementations)
@@ -188,7 +197,7 @@ def table(records: list[Record], most: int | None = None) -> str:
     trained = f"; training: {run['epoch'][-1]['data']}" if "epoch" in run else ""
     last = trainings.last_epochs(run["epoch"]) if "epoch" in run else trainings.LAST
     columns = [c for c in COLUMNS if c not in OF_OTHER_CLOCKS or any(c.cell(line) != NONE for line in lines.values())]
-    columns = [replace(c, name=c.name.format(last)) for c in columns]
+    columns = [replace(c, name=c.name.format(last)) for c in columns if c is not SUMMARY or most is None]
     cold = any(line.cold_ratio != NONE for line in lines.values())
     caches = ", caches warm unless named cold" if cold else ", caches warm"
     kept = _kept(lines, implementations, most or len(lines))
@@ -196,7 +205,7 @@ def table(records: list[Record], most: int | None = None) -> str:
     ours = [f"`{name}`" for name in lines if name in OURS]
     marked = any(is_marked(line) for line in lines.values())
     return (
-        markdown(columns, [lines[name] for name in kept], left=2)
+        markdown(columns, [lines[name] for name in kept], left=2 if most is None else 1)
         + "\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward"
         f"{caches}{trained}."
         " Ratios with 95% intervals; below 1 is faster;"

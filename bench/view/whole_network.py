@@ -7,7 +7,7 @@ from statistics import mean
 from bench.record.labels import BASELINE, WHOLE_NETWORK, other_precision
 from bench.record.records import OK, Record
 from bench.view.tables import listed, significant
-from bench.view.trainings import Training
+from bench.view.trainings import Training, last_epochs, last_mean
 
 NOTE = """\
 **Whole networks**: {names} keep torch's batch norm or are
@@ -29,7 +29,8 @@ rewritten, and are trained under seed {seeds} only, on `builtin`'s batches from 
 repeated in float64. Their test accuracy is that of their weights in eager LeNet with `builtin`, in float32, and
 **wall** has that evaluation. Their train loss less `builtin`'s under the same seed:
 after epoch 1 {first};
-after epoch {last_epoch} {last}.{other}
+after epoch {last_epoch} {last}. Compare their test accuracy (mean of the last {of}) with
+{accuracy} of `builtin` under the same seed, and not with its mean over seeds.{other}
 """
 OTHER_TRAINED = """
 *Other precision* is no opponent."""
@@ -73,6 +74,8 @@ def note_of_trainings(groups: dict[str, list[Training]]) -> str:
         first=differences(0),
         last=differences(-1),
         last_epoch=len(trained[0].epochs),
+        of=last_epochs(trained[0].records),
+        accuracy=f"{mean(last_mean(right) for right in {t.seed: against[t.seed] for t in trained}.values()):.3f}",
         other=OTHER_TRAINED if any(t.other_precision for t in trained) else "",
     )
 

@@ -9,6 +9,7 @@ from bench import report
 from bench.session import gate as gates
 from bench.session import tampering
 from bench.session.gate import Gate
+from tests.bench import forked  # noqa: F401 - children start in a moment
 from tests.bench.samples import Session
 
 

@@ -66,7 +66,7 @@ def arguments(results, *options):
 
 def start(results, *options):
     """A run of the main job that is not waited for."""
-    return processes.start(*arguments(results, *options), **ENVIRONMENT)
+    return processes.start(*arguments(results, "-p", "tests.bench.forked", *options), **ENVIRONMENT)
 
 
 def end(process, results):

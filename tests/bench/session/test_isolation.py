@@ -23,7 +23,7 @@ from tests.bench.samples import context
 CPU = torch.device("cpu")
 SMALL = Operation((64, 3, 8, 8), "block")
 WHICH = "training"
-LONG, SHORT = 120.0, 20.0
+LONG, SHORT = 120.0, 10.0
 
 FILE = """
 import os, sys, time
@@ -99,7 +99,7 @@ def test_after_two_deaths_the_rest_is_not_tried():
 def test_memory_without_end_is_out_of_memory(outsider):
     who = outsider("import torch; hog = [torch.ones(1 << 26) for _ in range(1000)]")
     who.child.close()
-    object.__setattr__(who.child.setup, "memory_bytes", 3 << 30)
+    object.__setattr__(who.child.setup, "memory_bytes", 1 << 30)
     assert measure(who)["reason"] == "out of memory"
 
 

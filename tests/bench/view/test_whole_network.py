@@ -138,7 +138,11 @@ def test_trainings_of_one_seed_are_named_so_with_their_difference_in_loss(traine
     assert " under seed 0 only, on `builtin`'s batches" in note
     assert "after epoch 1 `channels-last` +0.0000 and `jax` +0.0002; after epoch 6 " in note
     assert "`jax` -0.0667." in note
+    assert "Compare their test accuracy (mean of the last 5) with 0.700 of `builtin` under the same seed" in note
     assert "no opponent" not in note
+    accuracies = {line.implementation: line.accuracy for line in headline.headline(trained.records)}
+    assert accuracies["`jax`"] == "0.700 (1 of 2 seeds)"
+    assert accuracies["`builtin`"] == "0.700 ± 0.000 [0.700, 0.700]"
 
 
 def test_the_best_alternative_in_training_may_be_one_of_them(trained):
