@@ -71,6 +71,10 @@ def always_available(device: torch.device) -> str | None:  # noqa: ARG001 - one 
     return None
 
 
+def always_ready(seconds: float | None) -> None:
+    """For an implementation that compiles nothing in the background."""
+
+
 def eager_backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature for all
     """For an implementation made of torch's eager operations."""
     return "eager"
@@ -105,6 +109,8 @@ class Implementation:
         backend: What runs underneath for an input and mode, for the record: "cuDNN 9.2", "inductor".
         differences: Where it departs from `F.batch_norm` on purpose: a short key that the conformance
             suite knows, and the sentence that is printed under the tables.
+        ready: Waits until what it compiles in the background is there, or so many seconds, or with None as long as it
+            takes. It works without, too, only slower: whoever times it asks first.
         counts_batches: Whether both functions also take `num_batches_tracked`, move that counter on themselves,
             and with it take `momentum=None`, the average over all batches.
         order: Its place in every table: ascending, then by name.
@@ -125,6 +131,7 @@ class Implementation:
     why_unavailable: Callable[[torch.device], str | None] = always_available
     backend: Callable[[Tensor, bool], str] = eager_backend
     differences: Mapping[str, str] = field(default_factory=dict)
+    ready: Callable[[float | None], object] = always_ready
     counts_batches: bool = False
     order: int = 100
     own_tensors: OwnTensors | None = None

@@ -32,6 +32,13 @@ LONG = (
 the others without work: these begin first, the longest at the head."""
 
 
+def pytest_sessionstart() -> None:
+    """What `cpu_fused` compiles in the background is there before the first test: else it would come amid one."""
+    import kernels  # not before Triton's interpreter is asked for, below
+
+    kernels.load("cpu_fused").ready(None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, all others in their usual order."""
     places = {name: place for place, name in enumerate(LONG)}

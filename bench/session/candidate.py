@@ -132,6 +132,8 @@ def local_candidate(spec: str, device: torch.device) -> Candidate:
     if replaced := tampering.undo():
         return Candidate(implementation.name, implementation, WRONG, replaced, _source(implementation))
     reason = implementation.why_unavailable(device)
+    if reason is None:
+        implementation.ready(None)
     return Candidate(
         implementation.name, implementation, UNAVAILABLE if reason else OK, reason, _source(implementation)
     )

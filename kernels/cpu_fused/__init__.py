@@ -1,14 +1,19 @@
 """Batch norm, activation and 2 x 2 max-pool or residual in one native kernel each way, for the CPU.
 
     kernel_calls.py   the two calls into the compiled library
-    library.py        compiles the library on first use, and loads it
+    library.py        the compiled library
     cpp/              the arithmetic: start at batch_norm.cpp
+    node.py           a shorter way to it and back through autograd
+    node_cpp/         that way, in C++ on torch's headers
+    compilation.py    compiles both on first use
 
 A type that the compiler doesn't know (float16, for some) goes through `F.batch_norm` and torch's own activation and
 pool instead, and the record's backend says so.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,6 +22,8 @@ from torch.nn import functional as F
 from kernels.contract import BlockFunction, Implementation, compose
 from kernels.cpu_fused import library
 from kernels.cpu_fused.kernel_calls import backward, forward, saved_memory
+from kernels.cpu_fused.node import CompiledNode
+from kernels.fused.autograd import gradients_with
 from kernels.fused.block import block_of
 from kernels.fused.operators import operators_of
 from kernels.fused.pair import Kernels
@@ -37,11 +44,13 @@ def backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature f
     """The compiler that made the kernels, or what is called in their place."""
     if x.dtype not in library.STORED or library.why_not(x.dtype):
         return f"F.batch_norm: no kernels for {str(x.dtype).removeprefix('torch.')}"
-    return library.description(x.dtype)
+    return f"{library.description(x.dtype)}, {NODE.describe()}"
 
 
-KERNELS = Kernels("cpu_fused", forward, backward, saved_memory, _instead, fuses_residual=True)
-OPERATORS = operators_of(KERNELS)
+_IN_PYTHON = Kernels("cpu_fused", forward, backward, saved_memory, _instead, fuses_residual=True)
+OPERATORS = operators_of(_IN_PYTHON)
+NODE = CompiledNode(gradients_with(_IN_PYTHON, OPERATORS))
+KERNELS = replace(_IN_PYTHON, node=NODE)
 batch_norm_block = block_of(KERNELS, OPERATORS)
 
 IMPLEMENTATION = Implementation(
@@ -51,6 +60,7 @@ IMPLEMENTATION = Implementation(
     batch_norm_block=batch_norm_block,
     why_unavailable=why_unavailable,
     backend=backend,
+    ready=NODE.wait,
     counts_batches=True,
     order=70,
 )

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from kernels.cpu_fused import library
 from kernels.fused.layouts import as_images, dense_like, gradient_memory, in_planes, output_memory, real_type
-from kernels.fused.pair import Form, Gradients, Parameters, Running, counted
+from kernels.fused.pair import ACTIVATIONS, Form, Gradients, Parameters, Running, counted
 from kernels.routes import memory_of
 
-_ACTIVATIONS = {None: 0, "sigmoid": 1, "relu": 2}
 # A thread that has less to do than this costs more time than it saves.
 ELEMENTS_PER_THREAD = 8192
 
@@ -36,7 +35,7 @@ class Plan(ctypes.Structure):
 def plan_of(shape: torch.Size, planes: bool, pool: bool, activation: str | None, training: bool, threads: int) -> Any:
     """A reference to the plan, as the kernels take it."""
     useful = max(1, min(threads, shape.numel() // ELEMENTS_PER_THREAD))
-    plan = Plan(*as_images(shape), not planes, pool, _ACTIVATIONS[activation], training, useful)
+    plan = Plan(*as_images(shape), not planes, pool, ACTIVATIONS[activation], training, useful)
     return ctypes.byref(plan)
 
 

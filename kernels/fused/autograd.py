@@ -24,16 +24,11 @@ def differentiable(kernels: Kernels, operators: Operators) -> tuple[Callable[...
     The constants are (run, running, form, momentum, eps), where `run` is called as `Kernels.forward` is. They come in
     one tuple: every argument of its own costs time in each call, and so would a residual where there is none.
     """
+    gradients_of = gradients_with(kernels, operators)
 
-    def gradients_of(ctx: Any, dy: Tensor, y: Tensor | None) -> Any:
+    def gradients_in(ctx: Any, dy: Tensor, y: Tensor | None) -> Any:
         x, weight, bias, saved = ctx.saved_tensors[:4]
-        if torch.compiler.is_compiling():
-            return operators.backward(dy, x, saved, weight, bias, *ctx.form, y)
-        if torch.is_grad_enabled() or is_transformed() or is_legacy_batchedtensor(dy):
-            return differentiable_backward(dy, x, saved, (weight, bias), ctx.form, ctx.eps, y)
-        if is_watched(dy, x, weight, bias, y) or not dy.data_ptr():  # zeros without memory, or meta
-            return operators.backward(dy, x, saved, weight, bias, *ctx.form, y)
-        return kernels.backward(dy, x, saved, (weight, bias), ctx.form, y)
+        return gradients_of(dy, x, saved, (weight, bias), ctx.form, ctx.eps, y)
 
     class Block(torch.autograd.Function):
         @staticmethod
@@ -47,7 +42,7 @@ def differentiable(kernels: Kernels, operators: Operators) -> tuple[Callable[...
 
         @staticmethod
         def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-            dx, dweight, dbias = gradients_of(ctx, dy, None)
+            dx, dweight, dbias = gradients_in(ctx, dy, None)
             of_x, of_weight, of_bias, _ = ctx.needs_input_grad
             return dx if of_x else None, dweight if of_weight else None, dbias if of_bias else None, None
 
@@ -71,12 +66,35 @@ def differentiable(kernels: Kernels, operators: Operators) -> tuple[Callable[...
         @staticmethod
         def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
             y = ctx.saved_tensors[4]
-            dx, dweight, dbias, *dz = gradients_of(ctx, dy, y)
+            dx, dweight, dbias, *dz = gradients_in(ctx, dy, y)
             wanted = ctx.needs_input_grad
             gradients = (dx, dweight, dbias, dy if y is None else dz[0], None)
             return tuple(gradient if wants else None for gradient, wants in zip(gradients, wanted, strict=True))
 
     return Block.apply, ResidualBlock.apply
+
+
+def gradients_with(kernels: Kernels, operators: Operators) -> Callable[..., Any]:
+    """The backward of a pair, whatever it is called with; see `differentiable_backward` for arguments and results."""
+
+    def gradients_of(
+        dy: Tensor,
+        x: Tensor,
+        saved: Tensor,
+        parameters: Parameters,
+        form: Form,
+        eps: float,
+        y: Tensor | None,
+    ) -> Any:
+        if torch.compiler.is_compiling():
+            return operators.backward(dy, x, saved, *parameters, *form, y)
+        if torch.is_grad_enabled() or is_transformed() or is_legacy_batchedtensor(dy):
+            return differentiable_backward(dy, x, saved, parameters, form, eps, y)
+        if is_watched(dy, x, *parameters, y) or not dy.data_ptr():  # zeros without memory, or meta
+            return operators.backward(dy, x, saved, *parameters, *form, y)
+        return kernels.backward(dy, x, saved, parameters, form, y)
+
+    return gradients_of
 
 
 def differentiable_backward(

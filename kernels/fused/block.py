@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _is_tracing
+from torch.autograd import forward_ad
 
 from kernels.arguments import as_number, check_arguments, check_residual, in_one_dimension
 from kernels.contract import BlockFunction, compose
@@ -86,6 +87,14 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
         Raises:
             ValueError, RuntimeError: What `F.batch_norm` raises, and for operands on other devices or of other types.
         """
+        shortcut = kernels.node
+        if shortcut is not None and not torch.compiler.is_compiling() and forward_ad._current_level < 0:
+            call = shortcut.call
+            if call is not None:
+                given = (input, running_mean, running_var, weight, bias, training, momentum, eps)
+                short = call(*given, residual, activation, pool, num_batches_tracked)
+                if short is not NotImplemented:
+                    return short
         cumulative = momentum is None and num_batches_tracked is not None
         check_arguments(input, running_mean, running_var, weight, bias, training, 0.0 if cumulative else momentum, eps)
         check_pool(kernels.name, input.shape, pool)
@@ -122,6 +131,8 @@ def block_of(kernels: Kernels, operators: Operators) -> BlockFunction:
         if instead is not None or input.numel() == 0:
             arguments = (input, running_mean, running_var, weight, bias, training, counted(momentum, counter), eps)
             return (instead or eager_block)(*arguments, residual=residual, activation=activation, pool=pool)
+        if run is kernels.forward and shortcut is not None:
+            shortcut.offer(input.dtype)
         x = dense(input)
         y: Tensor
         if not differentiates:

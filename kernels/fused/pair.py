@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from kernels.contract import BlockFunction
@@ -56,6 +57,26 @@ class Backward(Protocol):
         ...
 
 
+class Node(Protocol):
+    """Forward, autograd and backward of plain tensors in one call, which may be there later or never."""
+
+    @property
+    def call(self) -> Callable[..., Tensor] | None:
+        """The block, or None where it isn't there. It gives NotImplemented where anything in a call is unusual.
+
+        All its arguments are positional: those of `F.batch_norm`, residual, activation, pool, num_batches_tracked.
+        """
+        ...
+
+    def offer(self, dtype: torch.dtype) -> None:
+        """Have it made in the background; where it is, have it take input of a type that it gave back."""
+        ...
+
+
+ACTIVATIONS: dict[str | None, int] = {None: 0, "sigmoid": 1, "relu": 2}
+"""Their numbers, for what isn't written in Python."""
+
+
 @dataclass(frozen=True)
 class Kernels:
     """A forward and a backward, and what their callers have to know.
@@ -70,6 +91,7 @@ class Kernels:
         saved_memory: Memory for `saved`, from x.
         instead: The block that takes the kernels' place for an eager input, or None.
         fuses_residual: Whether they take a residual and an output. Else the block adds it with torch's operations.
+        node: A shorter way through autograd, where there is one.
     """
 
     name: str
@@ -78,6 +100,7 @@ class Kernels:
     saved_memory: Callable[[Tensor], Tensor]
     instead: Callable[[Tensor], BlockFunction | None]
     fuses_residual: bool = False
+    node: Node | None = None
 
 
 def counted(momentum: float | None, counter: Tensor | None) -> float:

@@ -25,6 +25,8 @@ from models.training import Epoch, Settings, Step, train, warm_up
 BAD_INPUT = 2
 UNAVAILABLE = 4
 INTERRUPTED = 130
+LONGEST_WAIT = 5.0
+"""Seconds: an implementation that still compiles something then goes on without, and takes it up when it is there."""
 
 
 def _whole(minimum: int) -> Callable[[str], int]:
@@ -121,6 +123,8 @@ def _run(options: argparse.Namespace, start: float) -> int:
             return _fail(f"{norm.name} is not available on {place}: {missing}", UNAVAILABLE)
         data = fashion_mnist.load(options.data_dir, device=place, limit=options.limit)
         model = network.build(norm, seed=settings.seed, device=place)
+        if norm is not None:
+            norm.ready(LONGEST_WAIT)
         listener = _Listener(settings.epochs)
         epochs = train(model, data, settings, on_step=listener.step)
     except device.DeviceUnavailableError as error:

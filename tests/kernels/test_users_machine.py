@@ -1,5 +1,6 @@
 """Machines that lack what most have: a home, a cache that takes programs, a compiler's plain name."""
 
+import ctypes
 import os
 import stat
 import subprocess
@@ -12,7 +13,7 @@ import torch
 
 import kernels
 from kernels import cache, compiled, routes
-from kernels.cpu_fused import library
+from kernels.cpu_fused import compilation, library
 from kernels.reasons import in_one_line, without_folders
 
 ROOT = Path(__file__).parents[2]
@@ -56,25 +57,25 @@ def compilations(monkeypatch, tmp_path):
         made.append(Path(arguments[-1]))
         Path(arguments[-1]).write_bytes(Path(good).read_bytes())
 
-    monkeypatch.setattr(library, "_compile", compile_)
+    monkeypatch.setattr(compilation, "_compile", compile_)
     monkeypatch.setenv("BNBENCH_CACHE", str(tmp_path / "cache"))
-    library._temporary.cache_clear()
+    compilation._temporary.cache_clear()
     yield made
-    library._temporary.cache_clear()
+    compilation._temporary.cache_clear()
 
 
 def opened():
-    return Path(library._opened(("c++",), library.FLAGS)._name)
+    return Path(compilation.opened("cpu_fused", library.sources(), ("c++",), library.FLAGS, ctypes.CDLL)._name)
 
 
 def test_a_cache_mounted_noexec_is_left_before_anything_is_compiled(compilations, monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "_runs_programs", lambda folder: not folder.is_relative_to(tmp_path / "cache"))
+    monkeypatch.setattr(compilation, "_runs_programs", lambda folder: not folder.is_relative_to(tmp_path / "cache"))
     assert not opened().is_relative_to(tmp_path / "cache")
     assert len(compilations) == 1
 
 
 def test_a_full_cache_is_left_before_anything_is_compiled(compilations, monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "_has_room", lambda folder: not folder.is_relative_to(tmp_path / "cache"))
+    monkeypatch.setattr(compilation, "_has_room", lambda folder: not folder.is_relative_to(tmp_path / "cache"))
     assert not opened().is_relative_to(tmp_path / "cache")
     assert len(compilations) == 1
 
@@ -82,21 +83,21 @@ def test_a_full_cache_is_left_before_anything_is_compiled(compilations, monkeypa
 def test_a_folder_that_loads_nothing_for_another_reason_costs_a_copy_and_no_compilation(
     compilations, monkeypatch, tmp_path
 ):
-    load = library.ctypes.CDLL
+    load = ctypes.CDLL
 
     def refuses(path):
         if Path(path).is_relative_to(tmp_path / "cache"):
             raise OSError(f"{path}: failed to map segment from shared object")
         return load(path)
 
-    monkeypatch.setattr(library.ctypes, "CDLL", refuses)
+    monkeypatch.setattr(ctypes, "CDLL", refuses)
     assert not opened().is_relative_to(tmp_path / "cache")
     assert len(compilations) == 1
 
 
 def test_no_folder_at_all_is_said_in_one_line_without_a_path(compilations, monkeypatch):
-    monkeypatch.setattr(library, "_has_room", lambda _folder: False)
-    with pytest.raises(library.NoFolderError, match="BNBENCH_CACHE or TMPDIR") as found:
+    monkeypatch.setattr(compilation, "_has_room", lambda _folder: False)
+    with pytest.raises(compilation.NoFolderError, match="BNBENCH_CACHE or TMPDIR") as found:
         opened()
     assert "/" not in str(found.value)
     assert not compilations
@@ -112,8 +113,8 @@ def test_no_folder_at_all_is_said_in_one_line_without_a_path(compilations, monke
 )
 def test_a_compiler_that_cant_be_read_or_found_is_one_line_without_a_path(monkeypatch, command, words):
     monkeypatch.setenv("CXX", command)
-    with pytest.raises(library.NoLibraryError, match=words) as found:
-        library.compiler()
+    with pytest.raises(compilation.NoLibraryError, match=words) as found:
+        compilation.compiler()
     assert "/" not in str(found.value)
 
 
@@ -123,7 +124,7 @@ def test_a_compiler_in_a_folder_with_a_space_needs_no_quotes(monkeypatch, tmp_pa
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     monkeypatch.setenv("CXX", str(program))
-    assert library.compiler() == (str(program),)
+    assert compilation.compiler() == (str(program),)
 
 
 def test_reasons_name_no_folder_of_the_machine():

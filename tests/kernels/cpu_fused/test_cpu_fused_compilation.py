@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import kernels
-from kernels.cpu_fused import library
+from kernels.cpu_fused import compilation, library
 from kernels.problems import make_problem
 from tests.kernels.conformance import assert_conforms
 from tests.processes import run, start
@@ -101,7 +101,7 @@ def test_a_compiler_that_fails_is_quoted_in_one_line(tmp_path, monkeypatch, scri
 @linux_only
 @pytest.mark.usefixtures("empty_cache")
 def test_optional_flags_that_a_compiler_does_not_know_are_left_out(tmp_path, monkeypatch):
-    real = " ".join(library.compiler())
+    real = " ".join(compilation.compiler())
     script = f'case "$*" in *openmp*|*native*) echo "error: unknown flag" >&2; exit 1;; esac; exec {real} "$@" -O1'
     monkeypatch.setenv("CXX", str(compiler_that(tmp_path, script)))
     assert_conforms(IMPLEMENTATION, make_problem((64, 6, 24, 24), activation="sigmoid", pool=2))
@@ -160,12 +160,12 @@ def test_processes_that_compile_at_once_do_not_collide(tmp_path):
 
 @pytest.mark.parametrize("name", [path.name for path in library.sources()])
 def test_a_change_of_any_source_is_compiled_again(name, tmp_path, monkeypatch):
-    kept = library._source_digest()
+    kept = compilation.digest_of(library.sources())
     copy = shutil.copytree(library.SOURCES, tmp_path / "cpp")
     monkeypatch.setattr(library, "SOURCES", copy)
-    assert library._source_digest() == kept
+    assert compilation.digest_of(library.sources()) == kept
     (copy / name).write_text((copy / name).read_text("utf-8") + "// changed\n")
-    assert library._source_digest() != kept
+    assert compilation.digest_of(library.sources()) != kept
 
 
 def test_every_include_is_among_the_sources():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import kernels
-from kernels.cpu_fused import kernel_calls, library
+from kernels.cpu_fused import compilation, kernel_calls, library
 from kernels.fused.layouts import real_type
 from tests.processes import ROOT
 
@@ -104,9 +104,10 @@ SANITIZED = """
     import torch, kernels
     from kernels.attempts import attempt
     from kernels.problems import make_problem
-    from kernels.cpu_fused import kernel_calls
+    from kernels.cpu_fused import NODE, kernel_calls
     from tests.pairs import pairs
 
+    NODE.begin = lambda: None  # torch's headers under sanitizers take a compiler a minute
     kernel_calls.ELEMENTS_PER_THREAD = 1
     torch.set_num_threads(2)
     fused = kernels.load("cpu_fused")
@@ -146,7 +147,7 @@ SANITIZED = """
 @pytest.fixture
 def sanitizers(tmp_path):
     """The environment of a process in which the kernels, and all memory that torch takes, are watched."""
-    command = " ".join(library.compiler())
+    command = " ".join(compilation.compiler())
     # The C++ library too: what throws is looked for in what is there first.
     wanted = ("libasan.so", "libubsan.so", "libstdc++.so.6")
     libraries = [

@@ -12,6 +12,7 @@ from kernels.attempts import attempt
 from kernels.cpu_fused import kernel_calls, library
 from kernels.problems import make_problem
 from tests.kernels.conformance import assert_conforms, untracked, without_affine
+from tests.kernels.divided import divided
 from tests.pairs import pairs
 
 CPU = torch.device("cpu")
@@ -22,14 +23,12 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def on_threads(monkeypatch):
+def on_threads():
     """A function that sets how many threads are taken, however little there is to do."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(kernel_calls, "ELEMENTS_PER_THREAD", 1)
-    kernel_calls.plan_of.cache_clear()
-    yield torch.set_num_threads
+    with divided():
+        yield torch.set_num_threads
     torch.set_num_threads(before)
-    kernel_calls.plan_of.cache_clear()
 
 
 def channels_last(problem):

@@ -16,6 +16,7 @@ from kernels.attempts import attempt
 from kernels.problems import make_problem
 from kernels.reference import Problem
 from tests.kernels.conformance import assert_conforms
+from tests.kernels.divided import divided as divided_over_threads
 from tests.pairs import pairs
 
 POOLED = {"activation": "sigmoid", "pool": 2}
@@ -64,12 +65,8 @@ def divided(fused, monkeypatch):
         monkeypatch.setattr(plan, "INTERPRETED", plan.Machine(4, 8))
         monkeypatch.setattr(plan, "RESIDENT_BYTES", 2048)
     else:
-        from kernels.cpu_fused import kernel_calls
-
-        monkeypatch.setattr(kernel_calls, "ELEMENTS_PER_THREAD", 1)
-        kernel_calls.plan_of.cache_clear()
-        yield
-        kernel_calls.plan_of.cache_clear()
+        with divided_over_threads():
+            yield
         return
     yield
 

@@ -1,0 +1,256 @@
+"""Compile C++ on first use, and keep what is made in the cache.
+
+The compiler is the one that torch.compile would use: `$CXX` where that is set, else the first of `c++`, `g++` and
+`clang++` that is there. A library is written under another name and then renamed: of two processes that compile at the
+same time either one's file is whole. Where the cache can't be written, is full, or lets no program run, a folder of
+this process will do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from kernels.cache import cache_dir
+from kernels.reasons import in_one_line, without_folders
+
+_SECONDS = 120
+_ROOM = 2**22
+"""Bytes that a folder must have left: for a library, and for what its compiler writes on the way."""
+
+Loaded = TypeVar("Loaded")
+
+
+class NoLibraryError(Exception):
+    """There is no compiler, or it doesn't do; the message is one line that says which and why."""
+
+
+class NoFolderError(NoLibraryError):
+    """No folder takes it, whatever the compiler's flags."""
+
+
+def compiler() -> tuple[str, ...]:
+    """The command that compiles C++, as the words before its arguments.
+
+    Raises:
+        NoLibraryError: None is there.
+    """
+    asked = os.environ.get("CXX", "").strip()
+    for command in [_words(asked)] if asked else [("c++",), ("g++",), ("clang++",)]:
+        if command and shutil.which(command[0]):
+            return command
+    if asked:
+        raise NoLibraryError(f"no C++ compiler: CXX is {without_folders(repr(asked))}, which is no program here")
+    raise NoLibraryError("no C++ compiler: none of c++, g++ and clang++ is here, and CXX is not set")
+
+
+def _words(command: str) -> tuple[str, ...]:
+    """A command as a shell reads it; a path with spaces in it, but no quotes, is one word."""
+    if shutil.which(command):
+        return (command,)
+    try:
+        return tuple(shlex.split(command))
+    except ValueError as error:
+        named = without_folders(repr(command))
+        raise NoLibraryError(f"no C++ compiler: CXX is {named}, which a shell can't read: {error}") from None
+
+
+def opened(
+    name: str,
+    sources: Sequence[Path],
+    command: tuple[str, ...],
+    flags: tuple[str, ...],
+    load: Callable[[str], Loaded],
+    *identity: str,
+) -> Loaded:
+    """A library out of the first folder that holds it, or takes it and lets it be loaded. It is compiled once.
+
+    Args:
+        name: What its file's name begins with.
+        sources: The file to compile, and those that it includes.
+        command: The compiler.
+        flags: Its arguments.
+        load: Loads a file; raises OSError or ImportError where that can't be.
+        identity: What else the library depends on.
+
+    Raises:
+        NoLibraryError: It can't be compiled, or no folder takes it.
+        OSError, ImportError: It can't be loaded.
+    """
+    name = f"{name}-{_digest(sources, command, flags, *identity)}.so"
+    made: Path | None = None
+    failure: Exception = NoFolderError(
+        "no folder takes the compiled kernels: let BNBENCH_CACHE or TMPDIR name one that has room, can be written"
+        " and is not mounted noexec"
+    )
+    for folder in _folders():
+        path = folder / name
+        if path.is_file():
+            with contextlib.suppress(OSError, ImportError):
+                return load(str(path))
+        if not _has_room(folder):
+            continue
+        try:
+            made = _made(path, sources[0], command, flags) if made is None else _copied(made, path)
+            return load(str(made))
+        except (OSError, ImportError) as error:
+            failure = error
+    raise failure
+
+
+def _digest(sources: Sequence[Path], command: tuple[str, ...], flags: tuple[str, ...], *identity: str) -> str:
+    program = Path(shutil.which(command[0]) or command[0]).resolve()
+    age = program.stat().st_mtime_ns if program.exists() else 0
+    words = [digest_of(sources), *command, str(program), str(age), *flags, *identity]
+    return hashlib.sha256(chr(0).join(words).encode()).hexdigest()[:16]
+
+
+def digest_of(sources: Sequence[Path]) -> str:
+    """Changes when any of the sources does."""
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _made(path: Path, source: Path, command: tuple[str, ...], flags: tuple[str, ...]) -> Path:
+    with _renamed_to(path) as unfinished:
+        # Libraries come last: a linker takes from them what it misses by then.
+        libraries = [flag for flag in flags if flag.startswith("-l")]
+        others = [flag for flag in flags if not flag.startswith("-l")]
+        _compile([*command, *others, str(source), *libraries, "-o", str(unfinished)])
+    return path
+
+
+def _copied(made: Path, path: Path) -> Path:
+    with _renamed_to(path) as unfinished:
+        shutil.copyfile(made, unfinished)
+    return path
+
+
+@contextlib.contextmanager
+def _renamed_to(path: Path) -> Iterator[Path]:
+    """A file under another name, which gets this one when it is whole."""
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".so")
+    os.close(handle)
+    try:
+        yield Path(name)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _folders() -> Iterator[Path]:
+    """The cache's, and one of this process wherever there may be one. Not those from which no program can be loaded."""
+    kept = cache_dir() / "kernels"
+    with contextlib.suppress(OSError):
+        kept.mkdir(parents=True, exist_ok=True)
+    if _runs_programs(kept):
+        yield kept
+    places = (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+    for place in dict.fromkeys(filter(None, places)):
+        if _runs_programs(Path(place)):
+            with contextlib.suppress(OSError):
+                yield Path(_temporary(place).name)
+
+
+def _runs_programs(folder: Path) -> bool:
+    """Whether there is such a folder, and it isn't mounted `noexec`."""
+    with contextlib.suppress(OSError):
+        return not os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0)
+    return False
+
+
+def _has_room(folder: Path) -> bool:
+    """Whether a library can be written there: asked before the compiler is, which takes seconds to find out."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            return probe.write(bytes(_ROOM)) == _ROOM
+    except OSError:
+        return False
+
+
+@functools.cache
+def _temporary(place: str) -> tempfile.TemporaryDirectory[str]:
+    """A folder of this process, which no one else can write to; it goes with the process."""
+    return tempfile.TemporaryDirectory(dir=place, prefix="bnbench-", ignore_cleanup_errors=True)
+
+
+_running: set[subprocess.Popen[str]] = set()
+_over = threading.Event()
+
+
+def end() -> None:
+    """End all compilers, and start no other: the process ends."""
+    _over.set()
+    for process in list(_running):
+        _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """A compiler and what it has started."""
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+
+
+def _run(arguments: list[str], folder: str) -> tuple[int, str]:
+    """The exit code of a compiler, and what it prints; its own files go into a folder."""
+    environment = os.environ | {"TMPDIR": folder}
+    process = subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=environment,
+        start_new_session=True,
+    )
+    _running.add(process)
+    if _over.is_set():  # asked here, where `end` can no longer miss it
+        _end(process)
+    try:
+        _, printed = process.communicate(timeout=_SECONDS)
+    finally:
+        _end(process)
+        _running.discard(process)
+    return process.returncode, printed
+
+
+def _compile(arguments: list[str]) -> None:
+    name = Path(arguments[0]).name
+    try:
+        with tempfile.TemporaryDirectory(dir=Path(arguments[-1]).parent) as folder:  # there is room there
+            code, printed = _run(arguments, folder)
+    except subprocess.TimeoutExpired as error:
+        raise NoLibraryError(f"the C++ compiler {name} takes longer than {_SECONDS} s") from error
+    except OSError as error:
+        raise NoLibraryError(f"the C++ compiler {name} does not run: {in_one_line(error)}") from error
+    if code or not Path(arguments[-1]).stat().st_size:
+        lines = printed.splitlines()
+        first = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "it says nothing")
+        first = without_folders(first.strip())
+        raise NoLibraryError(f"the C++ compiler {name} fails with exit code {code}: {first}")
+
+
+@functools.cache
+def processor() -> str:
+    """What `-march=native` depends on."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+        known = ("vendor_id", "model name", "flags", "Features", "CPU implementer", "CPU part")
+        return "\n".join(sorted({line for line in lines if line.startswith(known)}))
+    return f"{platform.machine()} {platform.processor()}"

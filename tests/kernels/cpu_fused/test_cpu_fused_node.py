@@ -1,0 +1,350 @@
+"""The way through autograd in C++ gives what the way in Python gives, to the bit; and Python serves where it isn't."""
+
+import stat
+import sys
+import time
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+from torch.overrides import BaseTorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import kernels
+from kernels.attempts import attempt
+from kernels.cpu_fused import NODE, compilation, library
+from kernels.problems import make_problem
+from tests.kernels.cpu_fused.test_cpu_fused_threads import CHANGES
+from tests.pairs import pairs
+from tests.processes import run, start
+
+CPU = torch.device("cpu")
+IMPLEMENTATION = kernels.load("cpu_fused")
+pytestmark = [
+    pytest.mark.skipif(bool(IMPLEMENTATION.why_unavailable(CPU)), reason=str(IMPLEMENTATION.why_unavailable(CPU))),
+    pytest.mark.skipif(not NODE.wait(), reason=f"no node here: {NODE.why_not}"),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def every_type():
+    for dtype in library.STORED:
+        if library.why_not(dtype) is None:
+            NODE.offer(dtype)
+
+
+@pytest.fixture
+def in_python(monkeypatch):
+    """A function that takes the node away, and begins no other."""
+
+    def take_away():
+        monkeypatch.setattr(NODE, "call", None)
+        monkeypatch.setattr(NODE, "offer", lambda _: None)
+
+    return take_away
+
+
+@pytest.mark.parametrize(
+    "case",
+    pairs(
+        shape=[((5, 3, 7, 9), None), ((5, 3, 7, 9), 2), ((33, 20), None), ((5, 3, 9), None), ((3, 2, 3, 4, 5), None)],
+        change=CHANGES,
+        dtype=list(library.STORED),
+        training=(True, False),
+        activation=(None, "sigmoid", "relu"),
+        residual=(False, True),
+    ),
+    ids=lambda case: "-".join(map(str, case.values())),
+)
+def test_it_gives_the_same_bits_as_the_way_in_python(case, in_python):
+    shape, pool = case["shape"]
+    options = {name: case[name] for name in ("dtype", "training", "activation", "residual")}
+    problem = CHANGES[case["change"]](make_problem(shape, pool=pool, **options))
+    in_cpp = attempt(IMPLEMENTATION, problem)
+    in_python()
+    expected = attempt(IMPLEMENTATION, problem)
+    assert in_cpp.keys() == expected.keys()
+    for quantity, value in expected.items():
+        torch.testing.assert_close(in_cpp[quantity], value, rtol=0, atol=0, equal_nan=True)
+
+
+def operands(dtype=torch.float32):
+    x = torch.randn(4, 3, 6, 8, dtype=dtype, requires_grad=True)
+    weight, bias = (torch.rand(3, dtype=dtype, requires_grad=True) for _ in range(2))
+    return x, weight, bias
+
+
+def block(x, weight, bias, mean=None, var=None, **options):
+    return IMPLEMENTATION.block(x, mean, var, weight, bias, training=True, **{"activation": "sigmoid", **options})
+
+
+def test_its_place_in_the_graph_is_its_own():
+    x, weight, bias = operands()
+    y = block(x, weight, bias)
+    assert "BatchNormBlock" in y.grad_fn.name()
+    assert not block(*(t.detach() for t in (x, weight, bias))).requires_grad
+    with torch.no_grad():
+        assert block(x, weight, bias).grad_fn is None
+    with torch.inference_mode():
+        assert block(x, weight, bias).is_inference()
+
+
+def test_what_moves_is_noticed():
+    mean, var, counter = torch.zeros(3), torch.ones(3), torch.tensor(4)
+    before = [t._version for t in (mean, var, counter)]
+    block(*operands(), mean, var, momentum=None, num_batches_tracked=counter)
+    assert int(counter) == 5
+    assert all(t._version > old for t, old in zip((mean, var, counter), before, strict=True))
+
+
+def test_an_input_that_changed_before_the_backward_is_refused():
+    x, weight, bias = operands()
+    given = x * 1
+    y = block(given, weight, bias)
+    given.data.add_(1)
+    y.sum().backward(retain_graph=True)  # .data is nobody's business
+    given.detach().add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_a_graph_is_gone_through_once_unless_it_is_kept():
+    y = block(*operands()).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    with pytest.raises(RuntimeError, match="a second time"):
+        y.backward()
+
+
+def test_hooks_see_what_is_saved():
+    packed = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: packed.append(t.shape) or t, lambda t: t):
+        y = block(*operands())
+    assert packed == [(4, 3, 6, 8), (3,), (3,), (2, 3)]
+    y.sum().backward()
+
+
+def both_ways(in_python, function):
+    """A function's results with the node, and without."""
+    found = function()
+    in_python()
+    return found, function()
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_second_derivatives_go_through_python(in_python, residual):
+    given = [*operands(torch.float64), torch.randn(4, 3, 6, 8, dtype=torch.float64)]
+
+    def second():
+        y = block(*given[:3], residual=given[3] if residual else None)
+        first = torch.autograd.grad(y.square().sum(), given[:3], create_graph=True)
+        return torch.autograd.grad(sum(t.square().sum() for t in first), given[:3])
+
+    torch.testing.assert_close(*both_ways(in_python, second), rtol=0, atol=0)
+
+
+def test_batches_of_gradients_and_tangents_of_gradients_go_through_python(in_python):
+    x, weight, bias = operands(torch.float64)
+    several = torch.randn(2, 4, 3, 6, 8, dtype=torch.float64)
+
+    def of_a_batch():
+        y = block(x, weight, bias)
+        return torch.autograd.grad(y, (x, weight, bias), several, is_grads_batched=True)
+
+    def of_a_dual():
+        y = block(x, weight, bias)
+        with forward_ad.dual_level():
+            found = torch.autograd.grad(y, x, forward_ad.make_dual(several[0], several[1]))[0]
+            return tuple(forward_ad.unpack_dual(found))
+
+    before = of_a_dual()
+    torch.testing.assert_close(*both_ways(in_python, of_a_batch), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(before, of_a_dual(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "dy",
+    [torch.tensor(0.5).expand(4, 3, 6, 8), torch._efficientzerotensor((4, 3, 6, 8)), torch.randn(4, 3, 8, 6).mT],
+    ids=["one for all", "zeros without memory", "transposed"],
+)
+def test_gradients_of_any_kind(in_python, dy):
+    x, weight, bias = operands()
+
+    def gradients():
+        return torch.autograd.grad(block(x, weight, bias), (x, weight, bias), dy)
+
+    torch.testing.assert_close(*both_ways(in_python, gradients), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (3,), (0, 3)], ids=str)
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_only_those_that_ask_get_a_gradient(in_python, wanted, activation):
+    given = [t.detach().requires_grad_(i in wanted) for i, t in enumerate((*operands(), torch.randn(4, 3, 6, 8)))]
+
+    def gradients():
+        y = block(*given[:3], residual=given[3], activation=activation)
+        return torch.autograd.grad(y.square().sum(), [given[i] for i in wanted])
+
+    torch.testing.assert_close(*both_ways(in_python, gradients), rtol=0, atol=0)
+
+
+# --- What is left to Python ------------------------------------------------------------------------------------------
+
+
+def usual(**changes):
+    """Positional arguments of a call; `changes` by name."""
+    given = {
+        "input": torch.randn(4, 3, 6, 8),
+        "running_mean": torch.zeros(3),
+        "running_var": torch.ones(3),
+        "weight": torch.ones(3),
+        "bias": torch.zeros(3),
+        "training": True,
+        "momentum": 0.1,
+        "eps": 1e-5,
+        "residual": None,
+        "activation": None,
+        "pool": None,
+        "num_batches_tracked": None,
+    }
+    assert changes.keys() <= given.keys()
+    return list({**given, **changes}.values())
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+UNUSUAL = {
+    "no tensor": {"input": [1.0]},
+    "a subclass": {"input": torch.randn(4, 3, 6, 8).as_subclass(Subclass)},
+    "meta": {"input": torch.randn(4, 3, 6, 8, device="meta")},
+    "integers": {"input": torch.ones(4, 3, 6, 8, dtype=torch.int64)},
+    "sparse": {"input": torch.ones(4, 3).to_sparse()},
+    "negative": {"input": torch._neg_view(torch.randn(4, 3, 6, 8))},
+    "one dimension": {"input": torch.randn(3)},
+    "no image": {"input": torch.randn(0, 3, 6, 8)},
+    "one value per channel": {"input": torch.randn(1, 3, 1, 1)},
+    "another size": {"weight": torch.ones(4)},
+    "two dimensions": {"weight": torch.ones(3, 1)},
+    "another type": {"bias": torch.zeros(3, dtype=torch.float64)},
+    "statistics with a gradient": {"running_mean": torch.zeros(3, requires_grad=True)},
+    "statistics out of more": {"running_var": torch.ones(6)[::2]},
+    "one of two statistics": {"running_var": None},
+    "no statistics in evaluation": {"running_mean": None, "running_var": None, "training": False},
+    "training is no bool": {"training": 1},
+    "momentum is no float": {"momentum": 1},
+    "no momentum and no counter": {"momentum": None},
+    "eps is no float": {"eps": 1},
+    "eps is 0": {"eps": 0.0},
+    "another activation": {"activation": "tanh"},
+    "another pool": {"pool": 3},
+    "too small for a pool": {"input": torch.randn(4, 3, 1, 8), "pool": 2},
+    "pool of a matrix": {"input": torch.randn(4, 3), "pool": 2},
+    "residual of another shape": {"residual": torch.randn(4, 3, 6, 1)},
+    "residual of another type": {"residual": torch.randn(4, 3, 6, 8).double()},
+    "residual and pool": {"residual": torch.randn(4, 3, 6, 8), "pool": 2},
+    "counter of another type": {"num_batches_tracked": torch.tensor(0.0)},
+}
+
+
+@pytest.mark.parametrize("changes", UNUSUAL.values(), ids=UNUSUAL)
+def test_what_is_unusual_is_left_to_python_and_nothing_moves(changes):
+    given = usual(**changes)
+    mean = given[1].clone() if given[1] is not None else None
+    assert NODE.call(*given) is NotImplemented
+    assert mean is None or torch.equal(given[1], mean)
+
+
+def test_the_usual_is_not():
+    assert isinstance(NODE.call(*usual()), torch.Tensor)
+    assert isinstance(NODE.call(*usual(input=torch.randn(3, 6, 8, 4).permute(3, 0, 1, 2), pool=2)), torch.Tensor)
+    assert isinstance(NODE.call(*usual(weight=None, bias=None, activation="relu")), torch.Tensor)
+
+
+class Watching(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        return function(*arguments, **(named or {}))
+
+
+def test_whoever_watches_or_transforms_gets_the_way_in_python():
+    seen, (x, *others) = [], usual()
+
+    def call(x):
+        seen.append(NODE.call(x, *others) is NotImplemented)
+        return x
+
+    with Watching():
+        call(x)
+    with BaseTorchFunctionMode():
+        call(x)
+    torch.func.vmap(call)(torch.stack([x, x]))
+    torch.func.grad(lambda t: call(t).sum())(x)
+    torch.jit.trace(call, x, check_trace=False)
+    assert seen == [True] * 5
+
+
+# --- Where it isn't there --------------------------------------------------------------------------------------------
+
+STEP = """
+    import time, torch, kernels
+    from kernels.cpu_fused import NODE
+    block = kernels.load("cpu_fused").batch_norm
+    def step():
+        x = torch.linspace(-1, 1, 60).view(20, 3).requires_grad_()
+        block(x, None, None, training=True).square().sum().backward()
+        return x.grad
+    first, begin = step(), time.perf_counter()
+    {then}
+"""
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the compilers here are shell scripts")
+
+
+@pytest.fixture
+def compiler_that(tmp_path):
+    """Makes a compiler that does something else with node.cpp."""
+
+    def make(does):
+        path = tmp_path / "compiler"
+        real = " ".join(compilation.compiler())
+        path.write_text(f'#!/bin/sh\ncase "$*" in *node.cpp*) {does};; esac\nexec {real} "$@" -O1\n')
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return {"CXX": path, "BNBENCH_CACHE": tmp_path / "cache"}
+
+    return make
+
+
+@linux_only
+def test_a_compiler_that_can_not_leaves_the_way_in_python_which_says_so(compiler_that):
+    output = run(
+        STEP.format(then="assert not NODE.wait(); assert torch.equal(first, step()); print(NODE.describe())"),
+        **compiler_that("echo 'node.cpp:1: error: no such standard' >&2; exit 1"),
+    )
+    words = "fails with exit code 1: node.cpp:1: error: no such standard"
+    assert output == f"autograd in Python: the C++ compiler compiler {words}\n"
+
+
+@linux_only
+def test_nobody_waits_for_it_and_the_end_of_the_process_ends_its_compiler(compiler_that, tmp_path):
+    environment = compiler_that("sleep 100")
+    then = "assert torch.equal(first, step()); assert not NODE.wait(0.01); print(NODE.describe())"
+    begin = time.monotonic()
+    assert run(STEP.format(then=then), **environment) == "autograd in Python: its C++ is still being compiled\n"
+    assert time.monotonic() - begin < 60
+    assert not list((tmp_path / "cache" / "kernels").glob("tmp*"))
+
+
+@linux_only
+def test_training_begins_without_it(compiler_that):
+    process = start(
+        "-m", "models.training", "--norm", "cpu_fused", "--epochs", "1", "--limit", "512", "--data-dir", "models/data",
+        **compiler_that("sleep 100"),
+    )  # fmt: skip
+    code, output = process.wait(90)
+    assert code == 0, output
+
+
+def test_the_record_says_which_way_ran(in_python):
+    assert IMPLEMENTATION.backend(torch.zeros(2, 2), True).endswith(", autograd in C++")
+    in_python()
+    assert ", autograd in Python: " in IMPLEMENTATION.backend(torch.zeros(2, 2), True)
