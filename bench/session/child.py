@@ -27,7 +27,7 @@ from bench.session.gate import Gate
 from bench.session.messages import UNHEARD, Setup, next_request, reply
 from bench.session.outcomes import Measurement, asked_already, failure, measured_here
 from bench.session.settings import COLLECTION
-from kernels import Implementation
+from kernels import Implementation, background
 from kernels.attempts import DutyError, attempt
 from kernels.duties.calls import forget_compiled, perform
 from kernels.reference import Problem
@@ -62,6 +62,7 @@ def serve(requests: socket.socket, output: Connection, setup: Setup) -> None:
             answer = {"status": WRONG, "reason": str(error)}
         except BaseException as error:  # the parent needs an answer, whatever is raised
             answer = _failure(error, device)
+        background.finish()  # what a file has our own kernels compile is not its work
         try:
             reply(requests, number, answer)
         except OSError:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels import background
 from kernels.cpu_fused import compilation, kernel_calls, library
 from kernels.cpu_fused.compilation import NoFolderError, NoLibraryError, compiler, opened
 from kernels.fused.pair import ACTIVATIONS
@@ -55,8 +56,7 @@ class CompiledNode:
             return
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._make, daemon=True, name="compiles the node of cpu_fused")
-                self._thread.start()
+                self._thread = background.begin(self._make)
                 atexit.register(self._give_up)
 
     def offer(self, dtype: torch.dtype) -> None:
