@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from bench.measure import checkpoints
 from bench.measure.alternatives import tolerances_of
-from bench.measure.epochs import page_faults
+from bench.measure.epochs import faults_since, page_faults
 from bench.measure.figures import Figures, WrongError
 from bench.measure.verification import why_no_step
 from kernels.builtin import IMPLEMENTATION as BUILTIN
@@ -26,7 +27,7 @@ from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
 from models.recipes import LENET
-from models.training import Settings, evaluate, shuffled
+from models.training import Epoch, Settings, evaluate, shuffled
 
 
 class AlternativeTurn:
@@ -96,24 +97,19 @@ class AlternativeTurn:
         seconds += self._seconds_of(batches[chosen + 1 :])
         train_loss, train_accuracy = self._training.read()
         test_accuracy = self._test_accuracy()
-        wall_seconds, faults_now = perf_counter() - wall_start, page_faults()
+        wall_seconds, faults = perf_counter() - wall_start, faults_since(faults)
+        examples = len(self._data.train_images)
+        learned = train_loss, train_accuracy, test_accuracy
+        epoch = Epoch(self._number, *learned, examples, len(batches), seconds, wall_seconds)
         tolerance = tolerances_of(self._alternative).step
         asked = [batches[chosen]], self._data, BUILTIN, self._settings.lr
         if reason := why_no_step(before, after, *asked, tolerance=tolerance):
             raise WrongError(f"wrong in a step of epoch {self._number}: {reason}")
-        apart = self._training.pid is not None
         return {
             "backend": self._alternative.backend,
-            "number": self._number,
-            "train_loss": train_loss,
-            "train_accuracy": train_accuracy,
-            "test_accuracy": test_accuracy,
-            "examples": len(self._data.train_images),
-            "steps": len(batches),
-            "step_seconds": seconds,
-            "wall_seconds": wall_seconds,
+            **asdict(epoch),
             "warm_up_seconds": self._warm_up_seconds,
-            "page_faults": None if apart or faults is None or faults_now is None else faults_now - faults,
+            "page_faults": faults if self._training.pid is None else None,
             "other_precision": self._alternative.other_precision,
         }
 

@@ -16,7 +16,7 @@ import psutil
 
 from bench.measure.context import Context
 from bench.measure.efforts import Effort
-from bench.measure.epochs import page_faults
+from bench.measure.epochs import faults_since, page_faults
 from bench.measure.figures import Figures, WrongError
 from bench.measure.latency import in_pairs
 from bench.measure.step import BATCHES, FIRST_STEPS, SETTINGS, Batches, Sample, Steps
@@ -101,11 +101,9 @@ class AlternativeSteps:
         before = page_faults()
         second_half()
         loss, _ = self._training.read()  # waits for the device
-        after = page_faults()
-        faults = None
-        if before is not None and after is not None and self._training.pid is None:
-            faults = (after - before) / half
-        return {"first_steps_loss": loss, "page_faults_per_step": faults, "first_step_seconds": seconds}
+        faults = faults_since(before)
+        per_step = None if faults is None or self._training.pid is not None else faults / half
+        return {"first_steps_loss": loss, "page_faults_per_step": per_step, "first_step_seconds": seconds}
 
     def processor_seconds(self) -> float:
         """Those of its own process so far."""

@@ -91,7 +91,7 @@ class ImplementationTurn:
         """See `Turn`."""
         faults = page_faults()
         epoch = next(self.epochs)
-        faults_now = page_faults()
+        faults = faults_since(faults)
         data, watch = self.data, self.watch
         if watch.before and watch.after and watch.batch is not None:
             asked = [watch.batch], data, self.implementation, self.lr, self.network
@@ -104,7 +104,7 @@ class ImplementationTurn:
             "backend": backend(self.implementation, data.train_images.device, self.network),
             **asdict(epoch),
             "warm_up_seconds": self.warm_up_seconds,
-            "page_faults": None if faults is None or faults_now is None else faults_now - faults,
+            "page_faults": faults,
         }
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -167,3 +167,9 @@ def page_faults() -> int | None:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def faults_since(before: int | None) -> int | None:
+    """Those since an earlier count of `page_faults`."""
+    now = page_faults()
+    return None if before is None or now is None else now - before

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.measure.context import Context
 from bench.measure.efforts import Effort, Efforts
-from bench.measure.epochs import backend, page_faults
+from bench.measure.epochs import backend, faults_since, page_faults
 from bench.measure.figures import Figures, WrongError
 from bench.measure.latency import in_pairs
 from bench.measure.parts import Boundary, step_mark, watch
@@ -158,9 +158,9 @@ class Steps:
         before = page_faults()
         second_half()
         loss, _ = self._totals.read()  # waits for the device
-        after = page_faults()
-        faults = None if before is None or after is None else (after - before) / (FIRST_STEPS // 2)
-        return {"first_steps_loss": loss, "page_faults_per_step": faults}
+        faults = faults_since(before)
+        per_step = None if faults is None else faults / (FIRST_STEPS // 2)
+        return {"first_steps_loss": loss, "page_faults_per_step": per_step}
 
 
 def measure(implementation: Implementation | None, context: Context, effort: Effort) -> Figures:

@@ -201,9 +201,12 @@ def end() -> None:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """A compiler and what it has started."""
+    """A compiler that runs, and what it has started."""
     with contextlib.suppress(OSError):
-        os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
 
 
 def _run(arguments: list[str], folder: str) -> tuple[int, str]:
@@ -224,8 +227,11 @@ def _run(arguments: list[str], folder: str) -> tuple[int, str]:
         _end(process)
     try:
         _, printed = process.communicate(timeout=_SECONDS)
-    finally:
+    except BaseException:  # only while it runs: its number may be another's afterward
         _end(process)
+        process.wait()
+        raise
+    finally:
         _running.discard(process)
     return process.returncode, printed
 

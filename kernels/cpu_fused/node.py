@@ -24,6 +24,7 @@ from torch import Tensor
 from kernels import background
 from kernels.cpu_fused import compilation, kernel_calls, library
 from kernels.cpu_fused.compilation import NoFolderError, NoLibraryError, compiler, opened
+from kernels.fused.autograd import Asked
 from kernels.fused.pair import ACTIVATIONS
 from kernels.reasons import in_one_line
 
@@ -38,10 +39,10 @@ class CompiledNode:
     """What `fused/block.py` calls where it is there; see `fused.pair.Node`.
 
     Args:
-        backward: The backward in Python, for what isn't plain: see `fused.autograd.gradients_of`.
+        backward: The backward in Python, for what isn't plain: see `fused.autograd.gradients_with`.
     """
 
-    def __init__(self, backward: Callable[..., Sequence[Tensor | None]]) -> None:
+    def __init__(self, backward: Callable[[Asked], Sequence[Tensor | None]]) -> None:
         self.module: Any = None
         self.call: Callable[..., Tensor] | None = None
         self.why_not: str | None = None
@@ -112,7 +113,7 @@ class CompiledNode:
         eps: float,
     ) -> Sequence[Tensor | None]:
         training, activation, pool = form
-        return self._backward(dy, x, saved, (weight, bias), (training, _NAMES[activation], pool), eps, y)
+        return self._backward(Asked(dy, x, saved, (weight, bias), (training, _NAMES[activation], pool), eps, y))
 
 
 _NAMES = {number: name for name, number in ACTIVATIONS.items()}

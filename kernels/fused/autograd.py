@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ def differentiable(kernels: Kernels, operators: Operators) -> tuple[Callable[...
 
     def gradients_in(ctx: Any, dy: Tensor, y: Tensor | None) -> Any:
         x, weight, bias, saved = ctx.saved_tensors[:4]
-        return gradients_of(dy, x, saved, (weight, bias), ctx.form, ctx.eps, y)
+        return gradients_of(Asked(dy, x, saved, (weight, bias), ctx.form, ctx.eps, y))
 
     class Block(torch.autograd.Function):
         @staticmethod
@@ -74,22 +74,27 @@ def differentiable(kernels: Kernels, operators: Operators) -> tuple[Callable[...
     return Block.apply, ResidualBlock.apply
 
 
-def gradients_with(kernels: Kernels, operators: Operators) -> Callable[..., Any]:
-    """The backward of a pair, whatever it is called with; see `differentiable_backward` for arguments and results."""
+class Asked(NamedTuple):
+    """What a backward is asked for: the arguments of `Kernels.backward`, and eps."""
 
-    def gradients_of(
-        dy: Tensor,
-        x: Tensor,
-        saved: Tensor,
-        parameters: Parameters,
-        form: Form,
-        eps: float,
-        y: Tensor | None,
-    ) -> Any:
+    dy: Tensor
+    x: Tensor
+    saved: Tensor
+    parameters: Parameters
+    form: Form
+    eps: float
+    y: Tensor | None
+
+
+def gradients_with(kernels: Kernels, operators: Operators) -> Callable[[Asked], Any]:
+    """The backward of a pair, whatever it is called with; see `differentiable_backward` for results."""
+
+    def gradients_of(asked: Asked) -> Any:
+        dy, x, saved, parameters, form, _, y = asked
         if torch.compiler.is_compiling():
             return operators.backward(dy, x, saved, *parameters, *form, y)
         if torch.is_grad_enabled() or is_transformed() or is_legacy_batchedtensor(dy):
-            return differentiable_backward(dy, x, saved, parameters, form, eps, y)
+            return differentiable_backward(asked)
         if is_watched(dy, x, *parameters, y) or not dy.data_ptr():  # zeros without memory, or meta
             return operators.backward(dy, x, saved, *parameters, *form, y)
         return kernels.backward(dy, x, saved, parameters, form, y)
@@ -97,24 +102,16 @@ def gradients_with(kernels: Kernels, operators: Operators) -> Callable[..., Any]
     return gradients_of
 
 
-def differentiable_backward(
-    dy: Tensor,
-    x: Tensor,
-    saved: Tensor,
-    parameters: Parameters,
-    form: Form,
-    eps: float,
-    y: Tensor | None = None,
-) -> list[Tensor | None]:
+def differentiable_backward(asked: Asked) -> list[Tensor | None]:
     """The backward in eager operations: slow, and there for second derivatives, tangents and batches of gradients.
 
     Returns:
         dx, dweight and dbias; None for what needs no gradient. With an output dz, too.
     """
-    training, activation, pool = form
+    dy, x, saved, parameters, (training, activation, pool), eps, y = asked
     if y is not None:
         dz = _SLOPES[activation](dy, y)
-        return [*differentiable_backward(dz, x, saved, parameters, (training, None, pool), eps), dz]
+        return [*differentiable_backward(asked._replace(dy=dz, form=(training, None, pool), y=None)), dz]
     statistics = (None, None) if training else (saved[:-1].sum(0), saved[-1].pow(-2) - eps)
     leaves = [t if t is not None and t.requires_grad else None for t in (x, *parameters)]
     wanted = [t for t in leaves if t is not None]

@@ -1,5 +1,7 @@
 """A results folder to write into, a session of the main job that writes there, and what makes measuring short."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +11,10 @@ from bench import report
 from bench.session import gate as gates
 from bench.session import tampering
 from bench.session.gate import Gate
-from tests.bench import forked  # noqa: F401 - children start in a moment
+from tests.bench import forked
 from tests.bench.samples import Session
+
+forked.pytest_configure()
 
 
 @pytest.fixture
@@ -21,6 +25,16 @@ def folder(tmp_path):
 @pytest.fixture
 def session(folder):
     return Session(folder)
+
+
+@pytest.fixture
+def afterward():
+    """Has something done by another thread when the test is over: a busy machine might be late for any other time."""
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(over.wait)
+        yield pool.submit
+        over.set()
 
 
 @pytest.fixture

@@ -8,4 +8,7 @@ from types import SimpleNamespace
 from bench.session import isolation
 from tests.processes import Forked
 
-isolation.multiprocessing = SimpleNamespace(get_context=lambda _: Forked)
+
+def pytest_configure():
+    """As a plug-in of the main job."""
+    isolation.multiprocessing = SimpleNamespace(get_context=lambda _: Forked)

@@ -3,14 +3,12 @@
 import concurrent.futures
 import gc
 import re
-import threading
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from bench.measure import floor, rest
+from bench.measure import floor
 from bench.measure import latency as latencies
 from bench.measure.figures import one_line
 from bench.record.labels import AA, BASELINE
@@ -252,13 +250,13 @@ def test_who_moves_the_running_statistics_only_when_nobody_holds_a_clock_is_foun
     assert reason.startswith("wrong on the timed tensors: running_mean off by")
 
 
-def test_who_is_still_writing_when_the_clock_has_stopped_is_found_out(latency):
+def test_who_is_still_writing_when_the_clock_has_stopped_is_found_out(latency, afterward):
     def later(x, *rest, **settings):
         y = F.batch_norm(x, *rest, **settings)
         if gc.isenabled():
             return y
         early = torch.empty_like(y).fill_(7.0)
-        threading.Timer(0.05, early.copy_, [y]).start()
+        afterward(early.copy_, y)
         return early
 
     assert measure(latency, user(later), "inference")["reason"].startswith("wrong on the timed tensors: output off by")
@@ -289,14 +287,3 @@ def test_a_copy_that_waits_for_a_busy_core_accuses_nobody(latency, monkeypatch):
     """Beside another program the copy took 8 ms where an honest call of two threads took 0.3."""
     monkeypatch.setattr(latencies.floor, "copy_ns", lambda *_: 1e9)
     assert measure(latency, candidate("naive"))["status"] == OK
-
-
-@pytest.mark.parametrize("own_threads", [True, False])
-def test_the_baseline_alone_rests_where_the_pair_does(latency, monkeypatch, own_threads):
-    rests, child = [], SimpleNamespace(verdicts={})
-    monkeypatch.setattr(rest, "rest", lambda: rests.append(None))
-    monkeypatch.setattr("bench.session.latency.beside", lambda _, alone: {"status": ERROR, "alone": alone()})
-    theirs = Implementation("theirs", "", F.batch_norm, own_threads=own_threads)
-    alone = measure(latency, Candidate("theirs", theirs, child=child))["alone"]
-    assert min(alone) > 0
-    assert len(rests) >= len(alone) if own_threads else not rests

@@ -1,8 +1,20 @@
 """A ratio stands only where the baseline is itself in the child: and a busy moment is no slower baseline."""
 
-import pytest
+from types import SimpleNamespace
 
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bench.measure import rest
+from bench.record.operations import Operation
+from bench.record.records import ERROR
+from bench.session.candidate import Candidate
 from bench.session.clean import SLOWER, TRIES, beside
+from bench.session.gate import Gate
+from bench.session.latency import outcome_of_cell
+from kernels import Implementation
+from tests.bench.samples import context
 
 
 def child(*nanoseconds):
@@ -62,3 +74,15 @@ def test_the_slower_moment_here_is_what_counts(slower_moment):
 def test_what_is_no_ratio_anyway_is_handed_on():
     refused = {"status": "wrong", "reason": "wrong: dx off"}
     assert beside(lambda: refused, alone(100, 100)) is refused
+
+
+@pytest.mark.parametrize("own_threads", [True, False])
+def test_the_baseline_alone_rests_where_the_pair_does(monkeypatch, own_threads):
+    rests, child = [], SimpleNamespace(verdicts={})
+    monkeypatch.setattr(rest, "rest", lambda: rests.append(None))
+    monkeypatch.setattr("bench.session.latency.beside", lambda _, alone: {"status": ERROR, "alone": alone()})
+    theirs = Implementation("theirs", "", F.batch_norm, own_threads=own_threads)
+    who, gate = Candidate("theirs", theirs, child=child), Gate(torch.device("cpu"))
+    alone = outcome_of_cell(context(), gate, Operation((16, 3), "norm"), who, "training")["alone"]
+    assert min(alone) > 0
+    assert len(rests) >= len(alone) if own_threads else not rests
