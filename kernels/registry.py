@@ -49,6 +49,11 @@ def _registered(package: str = "kernels") -> dict[str, Implementation]:
     return {i.name: i for i in sorted(implementations, key=lambda i: (i.order, i.name))}
 
 
+def registered() -> tuple[Implementation, ...]:
+    """What `load` gives by name."""
+    return (*_registered().values(), *_registered(PEERS).values())
+
+
 def names() -> tuple[str, ...]:
     """The names of the project's own implementations, in the order of every table."""
     return tuple(_registered())

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kernels import Implementation
+from kernels.registry import registered
 
 OURS = ("bench.", "kernels.", "models.")
 """Packages in which nothing may be replaced, constants included."""
@@ -144,6 +145,8 @@ class Fingerprint:
 
 def _names() -> Iterator[tuple[str, Any, str, Any]]:
     """Of each name: what it is called, what owns it, its name there, and what is behind it."""
+    for implementation in registered():  # copies of those in the modules
+        yield from _attributes(f"kernels.{implementation.name}.IMPLEMENTATION", implementation)
     for module_name, module in list(sys.modules.items()):
         ours = module_name.startswith(OURS)
         if not (ours or module_name in TORCHS or module_name in PYTHONS) or not isinstance(module, types.ModuleType):
