@@ -1,7 +1,7 @@
 // Batch norm, residual, activation and 2 x 2 max-pool for the CPU. Read this file first: it has the steps and what
 // Python calls.
 //
-// Four steps do everything. Each works on some channels of some images (a `Part`):
+// Four steps do everything. Each works on some channels of a part of the tensor (a `Part`):
 //
 //     statistics       mean and centered sum of squares of each channel                     forward, training
 //     apply            y = pool(activation((x - mean) / std * weight + bias + residual))    forward
@@ -23,6 +23,8 @@
 //     residual.h        the gradient of what is added before the activation
 //     plane_windows.h   pooling in planes
 //     planes.h          the four steps on planes
+//     lines.h           what loops over rows go through
+//     row_windows.h     pooling in rows
 //     rows.h            the four steps on rows
 //     threads.h         which thread takes which part
 //
@@ -50,7 +52,8 @@ template <class Layout>
 void forward(const Plan& plan, const Stored* x, const Stored* residual, Stored* y, double* saved, const Real* weight,
              const Real* bias, Real* running_mean, Real* running_var, double momentum, double eps) {
     const Layout layout(plan);
-    ChannelTable table(plan.channels, weight, bias);
+    ChannelTable table(plan.channels, layout.copies(), weight, bias);
+    if (plan.pool) table.set_signs();
     std::vector<Moments> partials(plan.training ? plan.threads * plan.channels : 0);
     const auto collect = [&](Part part, Index number, Scratch& scratch) {
         if (plan.training) layout.statistics(x, table, part, partials.data() + number * plan.channels, y, scratch);
@@ -91,7 +94,8 @@ void backward(const Plan& plan, const Stored* x, const Stored* dy, WithResidual 
     Plan without_activation = plan;  // for the second step, where a residual's dz comes in place of dy
     if (with.y) without_activation.activation = NONE;
     const Layout second(without_activation);
-    ChannelTable table(plan.channels, weight, bias);
+    ChannelTable table(plan.channels, layout.copies(), weight, bias);
+    if (plan.pool) table.set_signs();
     const double *mean = saved, *inverse_std = saved + plan.channels;
     for (Index c = 0; c < plan.channels; c++) table.set_forward(c, mean[c], inverse_std[c]);
     std::vector<Sums> partials(plan.threads * plan.channels);

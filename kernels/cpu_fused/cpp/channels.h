@@ -37,43 +37,49 @@ struct OneChannel {
     }
 };
 
-// In rows: each number of a run is of the next channel.
+// In rows: each number of a line is of the next channel, and after the last one comes the first one again.
 struct ManyChannels {
     const Real* first;
-    Index channels;
+    Index line;
 
     template <class Number>
     Channel<Number> at(Index i) const {
-        return {get<Number>(first + i), get<Number>(first + channels + i), get<Number>(first + 2 * channels + i),
-                get<Number>(first + 3 * channels + i), get<Number>(first + 4 * channels + i)};
+        return {get<Number>(first + i), get<Number>(first + line + i), get<Number>(first + 2 * line + i),
+                get<Number>(first + 3 * line + i), get<Number>(first + 4 * line + i)};
     }
 
-    Real sign(Index i) const { return first[5 * channels + i]; }
+    template <class Number>
+    Number sign(Index i) const {
+        return get<Number>(first + 5 * line + i);
+    }
 };
 
-// The numbers of all channels, one array for each: what a vector of channels needs is next to each other.
+// The numbers of all channels, one array for each: what a vector of channels needs is next to each other. The arrays
+// are `copies` times as long as there are channels: a line of rows may be several pixels.
 class ChannelTable {
 public:
-    ChannelTable(Index channels, const Real* weight, const Real* bias)
-        : channels(channels), weight(weight), bias(bias), numbers(6 * channels) {
-        for (Index c = 0; c < channels; c++) at(5, c) = scale(c) > 0 ? 1 : scale(c) < 0 ? -1 : Real(scale(c));
+    ChannelTable(Index channels, Index copies, const Real* weight, const Real* bias)
+        : channels(channels), line(channels * copies), weight(weight), bias(bias), numbers(6 * line) {}
+
+    void set_signs() {
+        for (Index c = 0; c < channels; c++) set(5, c, scale(c) > 0 ? 1 : scale(c) < 0 ? -1 : Real(scale(c)));
     }
 
     void set_forward(Index c, double mean, double inverse_std) {
-        at(0, c) = Real(mean);
-        at(1, c) = Real(inverse_std * scale(c));
-        at(2, c) = Real((bias ? bias[c] : 0.0) - rest(mean) * inverse_std * scale(c));
+        set(0, c, Real(mean));
+        set(1, c, Real(inverse_std * scale(c)));
+        set(2, c, Real((bias ? bias[c] : 0.0) - rest(mean) * inverse_std * scale(c)));
     }
 
     // From the sums over the `count` values that mean and std were calculated from.
     void set_backward(Index c, double mean, double inverse_std, double dbias, double dweight, double count) {
         const double slope = -scale(c) * inverse_std * inverse_std * dweight / count;
-        at(3, c) = Real(slope);
-        at(4, c) = Real(-scale(c) * inverse_std * dbias / count - rest(mean) * slope);
+        set(3, c, Real(slope));
+        set(4, c, Real(-scale(c) * inverse_std * dbias / count - rest(mean) * slope));
     }
 
-    OneChannel one(Index c) { return {{at(0, c), at(1, c), at(2, c), at(3, c), at(4, c)}, at(5, c)}; }
-    ManyChannels from(Index c) const { return {numbers.data() + c, channels}; }
+    OneChannel one(Index c) const { return {{at(0, c), at(1, c), at(2, c), at(3, c), at(4, c)}, at(5, c)}; }
+    ManyChannels from(Index column) const { return {numbers.data() + column, line}; }
 
     // The digits of a mean that Real has no room for.
     static double rest(double mean) { return std::isfinite(Real(mean)) ? mean - Real(mean) : 0; }
@@ -81,9 +87,13 @@ public:
 private:
     double scale(Index c) const { return weight ? double(weight[c]) : 1; }
 
-    Real& at(int what, Index c) { return numbers[what * channels + c]; }
+    Real at(int what, Index c) const { return numbers[what * line + c]; }
 
-    Index channels;
+    void set(int what, Index c, Real number) {
+        for (Index i = c; i < line; i += channels) numbers[what * line + i] = number;
+    }
+
+    Index channels, line;
     const Real *weight, *bias;
     std::vector<Real> numbers;
 };

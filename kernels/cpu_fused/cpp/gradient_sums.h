@@ -3,7 +3,11 @@
 
 #pragma once
 
+#include "channels.h"
 #include "vectors.h"
+
+#include <algorithm>
+#include <vector>
 
 namespace {
 
@@ -44,6 +48,49 @@ private:
     Vector a{}, b{}, c{}, d{};
     Index pending = 0;
     Sums sums;
+};
+
+// Sums over rows: of each column of a line, which are added to doubles every LINES_IN_REAL lines.
+class ColumnSums {
+public:
+    // `sums`: of the first of the channels, which are in a line `copies` times.
+    ColumnSums(Sums* sums, Index channels, Index copies)
+        : sums(sums), channels(channels), width(copies * channels), of_columns(2 * width) {}
+
+    // Some numbers of each line, from `column` on. dz(channel, x, k, i) is dz of number i of line k.
+    template <int N, class Gradient>
+    void add(const Real* x, Lines<N> lines, Index column, Index count, ManyChannels each, Gradient dz) {
+        Real *const a = of_columns.data() + column, *const b = a + width;
+        for_numbers(count, [=](auto kind, Index i) {
+            using Number = decltype(kind);
+            const Channel<Number> channel = each.at<Number>(i);
+            Number of_dz{}, of_dz_x{};
+#pragma GCC unroll 4
+            for (Index k = 0; k < N; k++) {
+                const Number input = get<Number>(x + k * lines.apart + i), u = dz(channel, input, k, i);
+                of_dz += u, of_dz_x += u * (input - channel.mean);
+            }
+            put(get<Number>(a + i) + of_dz, a + i);
+            put(get<Number>(b + i) + of_dz_x, b + i);
+        });
+        pending += N * count;
+        if (pending >= LINES_IN_REAL * width) settle();
+    }
+
+    void settle() {
+        Real *const a = of_columns.data(), *const b = a + width;
+        for (Index i = 0; i < width; i += channels)
+            for (Index c = 0; c < channels; c++) sums[c].merge({a[i + c], b[i + c]});
+        std::fill(a, a + 2 * width, Real(0));
+        pending = 0;
+    }
+
+private:
+    static constexpr Index LINES_IN_REAL = 256;
+
+    Sums* sums;
+    Index channels, width, pending = 0;
+    std::vector<Real> of_columns;
 };
 
 }  // namespace

@@ -7,7 +7,7 @@
 //
 //     rows, (N, H, W, C)       a0 b0 | a1 b1 | a2 b2 | a3 b3 | a4 b4 | a5 b5
 //                              one row: the channels of one pixel. This is torch's channels-last;
-//                              a matrix (N, C) is rows of one pixel per image
+//                              a matrix (N, C) is rows of one pixel per image; `lines.h` says what a loop takes of them
 //
 // A vector takes consecutive numbers: in planes pixels of one channel, in rows channels of one pixel. `planes.h` cuts a
 // plane into tiles of TILE pixels, and what is left at its end, the tail, is a shorter tile; `vectors.h` shows how a
@@ -27,9 +27,10 @@ struct Plan {
     Index images, channels, height, width, in_rows, pool, activation, training, threads;
 };
 
-// What a thread works on at a time: some channels of some images.
+// What a thread works on at a time: some channels of some units of the layout: planes are divided by images, rows by
+// lines or, with a pool, by pairs of image rows.
 struct Part {
-    Index channel, channels_end, image, images_end;
+    Index channel, channels_end, begin, end;
 };
 
 // What planes and rows both derive from a plan.
@@ -49,16 +50,26 @@ struct Sizes {
 // residual.
 enum Stage { INPUT, GRADIENT, OUTPUT, CHOSEN, WITHIN, WHICH, RESIDUAL, STAGES };
 
-// Memory of one thread: a tile of numbers for each stage.
+// Memory of one thread: a tile of numbers for each stage. A thread keeps it, since to a small matrix even malloc
+// matters.
 class Scratch {
 public:
-    explicit Scratch(Index tile) : tile(tile), numbers(new Real[STAGES * tile]) {}
+    explicit Scratch(Index tile) : tile(tile) {
+        static thread_local std::unique_ptr<Real[]> kept;
+        static thread_local Index size = 0;
+        if (size < STAGES * tile) {
+            size = 0;
+            kept.reset(new Real[STAGES * tile]);
+            size = STAGES * tile;
+        }
+        numbers = kept.get();
+    }
 
-    Real* at(Stage stage) { return numbers.get() + stage * tile; }
+    Real* at(Stage stage) { return numbers + stage * tile; }
 
 private:
     Index tile;
-    std::unique_ptr<Real[]> numbers;
+    Real* numbers;
 };
 
 }  // namespace

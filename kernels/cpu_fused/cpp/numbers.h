@@ -85,6 +85,43 @@ inline void narrow(const Real* from, Index count, Other* y) {
     for (Index i = 0; i < count; i++) y[i] = Other(from[i]);
 }
 
+// N lines of numbers in memory, each starting `apart` numbers after the one before, with the same channels in each:
+// what is needed of a channel is loaded once for all of them.
+template <int N>
+struct Lines {
+    static constexpr int COUNT = N;
+    Index apart;
+};
+constexpr Lines<1> ONE_LINE{0};
+
+// How many numbers of a line are taken at a time, so that four lines fit into a tile.
+constexpr Index COLUMNS = TILE / 4;
+
+// How far apart lines are once they are Real: `widened` puts them into scratch memory.
+template <int N>
+inline Lines<N> in_real(Lines<N> lines) {
+    return {std::is_same_v<Stored, Real> ? lines.apart : COLUMNS};
+}
+
+template <int N>
+inline const Real* widened(const Real* x, Lines<N>, Index, Real*) {
+    return x;
+}
+
+template <class Other, int N>
+inline const Real* widened(const Other* x, Lines<N> lines, Index count, Real* scratch) {
+    for (int k = 0; k < N; k++) widened(x + k * lines.apart, count, scratch + k * COLUMNS);
+    return scratch;
+}
+
+template <int N>
+inline void narrow(const Real*, Lines<N>, Index, Real*) {}
+
+template <class Other, int N>
+inline void narrow(const Real* from, Lines<N> lines, Index count, Other* y) {
+    for (int k = 0; k < N; k++) narrow(from + k * COLUMNS, count, y + k * lines.apart);
+}
+
 // `runs` runs of `length` consecutive numbers, each starting `stride` numbers after the one before.
 struct Runs {
     const Real* x;

@@ -82,8 +82,8 @@ private:
         });
     }
 
-    Winner winner(const Real* x, Real sign) const {
-        Winner winner{x[0]};
+    Winner<Real> winner(const Real* x, Real sign) const {
+        Winner<Real> winner{x[0]};
         winner.challenge(x[1], 1, sign);
         winner.challenge(x[plan.width], 2, sign);
         winner.challenge(x[plan.width + 1], 3, sign);

@@ -20,14 +20,20 @@ public:
 
     Index scratch() const { return std::max(TILE, 2 * plan.width); }
 
+    Index units() const { return plan.images; }
+
+    bool by_channels() const { return plan.images < 4 * plan.threads; }
+
     Index channels_at_a_time() const { return 1; }
+
+    Index copies() const { return 1; }
 
     // With a pool also the pixels that count, into the memory where y will be, so that x is read only once.
     void statistics(const Stored* x, ChannelTable& table, Part part, Moments* moments, Stored* y,
                     Scratch& scratch) const {
         const Index length = std::min(pixels, TILE), images = TILE / length;
-        for (Index n = part.image; n < part.images_end; n += images) {
-            const Index runs = std::min(images, part.images_end - n);
+        for (Index n = part.begin; n < part.end; n += images) {
+            const Index runs = std::min(images, part.end - n);
             for (Index c = part.channel; c < part.channels_end; c++)
                 for (Index start = 0; start < pixels; start += TILE) {
                     const Index count = std::min(length, pixels - start);
@@ -45,7 +51,7 @@ public:
         const auto activation = Activation(plan.activation);
         if (plan.pool && !plan.training) choose_all(x, table, part, y, scratch);
         const Stored* from = plan.pool ? y : x;
-        for (Index n = part.image; n < part.images_end; n++)
+        for (Index n = part.begin; n < part.end; n++)
             for (Index c = part.channel; c < part.channels_end; c++) {
                 const Index plane = (n * plan.channels + c) * output_pixels;
                 for (Index start = plane; start < plane + output_pixels; start += TILE) {
@@ -53,7 +59,7 @@ public:
                     Real* output = target(y + start, scratch.at(OUTPUT));
                     const Real* input = widened(from + start, count, scratch.at(INPUT));
                     const Real* added = residual ? widened(residual + start, count, scratch.at(RESIDUAL)) : nullptr;
-                    activate(input, added, count, table.one(c), activation, output);
+                    activate(input, added, ONE_LINE, count, table.one(c), activation, output);
                     narrow(output, count, y + start);
                 }
             }
@@ -111,7 +117,7 @@ public:
                 });
                 route_windows(pixel, gradient, out_count, channel, output);
             } else {
-                input_gradient(pixel, dz, in_count, channel, output);
+                input_gradient(pixel, ONE_LINE, dz, 0, in_count, channel, output);
             }
             narrow(output, in_count, dx + in);
         });
@@ -122,7 +128,7 @@ private:
     // `band` pairs of whole image rows. An odd last row is a piece without output.
     template <class Body>
     void for_each_tile(Part part, Body body) const {
-        for (Index n = part.image; n < part.images_end; n++)
+        for (Index n = part.begin; n < part.end; n++)
             for (Index c = part.channel; c < part.channels_end; c++) {
                 const Index plane = n * plan.channels + c;
                 const Index in = plane * pixels, out = plane * output_pixels;

@@ -31,14 +31,14 @@ inline Number that_counts(Number first, Number second) {
 
 // The pixel that counts so far, and its number in the window. Of equal ones it is the first, of several NaN the last,
 // as in ATen's max-pool; for any sign of the weight.
+template <class Number>
 struct Winner {
-    Real x;
-    Real number = 0;
+    Number x, number{};
 
-    void challenge(Real other, Real its_number, Real sign) {
-        const bool wins = (other * sign > x * sign) | (other != other);
+    void challenge(Number other, Real its_number, Number sign) {
+        const auto wins = (other * sign > x * sign) | (other != other);
         x = wins ? other : x;
-        number = wins ? its_number : number;
+        number = wins ? Number{} + its_number : number;
     }
 };
 

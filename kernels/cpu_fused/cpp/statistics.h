@@ -14,6 +14,11 @@ struct Moments {
 
     // Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
     void merge(const Moments& other) {
+        if (!other.count) return;
+        if (!count) {
+            *this = other;
+            return;
+        }
         const double sum = count + other.count, difference = other.mean - mean;
         // An infinite mean stays infinite, as that of one long sum would.
         mean = std::isfinite(difference) ? mean + difference * (other.count / sum)
@@ -41,8 +46,8 @@ Moments moments_one_by_one(const Number* x, Index runs, Index length, Index stri
 // Mean and m2 from the sums of x - guess and of its square. False, and the result is of no use, if the guess is so far
 // off that m2 is the small difference of large numbers, or if a float's square may have become 0 or infinite.
 inline bool from_guess(double guess, double sum, double squares, Moments& result) {
-    const double correction = sum * sum / result.count;
-    result.mean = guess + sum / result.count;
+    const double off = sum / result.count, correction = sum * off;
+    result.mean = guess + off;
     result.m2 = squares - correction;
     return result.m2 >= correction && squares > 1e-30 * result.count && squares < 1e38;
 }

@@ -25,25 +25,26 @@ struct Team {
 };
 
 // Calls collect(part, number) for every part of the tensor, finish(channel, parts) when the sums of a channel are
-// complete, and then use(part) for every part. A thread takes all channels of some images: this is the order of memory,
-// and faster than channel by channel, although a channel would still be in the cache for `use`. Where there are few
-// images a thread takes some channels of all images. The same number of threads adds up in the same order each time.
+// complete, and then use(part) for every part. A thread takes all channels of some units: this is the order of memory,
+// and faster than channel by channel, although a channel would still be in the cache for `use`. Where units are few a
+// thread takes some channels of all of them. The same number of threads adds up in the same order each time.
 template <class Layout, class Collect, class Finish, class Use>
 void in_two_steps(const Layout& layout, const Plan& plan, Collect collect, Finish finish, Use use) {
 #pragma omp parallel num_threads(int(plan.threads))
     {
         const Team team;
         Scratch scratch(layout.scratch());
-        if (plan.images < 4 * plan.threads) {
+        const Index units = layout.units();
+        if (layout.by_channels()) {
             const Index end = team.end(plan.channels), at_a_time = layout.channels_at_a_time();
             for (Index c = team.begin(plan.channels); c < end; c += at_a_time) {
-                const Part part{c, std::min(end, c + at_a_time), 0, plan.images};
+                const Part part{c, std::min(end, c + at_a_time), 0, units};
                 collect(part, 0, scratch);
                 for (Index k = part.channel; k < part.channels_end; k++) finish(k, 1);
                 use(part, scratch);
             }
         } else {
-            const Part part{0, plan.channels, team.begin(plan.images), team.end(plan.images)};
+            const Part part{0, plan.channels, team.begin(units), team.end(units)};
             collect(part, team.thread, scratch);
 #pragma omp barrier
             for (Index k = team.begin(plan.channels); k < team.end(plan.channels); k++) finish(k, team.threads);

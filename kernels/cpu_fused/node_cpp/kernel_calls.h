@@ -167,30 +167,30 @@ Output normalized(const Tensor& x, const Tensor& weight, const Tensor& bias, con
 
 // --- Backward --------------------------------------------------------------------------------------------------------
 
-// dx, dweight, dbias; and dz where the output is given.
+// dx where it is asked for, dweight, dbias; and dz where the output is given.
 std::vector<Tensor> gradients_of(const Tensor& gradient, const Tensor& x, const Tensor& weight, const Tensor& bias,
-                                 const Tensor& saved, const Tensor& y, const Form& form) {
+                                 const Tensor& saved, const Tensor& y, const Form& form, bool of_input) {
     const Kernels& kernels = library_of(x);
     const bool planes = in_planes(x);
     const Plan plan = plan_of(x, form, planes);
     const at::ScalarType real = real_type(x);
-    const Tensor dy = dense_like(gradient, planes), dx = at::empty_like(x);
+    const Tensor dy = dense_like(gradient, planes), dx = of_input ? at::empty_like(x) : Tensor();
     const auto of_channels = [&] {
         return weight.defined() ? at::empty_like(weight) : at::empty({x.size(1)}, x.options().dtype(real));
     };
     const Tensor dweight = of_channels(), dbias = of_channels();
     const Tensor of_weight = as_real(dweight, real), of_bias = as_real(dbias, real);
     const Tensor scale = as_real(weight, real), shift = as_real(bias, real);
+    void* const into = of_input ? dx.data_ptr() : nullptr;
     const double* const moments = static_cast<const double*>(memory_of(saved));
     std::vector<Tensor> gradients{dx, dweight, dbias};
     if (y.defined()) {
         const Tensor output = dense_like(y, planes), dz = at::empty_like(x);
-        kernels.residual_backward(&plan, memory_of(x), memory_of(dy), memory_of(output), dx.data_ptr(), dz.data_ptr(),
-                                  moments, memory_of(scale), memory_of(shift), memory_of(of_weight),
-                                  memory_of(of_bias));
+        kernels.residual_backward(&plan, memory_of(x), memory_of(dy), memory_of(output), into, dz.data_ptr(), moments,
+                                  memory_of(scale), memory_of(shift), memory_of(of_weight), memory_of(of_bias));
         gradients.push_back(dz);
     } else {
-        kernels.backward(&plan, memory_of(x), memory_of(dy), dx.data_ptr(), moments, memory_of(scale), memory_of(shift),
+        kernels.backward(&plan, memory_of(x), memory_of(dy), into, moments, memory_of(scale), memory_of(shift),
                          memory_of(of_weight), memory_of(of_bias));
     }
     give_back(dweight, of_weight), give_back(dbias, of_bias);

@@ -75,6 +75,13 @@ def test_a_compiler_that_is_not_there_is_named(monkeypatch):
     assert reason == "no C++ compiler: CXX is '/nonexistent', which is no program here"
 
 
+def test_what_compiles_for_float_compiles_for_other_types():
+    """A mistake in the C++ for one type would not be seen: torch's operations would take its place."""
+    assert library.why_not(torch.float64) is None
+    assert library.why_not(torch.bfloat16) is None
+    assert "Half" in (library.why_not(torch.float16) or "Half")  # which some compilers don't know
+
+
 @linux_only
 @pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize(

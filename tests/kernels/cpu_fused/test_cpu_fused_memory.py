@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 # Vectors that are full, that have a rest, and that are all rest; odd planes, whose last row or column has no window.
 SHAPES = [
     (12, 21, 1, 1), (2, 3, 2, 2), (9, 4, 2, 3), (3, 2, 9, 14), (2, 3, 15, 17), (5, 2, 3, 31), (12, 5, 24, 24),
-    (1, 2, 70, 66), (2, 1, 3, 5000), (3, 40, 5, 8), (1, 9, 8, 8),
+    (1, 2, 70, 66), (2, 1, 3, 5000), (3, 40, 5, 8), (1, 9, 8, 8), (9, 6, 7, 11), (3, 600, 3, 2),
 ]  # fmt: skip
 GUARD, SENTINEL = 64, 12345.678
 
@@ -116,7 +116,7 @@ SANITIZED = """
     # Every shape on every way through the C++, with each activation and each kind of value in turn.
     cases = pairs(
         shape=[(2, 3, 2, 2), (9, 4, 2, 3), (3, 2, 9, 14), (2, 3, 15, 17), (12, 5, 24, 24), (1, 2, 70, 66),
-               (3, 40, 5, 8), (33, 21), (300, 7), (0, 3, 4, 4)],
+               (3, 40, 5, 8), (33, 21), (300, 7), (0, 3, 4, 4), (9, 6, 7, 11)],
         way=list(itertools.product(
             (torch.float32, torch.bfloat16), (True, False), (None, 2), (torch.contiguous_format, torch.channels_last)
         )),

@@ -79,7 +79,7 @@ def block(x, weight, bias, mean=None, var=None, **options):
 def test_its_place_in_the_graph_is_its_own():
     x, weight, bias = operands()
     y = block(x, weight, bias)
-    assert "BatchNormBlock" in y.grad_fn.name()
+    assert y.grad_fn.name() == "BatchNormBlockBackward"
     assert not block(*(t.detach() for t in (x, weight, bias))).requires_grad
     with torch.no_grad():
         assert block(x, weight, bias).grad_fn is None
@@ -112,6 +112,44 @@ def test_a_graph_is_gone_through_once_unless_it_is_kept():
     y.backward()
     with pytest.raises(RuntimeError, match="a second time"):
         y.backward()
+
+
+@pytest.mark.parametrize("asked", [(0,), (1,), (2,), (1, 2), (0, 3), (3,)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_those_gradients_that_are_asked_for_are_those_of_all(asked, dtype):
+    leaves = [*operands(dtype), torch.randn(4, 3, 6, 8, dtype=dtype, requires_grad=True)]
+    gradient = torch.randn(4, 3, 6, 8, dtype=dtype)
+
+    def gradients(of):
+        y = block(*leaves[:3], residual=leaves[3], activation="relu")
+        return torch.autograd.grad(y, of, gradient)
+
+    every = gradients(leaves)
+    found = gradients([leaves[i] for i in asked])
+    assert all(torch.equal(one, every[i]) for one, i in zip(found, asked, strict=True))
+    frozen = [leaf.detach().requires_grad_(i in asked) for i, leaf in enumerate(leaves)]
+    y = block(*frozen[:3], residual=frozen[3], activation="relu")
+    found = torch.autograd.grad(y, [frozen[i] for i in asked], gradient)
+    assert all(torch.equal(one, every[i]) for one, i in zip(found, asked, strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": 2}, {"residual": True}, {"activation": None}], ids=str)
+def test_compiled_autograd_records_its_backward(options):
+    torch.manual_seed(0)
+    leaves = operands()
+    if options.get("residual"):
+        options = {"residual": torch.randn(4, 3, 6, 8, requires_grad=True)}
+        leaves = (*leaves, options["residual"])
+    y = block(*leaves[:3], **options)
+    gradient = torch.randn_like(y)
+    expected = torch.autograd.grad(y, leaves, gradient)
+    for _ in range(2):  # recorded, and from the cache
+        for leaf in leaves:
+            leaf.grad = None
+        with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+            block(*leaves[:3], **options).backward(gradient)
+        for leaf, wanted in zip(leaves, expected, strict=True):
+            torch.testing.assert_close(leaf.grad, wanted)
 
 
 def test_hooks_see_what_is_saved():

@@ -44,9 +44,9 @@ def channels_last(problem):
 
 SIZES = [
     (2, 3, 2, 2), (9, 4, 2, 3), (3, 2, 9, 14), (2, 3, 15, 17), (5, 2, 3, 31), (12, 5, 24, 24), (1, 2, 70, 66),
-    (2, 1, 3, 5000), (3, 40, 5, 8), (1, 9, 8, 8), (12, 5, 8, 8),
+    (2, 1, 3, 5000), (3, 40, 5, 8), (1, 9, 8, 8), (12, 5, 8, 8), (9, 6, 7, 11), (2, 600, 3, 3), (40, 2, 3, 9),
 ]  # fmt: skip
-MATRICES = [(33, 21), (300, 7), (2, 3), (1024, 20)]
+MATRICES = [(33, 21), (300, 7), (2, 3), (1024, 20), (41, 1030)]
 DTYPES, ACTIVATIONS, THREADS = list(library.STORED), (None, "sigmoid", "relu"), (1, 2, 3)
 
 # Every size on every way through the C++; types, activations and threads in pairs with each other and with these.

@@ -1,0 +1,57 @@
+// The lines that loops over rows go through. A line is the channels of one pixel, or of the `group` pixels next to each
+// other that fill some vectors, where channels are few. C = 3 channels a, b and c in lines of four pixels:
+//
+//     a0 b0 c0 a1 b1 c1 a2 b2 c2 a3 b3 c3     the first line
+//     a4 b4 c4 a5 b5 c5 ...                   the second
+//
+// The tables of channels and of sums are as long as a line. Four lines are taken at a time where there are as many, and
+// of long lines COLUMNS numbers at a time. The last line may be shorter than the others.
+
+#pragma once
+
+#include "layout.h"
+
+#include <algorithm>
+
+namespace {
+
+class RowLines : protected Sizes {
+public:
+    explicit RowLines(const Plan& plan)
+        : Sizes(plan),
+          group(group_of(plan.channels)),
+          line(group * plan.channels),
+          numbers(plan.images * pixels * plan.channels) {}
+
+    Index copies() const { return group; }
+
+protected:
+    Index lines() const { return (numbers + line - 1) / line; }
+
+    // Calls body(lines, start in memory, its column, how many numbers of each line).
+    template <class Body>
+    void for_lines(Part part, Body body) const {
+        const Index whole = std::min(part.end, numbers / line);
+        const Index width = group == 1 ? part.channels_end - part.channel : line;
+        const auto of = [&](auto lines, Index number, Index width) {
+            for (Index i = 0; i < width; i += COLUMNS)
+                body(lines, number * line + part.channel + i, part.channel + i, std::min(COLUMNS, width - i));
+        };
+        Index k = part.begin;
+        for (; k + 4 <= whole; k += 4) of(Lines<4>{line}, k, width);
+        for (; k < whole; k++) of(Lines<1>{line}, k, width);
+        if (k < part.end) of(Lines<1>{line}, k, numbers - k * line);
+    }
+
+    const Index group, line, numbers;
+
+private:
+    // Until a line is four vectors long and, if that doesn't take too many, ends where a vector ends.
+    static Index group_of(Index channels) {
+        Index group = 1;
+        while (group * channels < 4 * LANES || (group * channels % LANES && group * channels < 8 * LANES)) group *= 2;
+        return group;
+    }
+};
+
+}  // namespace
