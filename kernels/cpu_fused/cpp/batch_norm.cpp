@@ -11,8 +11,9 @@
 // The first step of each pass, which finds the sums of whole channels, has to end before the second starts, so a pass
 // reads its input twice. It writes its output once. The files, each of which needs only those above it:
 //
-//     numbers.h         the types of numbers, 16-bit numbers to float and back
+//     numbers.h         the types of numbers
 //     vectors.h         several numbers in one instruction
+//     conversion.h      numbers of 16 bits in memory
 //     channels.h        mean, scale, ... of each channel, in the form that the loops use
 //     activation.h      sigmoid and relu, and their slopes
 //     elementwise.h     normalize and activate, and the gradients of both, over a run of numbers

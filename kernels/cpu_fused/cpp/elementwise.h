@@ -1,17 +1,18 @@
 // Loops over the first `count` numbers of lines, each of which is worked on alone. `Channels` is OneChannel or
-// ManyChannels.
+// ManyChannels; what is in memory, Real or Stored.
 
 #pragma once
 
 #include "activation.h"
 #include "channels.h"
+#include "conversion.h"
 
 namespace {
 
 // y = activation(z + residual), z the normalized x; y = activation(z) where the residual is null.
-template <int N, class Channels>
-inline void activate(const Real* x, const Real* residual, Lines<N> lines, Index count, Channels channels,
-                     Activation activation, Real* y) {
+template <class Input, int N, class Channels>
+inline void activate(const Input* x, const Stored* residual, Lines<N> lines, Index count, Channels channels,
+                     Activation activation, Stored* y) {
     const auto with = [&](auto activated) {
         const auto to_each = [&](auto added) {
             for_numbers(count, [&](auto kind, Index i) {
@@ -42,32 +43,30 @@ inline void with_slope(Activation activation, Body body) {
         body([](auto dy, auto z) { return z <= decltype(z){} ? decltype(z){} : dy; });  // NaN lets pass
 }
 
-// dz, the gradient before the activation: written to `scratch`, or dy itself where there is no activation.
-template <class Channels>
-inline const Real* before_activation(const Real* x, const Real* dy, Index count, Channels channels,
-                                     Activation activation, Real* scratch) {
-    if (activation == NONE) return dy;
+// dz, the gradient before the activation, where there is one.
+template <class Input, class Channels>
+inline void before_activation(const Input* x, const Stored* dy, Index count, Channels channels, Activation activation,
+                              Real* dz) {
     with_slope(activation, [&](auto times_slope) {
         for_numbers(count, [&](auto kind, Index i) {
             using Number = decltype(kind);
             const Number z = channels.template at<Number>(i).normalized(get<Number>(x + i));
-            put(times_slope(get<Number>(dy + i), z), scratch + i);
+            put(times_slope(get<Number>(dy + i), z), dz + i);
         });
     });
-    return scratch;
 }
 
-// dx from dz, whose lines are `dz_apart` apart.
-template <int N, class Channels>
-inline void input_gradient(const Real* x, Lines<N> lines, const Real* dz, Index dz_apart, Index count,
-                           Channels channels, Real* dx) {
+// dx from dz.
+template <class Gradient, int N, class Channels>
+inline void input_gradient(const Stored* x, const Gradient* dz, Lines<N> lines, Index count, Channels channels,
+                           Stored* dx) {
     for_numbers(count, [&](auto kind, Index i) {
         using Number = decltype(kind);
         const Channel<Number> channel = channels.template at<Number>(i);
 #pragma GCC unroll 4
         for (int k = 0; k < N; k++) {
-            const Number through = channel.through_statistics(get<Number>(x + k * lines.apart + i));
-            put(through + channel.scale * get<Number>(dz + k * dz_apart + i), dx + k * lines.apart + i);
+            const Index at = k * lines.apart + i;
+            put(channel.through_statistics(get<Number>(x + at)) + channel.scale * get<Number>(dz + at), dx + at);
         }
     });
 }

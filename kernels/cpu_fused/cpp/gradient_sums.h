@@ -4,7 +4,7 @@
 #pragma once
 
 #include "channels.h"
-#include "vectors.h"
+#include "conversion.h"
 
 #include <algorithm>
 #include <vector>
@@ -21,14 +21,18 @@ struct Sums {
 // next, and are added to doubles every TILE numbers.
 class RunningSums {
 public:
-    void add(const Real* x, const Real* dz, Index count, Real mean) {
+    template <class Input, class Gradient>
+    void add(const Input* x, const Gradient* dz, Index count, Real mean) {
         Index i = 0;
         for (; i + 2 * LANES <= count; i += 2 * LANES) {
-            const Vector u = load(dz, i), v = load(dz, i + LANES);
+            const Vector u = get<Vector>(dz + i), v = get<Vector>(dz + i + LANES);
             a += u, b += v;
-            c += u * (load(x, i) - mean), d += v * (load(x, i + LANES) - mean);
+            c += u * (get<Vector>(x + i) - mean), d += v * (get<Vector>(x + i + LANES) - mean);
         }
-        for (; i < count; i++) sums.dz += dz[i], sums.dz_x += double(dz[i]) * (x[i] - mean);
+        for (; i < count; i++) {
+            const double u = get<Real>(dz + i);
+            sums.dz += u, sums.dz_x += u * (get<Real>(x + i) - mean);
+        }
         pending += count;
         if (pending >= TILE) settle();
     }
@@ -58,8 +62,8 @@ public:
         : sums(sums), channels(channels), width(copies * channels), of_columns(2 * width) {}
 
     // Some numbers of each line, from `column` on. dz(channel, x, k, i) is dz of number i of line k.
-    template <int N, class Gradient>
-    void add(const Real* x, Lines<N> lines, Index column, Index count, ManyChannels each, Gradient dz) {
+    template <class Input, int N, class Gradient>
+    void add(const Input* x, Lines<N> lines, Index column, Index count, ManyChannels each, Gradient dz) {
         Real *const a = of_columns.data() + column, *const b = a + width;
         for_numbers(count, [=](auto kind, Index i) {
             using Number = decltype(kind);

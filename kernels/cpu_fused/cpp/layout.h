@@ -46,9 +46,8 @@ struct Sizes {
     Index pixels, pooled_height, pooled_width, output_pixels;
 };
 
-// What a tile of scratch memory is for: x, dy and y as Real; of each window the x that counts and its number; dz; the
-// residual.
-enum Stage { INPUT, GRADIENT, OUTPUT, CHOSEN, WITHIN, WHICH, RESIDUAL, STAGES };
+// What a tile of scratch memory is for: x, dy and y as Real; of each window the x that counts and its number; dz.
+enum Stage { INPUT, GRADIENT, OUTPUT, CHOSEN, WITHIN, WHICH, STAGES };
 
 // Memory of one thread: a tile of numbers for each stage. A thread keeps it, since to a small matrix even malloc
 // matters.

@@ -15,6 +15,9 @@
 
 namespace {
 
+// How many numbers of a line are taken at a time: what is needed of so many channels stays in the first-level cache.
+constexpr Index COLUMNS = TILE / 4;
+
 class RowLines : protected Sizes {
 public:
     explicit RowLines(const Plan& plan)

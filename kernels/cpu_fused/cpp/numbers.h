@@ -1,5 +1,5 @@
 // The types of numbers. A tensor holds `Stored`; all arithmetic is in `Real`: float, or double where tensors hold
-// double. 16-bit numbers are widened to float, calculated with, and rounded once.
+// double. 16-bit numbers are widened to float when they are loaded, and rounded when they are stored.
 
 #pragma once
 
@@ -60,31 +60,6 @@ using Word = std::conditional_t<WIDE, std::uint64_t, std::uint32_t>;  // an inte
 // and a sum of so many is added to a double before rounding in Real costs digits.
 constexpr Index TILE = 2048;
 
-// `count` numbers as Real: where they are if they are Real already, else converted into `scratch`.
-inline const Real* widened(const Real* x, Index, Real*) { return x; }
-
-template <class Other>
-inline const Real* widened(const Other* x, Index count, Real* scratch) {
-    for (Index i = 0; i < count; i++) scratch[i] = Real(x[i]);
-    return scratch;
-}
-
-// Where to write Real numbers that belong in `y`: there, or in `scratch`, from where `narrow` rounds them into `y`.
-inline Real* target(Real* y, Real*) { return y; }
-
-template <class Other>
-inline Real* target(Other*, Real* scratch) {
-    return scratch;
-}
-
-inline void narrow(const Real*, Index, Real*) {}
-
-template <class Other>
-inline void narrow(const Real* from, Index count, Other* y) {
-    INDEPENDENT_ITERATIONS
-    for (Index i = 0; i < count; i++) y[i] = Other(from[i]);
-}
-
 // N lines of numbers in memory, each starting `apart` numbers after the one before, with the same channels in each:
 // what is needed of a channel is loaded once for all of them.
 template <int N>
@@ -94,48 +69,10 @@ struct Lines {
 };
 constexpr Lines<1> ONE_LINE{0};
 
-// How many numbers of a line are taken at a time, so that four lines fit into a tile.
-constexpr Index COLUMNS = TILE / 4;
-
-// How far apart lines are once they are Real: `widened` puts them into scratch memory.
-template <int N>
-inline Lines<N> in_real(Lines<N> lines) {
-    return {std::is_same_v<Stored, Real> ? lines.apart : COLUMNS};
-}
-
-template <int N>
-inline const Real* widened(const Real* x, Lines<N>, Index, Real*) {
-    return x;
-}
-
-template <class Other, int N>
-inline const Real* widened(const Other* x, Lines<N> lines, Index count, Real* scratch) {
-    for (int k = 0; k < N; k++) widened(x + k * lines.apart, count, scratch + k * COLUMNS);
-    return scratch;
-}
-
-template <int N>
-inline void narrow(const Real*, Lines<N>, Index, Real*) {}
-
-template <class Other, int N>
-inline void narrow(const Real* from, Lines<N> lines, Index count, Other* y) {
-    for (int k = 0; k < N; k++) narrow(from + k * COLUMNS, count, y + k * lines.apart);
-}
-
 // `runs` runs of `length` consecutive numbers, each starting `stride` numbers after the one before.
 struct Runs {
-    const Real* x;
+    const Stored* x;
     Index runs, length, stride;
 };
-
-inline Runs widened_runs(const Real* x, Index runs, Index length, Index stride, Real*) {
-    return {x, runs, length, stride};
-}
-
-template <class Other>
-inline Runs widened_runs(const Other* x, Index runs, Index length, Index stride, Real* scratch) {
-    for (Index r = 0; r < runs; r++) widened(x + r * stride, length, scratch + r * length);
-    return {scratch, 1, runs * length, 0};
-}
 
 }  // namespace

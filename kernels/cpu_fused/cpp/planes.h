@@ -38,9 +38,7 @@ public:
                 for (Index start = 0; start < pixels; start += TILE) {
                     const Index count = std::min(length, pixels - start);
                     const Stored* tile = x + (n * plan.channels + c) * pixels + start;
-                    const Index stride = plan.channels * pixels;
-                    moments[c].merge(
-                        moments_of(widened_runs(tile, runs, count, stride, scratch.at(INPUT)), moments[c]));
+                    moments[c].merge(moments_of({tile, runs, count, plan.channels * pixels}, moments[c]));
                 }
             if (plan.pool) choose_all(x, table, {part.channel, part.channels_end, n, n + runs}, y, scratch);
         }
@@ -56,11 +54,8 @@ public:
                 const Index plane = (n * plan.channels + c) * output_pixels;
                 for (Index start = plane; start < plane + output_pixels; start += TILE) {
                     const Index count = std::min(TILE, plane + output_pixels - start);
-                    Real* output = target(y + start, scratch.at(OUTPUT));
-                    const Real* input = widened(from + start, count, scratch.at(INPUT));
-                    const Real* added = residual ? widened(residual + start, count, scratch.at(RESIDUAL)) : nullptr;
-                    activate(input, added, ONE_LINE, count, table.one(c), activation, output);
-                    narrow(output, count, y + start);
+                    const Stored* added = residual ? residual + start : nullptr;
+                    activate(from + start, added, ONE_LINE, count, table.one(c), activation, y + start);
                 }
             }
     }
@@ -71,11 +66,16 @@ public:
         std::vector<RunningSums> running(part.channels_end - part.channel);
         for_each_tile(part, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
             const OneChannel channel = table.one(c);
+            Real* dz = notes ? notes + in : scratch.at(WITHIN);
+            const auto add = [&](const auto* input) {
+                if (activation == NONE)
+                    return running[c - part.channel].add(input, dy + out, out_count, channel.all.mean);
+                before_activation(input, dy + out, out_count, channel, activation, dz);
+                running[c - part.channel].add(input, dz, out_count, channel.all.mean);
+            };
+            if (!plan.pool) return add(x + in);
             const Real* input = widened(x + in, in_count, scratch.at(INPUT));
-            if (plan.pool) input = choose(input, out_count, channel.sign, scratch.at(CHOSEN));
-            const Real* dz = widened(dy + out, out_count, scratch.at(GRADIENT));
-            dz = before_activation(input, dz, out_count, channel, activation, notes ? notes + in : scratch.at(WITHIN));
-            running[c - part.channel].add(input, dz, out_count, channel.all.mean);
+            add(choose(input, out_count, channel.sign, scratch.at(CHOSEN)));
         });
         for (Index c = part.channel; c < part.channels_end; c++) sums[c].merge(running[c - part.channel].result());
     }
@@ -86,16 +86,13 @@ public:
         std::vector<RunningSums> running(part.channels_end - part.channel);
         with_slope_from_output(Activation(plan.activation), [&](auto times_slope) {
             for_each_tile(part, [&](Index c, Index in, Index count, Index, Index) {
-                const Real* gradient = widened(dy + in, count, scratch.at(GRADIENT));
-                const Real* output = widened(with.y + in, count, scratch.at(OUTPUT));
                 Real* dz = target(with.dz + in, scratch.at(WITHIN));
                 for_numbers(count, [&](auto kind, Index i) {
                     using Number = decltype(kind);
-                    put(times_slope(get<Number>(gradient + i), get<Number>(output + i)), dz + i);
+                    put(times_slope(get<Number>(dy + in + i), get<Number>(with.y + in + i)), dz + i);
                 });
                 narrow(dz, count, with.dz + in);
-                const Real* input = widened(x + in, count, scratch.at(INPUT));
-                running[c - part.channel].add(input, dz, count, table.one(c).all.mean);
+                running[c - part.channel].add(x + in, dz, count, table.one(c).all.mean);
             });
         });
         for (Index c = part.channel; c < part.channels_end; c++) sums[c].merge(running[c - part.channel].result());
@@ -105,19 +102,22 @@ public:
                         const Real* notes, Scratch& scratch) const {
         for_each_tile(part, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
             const OneChannel channel = table.one(c);
+            if (!plan.pool && plan.activation == NONE)
+                return input_gradient(x + in, dy + out, ONE_LINE, in_count, channel, dx + in);
+            if (!plan.pool) return input_gradient(x + in, notes + in, ONE_LINE, in_count, channel, dx + in);
             const Real* pixel = widened(x + in, in_count, scratch.at(INPUT));
-            const Real* dz = plan.activation == NONE ? widened(dy + out, out_count, scratch.at(GRADIENT)) : notes + in;
             Real* output = target(dx + in, scratch.at(OUTPUT));
-            if (plan.pool && out_count == 0) {  // an odd last row
+            if (out_count == 0) {  // an odd last row
                 for (Index i = 0; i < in_count; i++) output[i] = channel.all.through_statistics(pixel[i]);
-            } else if (plan.pool) {  // the notes have to be read before dx takes their place
+            } else {  // the notes have to be read before dx takes their place
                 Real* gradient = scratch.at(WITHIN);
-                for_numbers(out_count, [&](auto kind, Index i) {
-                    put(channel.all.scale * get<decltype(kind)>(dz + i), gradient + i);
-                });
+                const auto scaled = [&](const auto* dz) {
+                    for_numbers(out_count, [&](auto kind, Index i) {
+                        put(channel.all.scale * get<decltype(kind)>(dz + i), gradient + i);
+                    });
+                };
+                plan.activation == NONE ? scaled(dy + out) : scaled(notes + in);
                 route_windows(pixel, gradient, out_count, channel, output);
-            } else {
-                input_gradient(pixel, ONE_LINE, dz, 0, in_count, channel, output);
             }
             narrow(output, in_count, dx + in);
         });

@@ -101,7 +101,7 @@ private:
                 for (; w + 1 < windows; w++) store(load(x, 2 * w * channels), scratch, w * channels);
         }
         for (; w < windows; w++)
-            for (Index c = 0; c < channels; c++) scratch[w * channels + c] = Real(x[2 * w * channels + c]);
+            for (Index c = 0; c < channels; c++) scratch[w * channels + c] = get<Real>(x + 2 * w * channels + c);
         return scratch;
     }
 
@@ -109,7 +109,7 @@ private:
     static void scattered(const Real* from, Index windows, Index channels, Stored* dx) {
         if (windows == 1) return narrow(from, channels, dx);
         for (Index w = 0; w < windows; w++)
-            for (Index c = 0; c < channels; c++) dx[2 * w * channels + c] = Stored(from[w * channels + c]);
+            for (Index c = 0; c < channels; c++) put(from[w * channels + c], dx + 2 * w * channels + c);
     }
 };
 

@@ -28,7 +28,7 @@ public:
     Index channels_at_a_time() const { return plan.channels; }
 
     WITH_ALL_IT_CALLS void statistics(const Stored* x, ChannelTable&, Part part, Moments* moments, Stored*,
-                                      Scratch& scratch) const {
+                                      Scratch&) const {
         if (plan.pool) part = lines_of_bands(part);
         const Index channels = part.channels_end - part.channel, width = group * channels;
         std::vector<Real> of_columns(3 * width);
@@ -44,15 +44,14 @@ public:
             for (Index i = channels; i < width; i++) guess[i] = guess[i - channels];
             std::fill(sum, sum + 2 * width, Real(0));
             for_lines(block, [&](auto lines, Index at, Index column, Index n) {
-                const Real* input = widened(x + at, lines, n, scratch.at(INPUT));
-                const Index apart = in_real(lines).apart, start = column - part.channel;
+                const Index start = column - part.channel;
                 for_numbers(n, [=](auto kind, Index i) {
                     using Number = decltype(kind);
                     const Number from = get<Number>(guess + start + i);
                     Number a{}, b{};
 #pragma GCC unroll 4
                     for (int k = 0; k < decltype(lines)::COUNT; k++) {
-                        const Number off = get<Number>(input + k * apart + i) - from;
+                        const Number off = get<Number>(x + at + k * lines.apart + i) - from;
                         a += off, b += off * off;
                     }
                     put(get<Number>(sum + start + i) + a, sum + start + i);
@@ -64,7 +63,7 @@ public:
                 for (Index i = c; i < width; i += channels) of_sum += sum[i], of_squares += squares[i];
                 Moments channel{double(count), 0, 0};
                 if (!from_guess(guess[c], of_sum, of_squares, channel))
-                    channel = moments_one_by_one(top + c, count, 1, plan.channels);
+                    channel = moments_one_by_one({top + c, count, 1, plan.channels});
                 moments[part.channel + c].merge(channel);
             }
         }
@@ -79,18 +78,13 @@ public:
             for_windows(part, [&](Index in, Index out, Index windows) {
                 if (!windows) return;
                 const Real* input = choose(x + in, windows, channels, each, scratch);
-                Real* output = target(y + out, scratch.at(OUTPUT));
-                activate(input, nullptr, ONE_LINE, windows * channels, each, activation, output);
-                narrow(output, windows * channels, y + out);
+                activate(input, nullptr, ONE_LINE, windows * channels, each, activation, y + out);
             });
             return;
         }
         for_lines(part, [&](auto lines, Index at, Index column, Index count) {
-            const Real* input = widened(x + at, lines, count, scratch.at(INPUT));
-            const Real* added = residual ? widened(residual + at, lines, count, scratch.at(RESIDUAL)) : nullptr;
-            Real* output = target(y + at, scratch.at(OUTPUT));
-            activate(input, added, in_real(lines), count, table.from(column), activation, output);
-            narrow(output, lines, count, y + at);
+            const Stored* added = residual ? residual + at : nullptr;
+            activate(x + at, added, lines, count, table.from(column), activation, y + at);
         });
     }
 
@@ -106,28 +100,29 @@ public:
                 const Index count = windows * channels;
                 const Real* input = choose(x + in, windows, channels, each, scratch);
                 if (notes) std::copy_n(scratch.at(WHICH), count, notes + in + windows * plan.channels);
-                const Real* dz = widened(dy + out, count, scratch.at(GRADIENT));
-                dz = before_activation(input, dz, count, each, activation, notes ? notes + in : scratch.at(WITHIN));
-                of_columns.add(input, ONE_LINE, 0, count, each,
-                               [=](auto, auto number, Index, Index i) { return get<decltype(number)>(dz + i); });
+                Real* dz = notes ? notes + in : scratch.at(WITHIN);
+                before_activation(input, dy + out, count, each, activation, dz);
+                const auto add = [&](const auto* dz) {
+                    of_columns.add(input, ONE_LINE, 0, count, each,
+                                   [=](auto, auto number, Index, Index i) { return get<decltype(number)>(dz + i); });
+                };
+                activation == NONE ? add(dy + out) : add(dz);
             });
         } else {
             for_lines(part, [&](auto lines, Index at, Index column, Index count) {
-                const Real* input = widened(x + at, lines, count, scratch.at(INPUT));
-                const Real* gradient = widened(dy + at, lines, count, scratch.at(GRADIENT));
-                const Index apart = in_real(lines).apart, notes_apart = notes ? line : COLUMNS;
+                const Index notes_apart = notes ? line : COLUMNS;
                 Real* note = notes ? notes + at : scratch.at(WITHIN);
                 const auto add = [&](auto dz) {
-                    of_columns.add(input, in_real(lines), column - part.channel, count, table.from(column), dz);
+                    of_columns.add(x + at, lines, column - part.channel, count, table.from(column), dz);
                 };
                 if (activation == NONE)
                     add([=](auto, auto number, Index k, Index i) {
-                        return get<decltype(number)>(gradient + k * apart + i);
+                        return get<decltype(number)>(dy + at + k * lines.apart + i);
                     });
                 with_slope(activation, [&](auto times_slope) {
                     add([=](auto channel, auto number, Index k, Index i) {
-                        const auto dy = get<decltype(number)>(gradient + k * apart + i);
-                        const auto dz = times_slope(dy, channel.normalized(number));
+                        const auto gradient = get<decltype(number)>(dy + at + k * lines.apart + i);
+                        const auto dz = times_slope(gradient, channel.normalized(number));
                         put(dz, note + k * notes_apart + i);
                         return dz;
                     });
@@ -139,25 +134,18 @@ public:
 
     // The same with a residual. dz goes into the sums unrounded, and at once: there are four tensors to stream through.
     WITH_ALL_IT_CALLS void residual_sums(const Stored* x, const Stored* dy, WithResidual with, ChannelTable& table,
-                                         Part part, Sums* sums, Scratch& scratch) const {
+                                         Part part, Sums* sums, Scratch&) const {
         ColumnSums of_columns(sums + part.channel, part.channels_end - part.channel, group);
         with_slope_from_output(Activation(plan.activation), [&](auto times_slope) {
             for_lines(part, [&](auto lines, Index at, Index column, Index count) {
-                const Real* input = widened(x + at, lines, count, scratch.at(INPUT));
-                const Real* gradient = widened(dy + at, lines, count, scratch.at(GRADIENT));
-                const Real* output = widened(with.y + at, lines, count, scratch.at(OUTPUT));
-                Real* const dz = target(with.dz + at, scratch.at(WITHIN));
-                const Index apart = in_real(lines).apart;
-                of_columns.add(input, in_real(lines), column - part.channel, count, table.from(column),
+                of_columns.add(x + at, lines, column - part.channel, count, table.from(column),
                                [=](auto, auto number, Index k, Index i) {
                                    using Number = decltype(number);
-                                   const Index place = k * apart + i;
-                                   const Number u =
-                                       times_slope(get<Number>(gradient + place), get<Number>(output + place));
-                                   put(u, dz + place);
-                                   return u;
+                                   const Index place = at + k * lines.apart + i;
+                                   const Number dz = times_slope(get<Number>(dy + place), get<Number>(with.y + place));
+                                   put(dz, with.dz + place);
+                                   return dz;
                                });
-                narrow(dz, lines, count, with.dz + at);
             });
         });
         of_columns.settle();
@@ -180,13 +168,11 @@ public:
             return;
         }
         for_lines(part, [&](auto lines, Index at, Index column, Index count) {
-            const Real* input = widened(x + at, lines, count, scratch.at(INPUT));
-            const bool noted = plan.activation != NONE;
-            const Real* dz = noted ? notes + at : widened(dy + at, lines, count, scratch.at(GRADIENT));
-            Real* output = target(dx + at, scratch.at(OUTPUT));
-            const Index dz_apart = noted ? line : in_real(lines).apart;
-            input_gradient(input, in_real(lines), dz, dz_apart, count, table.from(column), output);
-            narrow(output, lines, count, dx + at);
+            const ManyChannels each = table.from(column);
+            if (plan.activation == NONE)
+                input_gradient(x + at, dy + at, lines, count, each, dx + at);
+            else
+                input_gradient(x + at, notes + at, lines, count, each, dx + at);
         });
     }
 
@@ -202,7 +188,7 @@ private:
         std::fill(guess, guess + channels, Real(0));
         for (Index r = 0; r < pixels; r++) {
             INDEPENDENT_ITERATIONS
-            for (Index i = 0; i < channels; i++) guess[i] += Real(top[r * apart + i]);
+            for (Index i = 0; i < channels; i++) guess[i] += get<Real>(top + r * apart + i);
         }
         INDEPENDENT_ITERATIONS
         for (Index i = 0; i < channels; i++) guess[i] /= Real(pixels);

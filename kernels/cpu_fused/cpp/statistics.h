@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "vectors.h"
+#include "conversion.h"
 
 #include <cmath>
 
@@ -29,15 +29,15 @@ struct Moments {
 };
 
 // Number by number in double: slow, and always right.
-template <class Number>
-Moments moments_one_by_one(const Number* x, Index runs, Index length, Index stride) {
+Moments moments_one_by_one(Runs of) {
+    const auto [x, runs, length, stride] = of;
     Moments all{double(runs * length), 0, 0};
     for (Index r = 0; r < runs; r++)
-        for (Index i = 0; i < length; i++) all.mean += double(x[r * stride + i]);
+        for (Index i = 0; i < length; i++) all.mean += double(get<Real>(x + r * stride + i));
     all.mean /= all.count;
     for (Index r = 0; r < runs; r++)
         for (Index i = 0; i < length; i++) {
-            const double off = double(x[r * stride + i]) - all.mean;
+            const double off = double(get<Real>(x + r * stride + i)) - all.mean;
             all.m2 += off * off;
         }
     return all;
@@ -58,10 +58,10 @@ double mean_of(Runs of) {
     Vector a{}, b{};
     double rest = 0;
     for (Index r = 0; r < runs; r++) {
-        const Real* run = x + r * stride;
+        const Stored* run = x + r * stride;
         Index i = 0;
-        for (; i + 2 * LANES <= length; i += 2 * LANES) a += load(run, i), b += load(run, i + LANES);
-        for (; i < length; i++) rest += run[i];
+        for (; i + 2 * LANES <= length; i += 2 * LANES) a += get<Vector>(run + i), b += get<Vector>(run + i + LANES);
+        for (; i < length; i++) rest += get<Real>(run + i);
     }
     return (total(a) + total(b) + rest) / double(runs * length);
 }
@@ -71,14 +71,14 @@ bool moments_by_guess(Runs of, Real guess, Moments& result) {
     Vector a{}, b{}, c{}, d{};
     double sum = 0, squares = 0;
     for (Index r = 0; r < runs; r++) {
-        const Real* run = x + r * stride;
+        const Stored* run = x + r * stride;
         Index i = 0;
         for (; i + 2 * LANES <= length; i += 2 * LANES) {
-            const Vector u = load(run, i) - guess, v = load(run, i + LANES) - guess;
+            const Vector u = get<Vector>(run + i) - guess, v = get<Vector>(run + i + LANES) - guess;
             a += u, b += v, c += u * u, d += v * v;
         }
         for (; i < length; i++) {
-            const double off = double(run[i]) - guess;
+            const double off = double(get<Real>(run + i)) - guess;
             sum += off, squares += off * off;
         }
     }
@@ -92,7 +92,7 @@ Moments moments_of(Runs of, const Moments& so_far) {
     Moments result;
     if (so_far.count && moments_by_guess(of, Real(so_far.mean), result)) return result;
     if (moments_by_guess(of, Real(mean_of(of)), result)) return result;
-    return moments_one_by_one(of.x, of.runs, of.length, of.stride);
+    return moments_one_by_one(of);
 }
 
 }  // namespace

@@ -9,8 +9,8 @@
 // so on. `total(a)` adds up the lanes at the end. Loops that sum have several accumulators: an addition has to wait for
 // the one before it in the same accumulator, but not for those in others.
 //
-// The vectors are GCC's and Clang's vector extensions: no instruction set is named. Most functions are templates over
-// `Number`, which is Vector, HalfVector or, for the last few numbers, Real itself.
+// The vectors are GCC's and Clang's vector extensions: only conversion.h names instructions. Most functions are
+// templates over `Number`, which is Vector, HalfVector or, for the last few numbers, Real itself.
 
 #pragma once
 
@@ -44,6 +44,7 @@ struct Words<HalfVector> {
     typedef Word type __attribute__((vector_size(VECTOR_BYTES / 2)));
 };
 
+// `get` loads a Number of consecutive numbers, `put` stores one. In memory they may be of 16 bits.
 template <class Number>
 inline Number get(const Real* from) {
     Number number;
@@ -67,7 +68,9 @@ inline void for_numbers(Index count, Body body) {
     Index i = 0;
     for (; i + LANES <= count; i += LANES) body(Vector{}, i);
     if (i + LANES / 2 <= count) body(HalfVector{}, i), i += LANES / 2;
-    for (; i < count; i++) body(Real{}, i);
+#pragma GCC unroll 4
+    for (Index left = 1; left < LANES / 2 && i < count; left++)
+        body(Real{}, i++);  // compilers make no vectors of so few
 }
 
 inline Vector load(const Real* from, Index at) { return get<Vector>(from + at); }
