@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+import torch
 
 from bench import ROOT, report
 from bench.measure import environment
@@ -42,6 +43,7 @@ from models.networks import Network, NetworkSpec
 
 CANDIDATES = pytest.StashKey[list[Candidate]]()
 WAYS = pytest.StashKey[list[Candidate]]()
+ISOLATION = pytest.StashKey[Isolation]()
 SELECTION = pytest.StashKey[Selection]()
 DATA = pytest.StashKey[FashionMNIST]()
 RUN = pytest.StashKey[Run]()
@@ -66,6 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     try:
         device = devices.select(option.device)
+        if option.threads:
+            torch.set_num_threads(option.threads)
         config.stash[SELECTION] = selected(
             option.shape, option.block, option.memory_format, quick=option.quick, gpu=device.type == "cuda"
         )
@@ -81,6 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
             effort=EFFORTS.choose(device, quick=option.quick),
             also=took_the_device(folder / FILE) if option.resume else (),
         )
+        config.stash[ISOLATION] = isolation
         config.stash[NETWORKS] = networks(option.model, option.input, device)
         config.stash[CANDIDATES] = candidates(option.impl, device, isolation)
         config.stash[WAYS] = ways(config.stash[CANDIDATES], device, isolation)

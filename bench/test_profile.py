@@ -6,22 +6,24 @@ This explains why one implementation is faster than another; the other benchmark
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.conftest import CANDIDATES, outcome
-from bench.measure import memory, profiling, scaling
+from bench.conftest import CANDIDATES, ISOLATION, outcome
+from bench.measure import memory, memory_policy, profiling, scaling
 from bench.measure.context import Context
-from bench.record.labels import AA, PLAIN
+from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import Record
 from bench.session.candidate import Candidate, contestants
 from bench.session.gate import Gate
 from bench.session.handover import hand_over, replayed_clock
-from bench.session.keys import profile_key, scaling_key
+from bench.session.keys import block_key, profile_key
 from bench.session.outcomes import Measurement, outcome_of
 from bench.session.run import Run
+from models import allocator
 from models.fashion_mnist import FashionMNIST
 
 TRACES = "traces"
@@ -30,8 +32,10 @@ TRACES = "traces"
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per contestant; LeNet without batch norm has a step, but no batch norm to scale."""
     everyone = contestants(metafunc.config.stash[CANDIDATES], metafunc.config.option.impl)
-    left_out = (AA, PLAIN) if metafunc.function is test_scaling else (AA,)
+    left_out = {test_scaling: (AA, PLAIN), test_memory_policy: (AA, PLAIN, BASELINE)}.get(metafunc.function, (AA,))
     rows = [candidate for candidate in everyone if candidate.label not in left_out]
+    if metafunc.function is test_memory_policy:
+        rows = [candidate for candidate in rows if not candidate.foreign]
     metafunc.parametrize("candidate", rows, ids=[row.label for row in rows])
 
 
@@ -75,7 +79,7 @@ def test_scaling(
     """Time one implementation from a thousand to ten million elements, with one thread and with all."""
     elements = scaling.QUICK_ELEMENTS if pytestconfig.option.quick else scaling.ELEMENTS
     threads = scaling.thread_counts(context.device)
-    key = scaling_key(candidate.label)
+    key = block_key(candidate.label, "scaling")
     record = run.done(key, candidate) or run.append(
         key,
         outcome_of(candidate, context, gate, scaling.measure, elements, threads, question=Gate.why_wrong_on_images),
@@ -84,3 +88,30 @@ def test_scaling(
     outcome(record)
     largest = record["points"][-1]
     hand_over(benchmark, f"batch norm of {largest['elements']:,} elements, training", [largest["ns"]])
+
+
+@pytest.mark.benchmark(timer=replayed_clock)
+def test_memory_policy(
+    candidate: Candidate,
+    context: Context,
+    run: Run,
+    gate: Gate,
+    pytestconfig: pytest.Config,
+    benchmark: BenchmarkFixture,
+) -> None:
+    """Time blocks of one implementation where memory is mapped anew, and where it is kept."""
+    if context.device.type != "cpu" or not allocator.chooses():
+        pytest.skip(f"the memory policy here: {allocator.settle()}" if context.device.type == "cpu" else "of a CPU")
+    operations = memory_policy.QUICK_OPERATIONS if pytestconfig.option.quick else memory_policy.OPERATIONS
+    key = block_key(candidate.label, "policy")
+    record = run.done(key, candidate)
+    if not record:
+        fresh = pytestconfig.stash[ISOLATION].child(candidate.label, settled=False)
+        try:
+            alone = replace(candidate, child=fresh)
+            record = run.append(key, outcome_of(alone, context, gate, memory_policy.measure, operations), candidate)
+        finally:
+            fresh.close()
+    outcome(record)
+    block = record["blocks"][0]
+    hand_over(benchmark, f"{block['shape']} {block['operation']}, memory mapped anew", [block["ns"]])

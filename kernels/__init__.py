@@ -1,7 +1,7 @@
 """Batch norms: the contract, the float64 reference, and one file or folder per implementation."""
 
 from kernels.contract import Implementation
-from kernels.conversion import convert, unconvert
+from kernels.conversion import convert, convert_synchronized, unconvert
 from kernels.layer import BatchNorm
 from kernels.registry import BrokenImplementationError, UnknownImplementationError, load, names
 
@@ -11,6 +11,7 @@ __all__ = [
     "Implementation",
     "UnknownImplementationError",
     "convert",
+    "convert_synchronized",
     "load",
     "names",
     "unconvert",

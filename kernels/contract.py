@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from kernels.arguments import check_residual
 from kernels.own_tensors import OwnTensors
+from kernels.steps import Steps
 
 ACTIVATIONS: Mapping[str | None, Callable[[Tensor], Tensor]] = {
     None: lambda x: x,
@@ -75,6 +76,10 @@ def always_ready(seconds: float | None) -> None:
     """For an implementation that compiles nothing in the background."""
 
 
+def compiles_nothing(dtype: torch.dtype) -> None:
+    """For an implementation without a compiler of its own."""
+
+
 def eager_backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature for all
     """For an implementation made of torch's eager operations."""
     return "eager"
@@ -111,6 +116,8 @@ class Implementation:
             suite knows, and the sentence that is printed under the tables.
         ready: Waits until what it compiles in the background is there, or so many seconds, or with None as long as it
             takes. It works without, too, only slower: whoever times it asks first.
+        compile_seconds: For a type of input, what its own compiler took before the first call, now or when it filled a
+            cache; None where it has none, or the first call compiles.
         counts_batches: Whether both functions also take `num_batches_tracked`, move that counter on themselves,
             and with it take `momentum=None`, the average over all batches.
         order: Its place in every table: ascending, then by name.
@@ -118,6 +125,7 @@ class Implementation:
             from and to torch's stays off the clock.
         conventions: By name of an argument or result; see `Convention`.
         own_threads: Whether its library starts threads of its own, so that it is measured in its own process.
+        steps: The four steps of its batch norm, for batches that are divided over processes; None where it is one call.
         spec: What `kernels.load` needs to find it again. Set by the registry, as the next one.
         peer: Whether it is somebody else's batch norm, in `kernels/peers`.
         block: `batch_norm_block`, or its composition. Set here.
@@ -132,11 +140,13 @@ class Implementation:
     backend: Callable[[Tensor, bool], str] = eager_backend
     differences: Mapping[str, str] = field(default_factory=dict)
     ready: Callable[[float | None], object] = always_ready
+    compile_seconds: Callable[[torch.dtype], float | None] = compiles_nothing
     counts_batches: bool = False
     order: int = 100
     own_tensors: OwnTensors | None = None
     conventions: Mapping[str, Convention] = field(default_factory=dict)
     own_threads: bool = False
+    steps: Steps | None = None
     spec: str = ""
     peer: bool = False
     block: BlockFunction = field(init=False, repr=False, compare=False)

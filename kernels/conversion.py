@@ -20,9 +20,10 @@ from kernels.contract import ACTIVATIONS, Implementation
 from kernels.fusion import fused
 from kernels.layer import BatchNorm
 from kernels.registry import load
+from kernels.synchronized import WORLD, Group, steps_of
 
 _TORCHS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_OURS = ("implementation", "activation", "pool", "of")
+_OURS = ("implementation", "activation", "pool", "of", "process_group", "_is_alike")
 _ORIGINAL = "bnbench"
 
 
@@ -75,12 +76,47 @@ def convert(module: nn.Module, implementation: Implementation | str, *, fuse: bo
     return graph, Report(tuple(changes.values()))
 
 
+def convert_synchronized(module: nn.Module, process_group: Group = None) -> nn.Module:
+    """Have a network's batch norms take their statistics from all processes of a group in training.
+
+    Keys of `state_dict` are those of before. After `torch.nn.SyncBatchNorm.convert_sync_batchnorm`; but layers stay
+    what they are, and with them fused activations and pools.
+
+    Args:
+        module: A network with layers of ours: see `convert`. It is changed in place.
+        process_group: A `torch.distributed.ProcessGroup`; None for the default one.
+
+    Returns:
+        The module.
+
+    Raises:
+        TypeError: There are batch norms of torch's own.
+        ValueError: An implementation can't be synchronized.
+    """
+    layers = []
+    for layer in filter(_is_batch_norm, module.modules()):
+        if not isinstance(layer, BatchNorm):
+            raise TypeError(f"{_class_of(layer)} is not a layer of ours: kernels.convert the network first")
+        steps_of(layer.implementation)  # before anything changes
+        layers.append(layer)
+    for layer in layers:
+        layer.synchronize(WORLD if process_group is None else process_group)
+    return module
+
+
 def unconvert(module: nn.Module) -> nn.Module:
     """Restore torch's own layers in a converted network, with its current parameters and statistics.
 
     Args:
         module: What `convert` returned, or a copy of it. Layers are swapped in place.
+
+    Raises:
+        ValueError: Layers are synchronized, and torch's would not be.
     """
+    if any(isinstance(part, BatchNorm) and part.process_group is not None for part in module.modules()):
+        raise ValueError(
+            "torch's own layers would not be synchronized: end that first, with synchronize(None) of every layer"
+        )
     while original := _original_of(module):
         if {id(p) for p in original.parameters()} != {id(p) for p in module.parameters()}:
             original = copy.deepcopy(original)

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
+from kernels import synchronized
+from kernels.arguments import check_tensors
 from kernels.contract import ACTIVATIONS, POOLS, Implementation
 from kernels.registry import load
+from kernels.synchronized import WORLD, Group
 
 _PROXY: type = Proxy
 
@@ -32,6 +35,8 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         momentum: Weight of the new batch in the running statistics, or None.
         affine: Whether there are `weight` and `bias`.
         track_running_stats: Whether there are running statistics.
+        process_group: None for the statistics of the own batch; in training those of the batches of all processes in a
+            `torch.distributed.ProcessGroup`, or with "world" in the default one. See `synchronized.py`.
         device: Where the parameters live.
         dtype: Their type.
 
@@ -39,12 +44,15 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     builds other layers out of its parameters, without `activation` and `pool`, so it is refused where there are any.
 
     Raises:
-        ValueError: `activation` or `pool` unknown; in `forward`, an input of other than 2 to 5
-            dimensions, or one value per channel in training.
+        ValueError: `activation` or `pool` unknown, or an implementation that can't be synchronized; in `forward`, an
+            input of other than 2 to 5 dimensions, or one value per channel in training.
         TypeError: On conversion to a layer that would drop `activation` or `pool`.
 
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167; `torch.nn.BatchNorm2d`.
     """
+
+    process_group: Group = None
+    _is_alike = False  # the number of channels, in all processes
 
     def __init__(
         self,
@@ -57,6 +65,7 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        process_group: Group = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -70,6 +79,18 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         self.implementation = implementation
         self.activation = activation
         self.pool = pool
+        if process_group is not None:
+            self.synchronize(process_group)
+
+    def synchronize(self, process_group: Group) -> None:
+        """Take the statistics of a group's processes in training; see `process_group`.
+
+        Raises:
+            ValueError: The implementation has no steps between which processes can meet.
+        """
+        if process_group is not None:
+            synchronized.steps_of(self.implementation)
+        self.process_group, self._is_alike = process_group, False
 
     def _check_input_dim(self, input: Tensor) -> None:
         if not 2 <= input.dim() <= 5:
@@ -94,6 +115,10 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         return self._block(input, residual, self.activation, self.pool)
 
     def _block(self, input: Tensor, residual: Tensor | None, activation: str | None, pool: int | None) -> Tensor:
+        if self.process_group is not None and self.training:
+            group = None if self.process_group == WORLD else self.process_group
+            if synchronized.meets_others(group):
+                return self._synchronized_block(input, group, residual, activation, pool)
         update = self.training and self.track_running_stats
         momentum: Any = 0.0 if self.momentum is None else self.momentum
         extra: dict[str, Any] = {}
@@ -123,6 +148,32 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             extra["residual"] = residual
         return self.implementation.block(*arguments, activation=activation, pool=pool, **extra)
 
+    def _synchronized_block(
+        self, input: Tensor, group: Group, residual: Tensor | None, activation: str | None, pool: int | None
+    ) -> Tensor:
+        check_tensors(input, self.running_mean, self.running_var, self.weight, self.bias, True)
+        if not self._is_alike:
+            synchronized.check_alike(input.shape[1], group, input.device)
+            self._is_alike = True
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        return synchronized.block(
+            input,
+            *((self.running_mean, self.running_var) if self.track_running_stats else (None, None)),
+            self.weight,
+            self.bias,
+            momentum,
+            self.eps,
+            steps=synchronized.steps_of(self.implementation),
+            group=group,
+            residual=residual,
+            activation=activation,
+            pool=pool,
+        )
+
     def _as_one_node(self, input: Any, residual: Any) -> Any:
         proxy: Any = input if type(input) is _PROXY else residual
         tracer = proxy.tracer
@@ -146,4 +197,5 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def extra_repr(self) -> str:
         """Add the implementation, activation and pool."""
-        return f"{self.implementation.name}, {super().extra_repr()}, activation={self.activation}, pool={self.pool}"
+        own = f"{self.implementation.name}, {super().extra_repr()}, activation={self.activation}, pool={self.pool}"
+        return own if self.process_group is None else f"{own}, synchronized"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kernels.arguments import as_number, check_arguments, check_strided, in_one_dimension
 from kernels.contract import Implementation
+from kernels.eager_steps import EAGER
 from kernels.routes import move
 
 
@@ -95,5 +96,6 @@ IMPLEMENTATION = Implementation(
     name="naive",
     summary="eager operations and autograd",
     batch_norm=batch_norm,
+    steps=EAGER,
     order=20,
 )

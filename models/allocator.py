@@ -48,5 +48,15 @@ def settle() -> str:
     return f"glibc, mmap threshold {threshold} MiB, never trimmed, top pad {_TOP_PAD_MIB} MiB"
 
 
+def chooses() -> bool:
+    """Whether there is a policy to choose here: `settle`, which this calls, has set one."""
+    return settle().startswith("glibc, ")
+
+
+def is_settled() -> bool:
+    """Whether the policy of this process has been set."""
+    return settle.cache_info().currsize > 0
+
+
 def _address(library: ctypes.CDLL) -> int | None:
     return ctypes.cast(library.malloc, ctypes.c_void_p).value

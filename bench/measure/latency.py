@@ -117,6 +117,7 @@ class Latency:
         if call_ns < LEAST_OF_A_COPY * copy_ns:
             floor.check(call_ns, moved, self.device, LEAST_OF_A_COPY)
         backend = implementation.backend(self._problem(operation).input, training)
+        compiled = None if implementation.foreign else implementation.compile_seconds(self.dtype)
         return {
             "backend": f"delegates to {', '.join(delegates)}" if delegates else backend,
             **times,
@@ -130,6 +131,7 @@ class Latency:
             **({"conversion_ns": workload.conversion_ns(direction)} if isinstance(workload, OwnWorkload) else {}),
             "errors": _plain(deviations),
             "first_call_seconds": first_call_seconds,
+            **({"compile_seconds": compiled} if compiled else {}),
             "seed": SEED,
             "input": "normal(0.5, 2), images and weights of both signs",
         }
@@ -139,16 +141,16 @@ class Latency:
         self._turn_to(operation)
         return self._workload(operation, implementation, implementation.name, PASS[pass_name].training)[0]
 
-    def baseline_ns(self, operation: Operation, pass_name: str, *, apart: bool) -> list[float]:
+    def baseline_ns(self, operation: Operation, pass_name: str, *, rested: bool) -> list[float]:
         """Nanoseconds per call of the baseline alone, a value per sample, in a process that has run no foreign code.
 
         Args:
             operation: What is timed.
             pass_name: One of `PASSES`.
-            apart: As of `in_pairs`, for the one that it is timed next to: a call after a rest takes longer.
+            rested: See `rest.alone`.
         """
         subject = self.workload(operation, self.baseline, pass_name).subject(pass_name)
-        return timing.samples(rest.rested(subject) if apart else subject, self.device, ALONE_NS)
+        return rest.alone(subject, self.device, ALONE_NS, rested=rested)
 
     def _turn_to(self, operation: Operation) -> None:
         if operation != self._operation:
@@ -235,7 +237,8 @@ def in_pairs(
         captured: Whether it can be captured as a CUDA graph. A backward alone can't: it needs a graph of autograd
             that the capture would contain.
         between: Called before each sample, off the clock.
-        apart: Whether the sides have thread pools of their own, so that each waits until the other's rests.
+        apart: Whether the sides are known to have thread pools of their own, so that each waits until the other's
+            rests. On a CPU that is looked for, too; the result has "rested" where they wait.
         witness: Sees the candidate's samples.
         cold: Sees those with cold caches, on a CPU; None: there are none. On a GPU they are always timed.
         also: Processor seconds of our other processes, which are no other program's.
@@ -243,8 +246,9 @@ def in_pairs(
     Raises:
         PlainError: Other programs kept a CPU so busy that a side mostly waited.
     """
+    apart = apart or (device.type == "cpu" and rest.leaves_threads_at_work(candidate, baseline))
     watch = environment.OthersWatch(also)
-    sides = (rest.rested(candidate), rest.rested(baseline)) if apart else (candidate, baseline)
+    sides = (rest.rested_subject(candidate), rest.rested_subject(baseline)) if apart else (candidate, baseline)
     rounds = timing.paired_rounds(*sides, device, effort, SEED, between=between, witness=witness)
     ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
     if device.type == "cpu":
@@ -260,6 +264,7 @@ def in_pairs(
         "rounds": len(rounds.candidate_ns),
         **asdict(rounds),
         "ratio": [ratio.value, ratio.low, ratio.high],
+        **({"rested": True} if apart else {}),
         "device_time": on_device,
         "cold": cold_caches.measure(candidate, baseline, SEED, between, cold, rest.rest if apart else timing.nothing)
         if cold and device.type == "cpu"

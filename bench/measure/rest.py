@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from bench.measure.timing import SelfWarming, Subject
+import torch
+
+from bench.measure.timing import SelfWarming, Subject, samples
 
 LOOK_SECONDS = 0.001
 AT_REST = 0.2
@@ -17,6 +19,8 @@ AT_REST = 0.2
 
 LONGEST_SECONDS = 0.1
 """A thread that works all the time is no spinning one: don't wait for it."""
+
+LOOKS = 2
 
 COUNT_NS = 50_000_000
 
@@ -31,7 +35,7 @@ def rest() -> None:
             return
 
 
-def rested(subject: Subject) -> SelfWarming:
+def rested_subject(subject: Subject) -> SelfWarming:
     """The same subject; each of its samples begins after a rest and a call of its own."""
 
     def prepare(iterations: int) -> Callable[[], object]:
@@ -40,6 +44,36 @@ def rested(subject: Subject) -> SelfWarming:
         return subject(iterations)
 
     return SelfWarming(prepare)
+
+
+def leaves_threads_at_work(subject: Subject, other: Subject) -> bool:
+    """Whether more than torch's own pool, which both sides of a pair share, goes on working after a call.
+
+    The other side is called as often: sides that take a batch per call stay at the same one.
+    """
+    shared = torch.get_num_threads() - 1  # torch's threads besides the one that looks
+    for _ in range(LOOKS):  # another program may hide them, but nothing makes them up
+        rest()
+        subject(1)()
+        start, used = time.perf_counter(), time.process_time()
+        time.sleep(LOOK_SECONDS)
+        busy = time.process_time() - used > (shared + AT_REST) * (time.perf_counter() - start)
+        other(1)()
+        if busy:
+            return True
+    return False
+
+
+def alone(subject: Subject, device: torch.device, budget_ns: int, *, rested: bool) -> list[float]:
+    """Nanoseconds per call of one subject without a pair, a sample each.
+
+    Args:
+        subject: What is timed.
+        device: Where.
+        budget_ns: How long.
+        rested: Whether the samples of the pair that it is compared with began after a rest: such calls take longer.
+    """
+    return samples(rested_subject(subject) if rested else subject, device, budget_ns)
 
 
 def processors(call: Callable[[], object]) -> float:

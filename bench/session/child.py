@@ -47,7 +47,8 @@ def serve(requests: socket.socket, output: Connection, setup: Setup) -> None:
 
         resource.setrlimit(resource.RLIMIT_DATA, (setup.memory_bytes, resource.RLIM_INFINITY))
     torch.set_num_threads(setup.threads)
-    allocator.settle()
+    if setup.settled:
+        allocator.settle()
     device = devices.select(setup.device)
     worker: Worker | None = None
     while True:

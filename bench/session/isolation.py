@@ -99,8 +99,13 @@ class Isolation:
         """Whether an implementation is measured in a child; the baseline is wherever it is compared with."""
         return self.everyone or ".py" in spec or spec in self.also or _has_threads(spec)
 
-    def child(self, spec: str) -> Child:
-        """A child for this implementation; it starts with the first request."""
+    def child(self, spec: str, *, settled: bool = True) -> Child:
+        """A child for this implementation; it starts with the first request.
+
+        Args:
+            spec: The implementation, as `kernels.load` takes it.
+            settled: Whether it has our memory policy from the beginning.
+        """
         memory = int(MEMORY_SHARE * psutil.virtual_memory().available) if self.device == "cpu" else None
         setup = Setup(
             spec,
@@ -111,6 +116,7 @@ class Isolation:
             self.limit,
             memory,
             self.effort,
+            settled,
         )
         return Child(setup, self.timeout_seconds, self.sources)
 

@@ -32,9 +32,9 @@ def profile_key(label: str, data: FashionMNIST, of: str) -> dict[str, Any]:
     return {**step_key(label, data), "kind": "profile", "of": of}
 
 
-def scaling_key(label: str) -> dict[str, Any]:
-    """The key of the times of many sizes."""
-    return {"kind": "profile", "implementation": label, "of": "scaling", "dtype": "float32"}
+def block_key(label: str, of: str) -> dict[str, Any]:
+    """The key of a profile of blocks alone: of "scaling" over many sizes, or of memory "policy"."""
+    return {"kind": "profile", "implementation": label, "of": of, "dtype": "float32"}
 
 
 def model_key(label: str, spec: NetworkSpec, of: str, operation: Operation | None = None) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class Setup:
         limit: Training images, or None for all.
         memory_bytes: The most that it may allocate, where the system can enforce that; None for no limit.
         effort: How long per cell of the latency tables.
+        settled: Whether it sets the memory policy before anything else: see `models.allocator`.
     """
 
     spec: str
@@ -70,6 +71,7 @@ class Setup:
     limit: int | None
     memory_bytes: int | None
     effort: Effort
+    settled: bool = True
 
 
 # The parent's end

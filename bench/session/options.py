@@ -65,6 +65,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="float32",
         help="type of the batch in latency (default: float32)",
     )
+    add(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="threads of every implementation on the CPU (default: torch's, one per core)",
+    )
     add("--quick", action="store_true", help="two operations, one epoch on 5,120 images: a smoke run, no result")
     add("--data-dir", metavar="DIR", help="folder with Fashion-MNIST's idx files")
     add("--results-dir", metavar="DIR", help="default: results; results/quick with --quick")

@@ -57,6 +57,7 @@ FORMS = {
     "bench.measure.profiling.measure": Form("profile", "step"),
     "bench.measure.memory.measure": Form("profile", "memory"),
     "bench.measure.scaling.measure": Form("profile", "scaling"),
+    "bench.measure.memory_policy.measure": Form("profile", "policy"),
     "bench.measure.model.measure": Form("model", "step"),
     "bench.measure.inference.measure": Form("inference"),
 }
@@ -186,6 +187,10 @@ def _check(form: Form, outcome: Outcome, arguments: tuple[Any, ...]) -> None:
         raise NoReplyError(reason)
     if form.of == "scaling":
         _lay_lines(outcome, *arguments)
+    elif form.of == "policy":
+        asked = [(o.shape_text, o.kind, kept) for kept in (False, True) for o in arguments[0]]
+        if [(block["shape"], block["operation"], block["kept"]) for block in outcome["blocks"]] != asked:
+            raise NoReplyError("other blocks than those asked for")
     elif form.of == "memory":
         if [batch["batch_size"] for batch in outcome["batches"]] != list(arguments[0]):
             raise NoReplyError("other batch sizes than those asked for")

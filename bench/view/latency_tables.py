@@ -46,6 +46,9 @@ float64 reference over output, gradients and running statistics, relative to the
 includes compilation by torch.compile, which its disk cache may shorten; no other figure includes it. Times are medians
 of wall-clock time.
 """
+COMPILED_NOTE = """\
+**compiled before** is what an implementation's own compiler took, once per machine: now or when it filled a cache.
+"""
 COLUMNS_ON_GPU_NOTE = """\
 **share of copy** is the time of a memory copy of the fewest bytes that the pass can move, over the measured time. Both
 are wall time: at small shapes they are what the host takes to launch, and their share says nothing of the device's
@@ -87,6 +90,7 @@ def page(records: list[Record], answer: str = "", against: str = "", beside: str
             floor=floors(records), least=LEAST_DIFFERENCE, same=SAME_WITHIN, narrow=NARROW, verdicts=judged
         ),
         *((ON_GPU, COLUMNS_ON_GPU_NOTE) if on_gpu(records) else (COLUMNS_NOTE,)),
+        *([COMPILED_NOTE] if _compiled(records) else []),
         peer_tables.CONVERSION_NOTE if peer_tables.converts(records) else "",
         against,
     ]
@@ -222,8 +226,18 @@ def _columns(verdicts: Verdicts, records: list[Record]) -> list[Column[Record]]:
         *peer_tables.columns(records),
         Column("error", lambda r: f"{largest_error(r):.0e}"),
         Column("first call, s", lambda r: significant(r["first_call_seconds"], 2)),
+        *([COMPILED] if _compiled(records) else []),
         Column("rounds × iterations", lambda r: f"{r['rounds']} × {r['iterations']}"),
     ]
+
+
+def _compiled(records: list[Record]) -> bool:
+    return any("compile_seconds" in record for record in records)
+
+
+COMPILED: Column[Record] = Column(
+    "compiled before, s", lambda r: significant(r["compile_seconds"], 2) if "compile_seconds" in r else "–"
+)
 
 
 def largest_error(record: Record) -> float:
@@ -254,6 +268,7 @@ def csv_columns(records: list[Record]) -> list[Column[Record]]:
         *clock_columns.verdicts_of_csv(Verdicts(records, COLD)),
         *tables.of_key("memory_format"),
         *peer_tables.CSV_COLUMNS,
+        Column("compiled_s", lambda r: r.get("compile_seconds")),
     ]
 
 

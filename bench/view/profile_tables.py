@@ -10,7 +10,7 @@ from bench.record.clocks import on_gpu
 from bench.record.labels import BASELINE, row_order
 from bench.record.parts import ACTIVATION, BACKWARD, BATCH_NORM, BLOCK, FORWARD, PARTS, POOLING
 from bench.record.records import OK, Record
-from bench.view import memory_tables, operator_tables, scaling_tables, tables
+from bench.view import memory_tables, operator_tables, policy_tables, scaling_tables, tables
 from bench.view import report_charts as charts
 from bench.view.columns import Column, comma_separated, markdown, one_each, plain_text
 from bench.view.page import Page, Section
@@ -50,7 +50,7 @@ version control; `pytest bench/ --benchmark-only -k profile` makes them. Open on
 
 
 def profiles(records: list[Record], of: str) -> dict[str, Record]:
-    """Those of the "step", of its "memory" or of "scaling", by implementation in the order of the tables."""
+    """Those of the "step", its "memory", "scaling" or memory "policy", by implementation in the order of the tables."""
     return {r["implementation"]: r for r in sorted(records, key=row_order) if r["key"]["of"] == of}
 
 
@@ -190,7 +190,11 @@ def page(records: list[Record]) -> str:
             GPU_NOTE.format(between=NO_KERNEL) if gpu else NOTE.format(between=BETWEEN),
         ]
     parts.append(failures(every))
-    parts += [memory_tables.section(profiles(records, "memory")), scaling_tables.section(profiles(records, "scaling"))]
+    parts += [
+        memory_tables.section(profiles(records, "memory")),
+        policy_tables.section(profiles(records, "policy")),
+        scaling_tables.section(profiles(records, "scaling")),
+    ]
     if steps:
         parts.append(operator_tables.section(steps))
         parts.append(TRACES_NOTE)
@@ -249,6 +253,7 @@ PAGE = Page(
         "profile.csv": of("step", csv_page),
         "profile-parts.csv": of("step", parts_csv_page),
         "profile-memory.csv": of("memory", memory_tables.csv_page),
+        "profile-policies.csv": of("policy", policy_tables.csv_page),
         "profile-scaling.csv": of("scaling", scaling_tables.csv_page),
         STEP_PLOT: of("step", step_plot),
         memory_tables.PLOT: of("memory", memory_tables.plot),

@@ -223,11 +223,15 @@ def conditions(records: list[Record]) -> str:
 def _machine(c: Record) -> str:
     """The device, and the processors and memory of the host."""
     host = (
-        f"{c['cores']} cores, {c['threads']} threads, {c['cpu_capability']}, {c['memory_gib']:g} GiB, {c['system']},"
-        f" governor {c['governor'] or 'unknown'}"
+        f"{counted(c['cores'], 'core')}, {counted(c['threads'], 'thread')}{_crowded(c)}, {c['cpu_capability']},"
+        f" {c['memory_gib']:g} GiB, {c['system']}, governor {c['governor'] or 'unknown'}"
     )
     device = f"{c['device_name']} ({c['device']})"
     return f"{device}; host: {c['cpu']}, {host}" if on_gpu([{"conditions": c}]) else f"{device}, {host}"
+
+
+def _crowded(c: Record) -> str:
+    return " (**more than cores: don't quote these times**)" if c["threads"] > c["cores"] else ""
 
 
 THROTTLED = {

@@ -3,6 +3,7 @@
     kernel_calls.py   the two calls into the compiled library
     library.py        the compiled library
     cpp/              the arithmetic: start at batch_norm.cpp
+    steps.py          the same in four calls, between which processes can meet
     node.py           a shorter way to it and back through autograd
     node_cpp/         that way, in C++ on torch's headers
     compilation.py    compiles both on first use
@@ -23,6 +24,7 @@ from kernels.contract import BlockFunction, Implementation, compose
 from kernels.cpu_fused import library
 from kernels.cpu_fused.kernel_calls import backward, forward, saved_memory
 from kernels.cpu_fused.node import CompiledNode
+from kernels.cpu_fused.steps import STEPS
 from kernels.fused.autograd import gradients_with
 from kernels.fused.block import block_of
 from kernels.fused.operators import operators_of
@@ -47,6 +49,12 @@ def backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature f
     return f"{library.description(x.dtype)}, {NODE.describe()}"
 
 
+def compile_seconds(dtype: torch.dtype) -> float | None:
+    """What the compiler took for the kernels and for the way to them; None where neither is known."""
+    known = [s for s in (library.compile_seconds(dtype), NODE.compile_seconds()) if s is not None]
+    return sum(known) if known and dtype in library.STORED else None
+
+
 _IN_PYTHON = Kernels("cpu_fused", forward, backward, saved_memory, _instead, fuses_residual=True)
 OPERATORS = operators_of(_IN_PYTHON)
 NODE = CompiledNode(gradients_with(_IN_PYTHON, OPERATORS))
@@ -61,6 +69,8 @@ IMPLEMENTATION = Implementation(
     why_unavailable=why_unavailable,
     backend=backend,
     ready=NODE.wait,
+    compile_seconds=compile_seconds,
     counts_batches=True,
+    steps=STEPS,
     order=70,
 )

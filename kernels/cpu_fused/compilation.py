@@ -19,6 +19,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -125,18 +126,34 @@ def digest_of(sources: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
+def seconds_of(path: str) -> float | None:
+    """What the compiler took for the library at this path, in whichever process; None where that was not kept."""
+    with contextlib.suppress(OSError, ValueError):
+        return float(_beside(Path(path)).read_text("ascii"))
+    return None
+
+
+def _beside(library: Path) -> Path:
+    return library.with_suffix(".seconds")
+
+
 def _made(path: Path, source: Path, command: tuple[str, ...], flags: tuple[str, ...]) -> Path:
+    start = time.perf_counter()
     with _renamed_to(path) as unfinished:
         # Libraries come last: a linker takes from them what it misses by then.
         libraries = [flag for flag in flags if flag.startswith("-l")]
         others = [flag for flag in flags if not flag.startswith("-l")]
         _compile([*command, *others, str(source), *libraries, "-o", str(unfinished)])
+    with contextlib.suppress(OSError):
+        _beside(path).write_text(f"{time.perf_counter() - start:.3f}", "ascii")
     return path
 
 
 def _copied(made: Path, path: Path) -> Path:
     with _renamed_to(path) as unfinished:
         shutil.copyfile(made, unfinished)
+    with contextlib.suppress(OSError):
+        shutil.copyfile(_beside(made), _beside(path))
     return path
 
 

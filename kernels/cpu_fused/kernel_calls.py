@@ -39,14 +39,15 @@ def plan_of(shape: torch.Size, planes: bool, pool: bool, activation: str | None,
     return ctypes.byref(plan)
 
 
-def _as_real(parameter: Tensor | None, real: torch.dtype) -> Tensor | None:
+def as_real(parameter: Tensor | None, real: torch.dtype) -> Tensor | None:
+    """As the library reads it: of the type that it calculates in."""
     if parameter is None or (parameter.dtype is real and parameter.is_contiguous()):
         return parameter
     return parameter.to(real).contiguous()
 
 
 def _give_back(parameter: Tensor | None, real: Tensor | None) -> None:
-    """What was calculated in `_as_real(parameter)`."""
+    """What was calculated in `as_real(parameter)`."""
     if parameter is not real and parameter is not None and real is not None:
         parameter.copy_(real)
 
@@ -72,8 +73,8 @@ def forward(
     real = real_type(dtype)
     (running_mean, running_var, counter), (weight, bias), (training, activation, pool) = running, parameters, form
     y, saved = output_memory(x, pool), saved_memory(x)
-    mean, var = _as_real(running_mean, real), _as_real(running_var, real)
-    scale, shift = _as_real(weight, real), _as_real(bias, real)
+    mean, var = as_real(running_mean, real), as_real(running_var, real)
+    scale, shift = as_real(weight, real), as_real(bias, real)
     kernels, plan = library.load(dtype), plan_of(x.shape, planes, pool, activation, training, torch.get_num_threads())
     rest = (
         y.data_ptr(),
@@ -113,8 +114,8 @@ def backward(
     dy = dy if planes and dy.is_contiguous() else dense_like(dy, planes)
     gradients: Gradients
     dx, dweight, dbias = gradients = gradient_memory(x, weight)
-    of_weight, of_bias = _as_real(dweight, real), _as_real(dbias, real)
-    scale, shift = _as_real(weight, real), _as_real(bias, real)
+    of_weight, of_bias = as_real(dweight, real), as_real(dbias, real)
+    scale, shift = as_real(weight, real), as_real(bias, real)
     kernels, plan = library.load(dtype), plan_of(x.shape, planes, pool, activation, training, torch.get_num_threads())
     rest = (
         memory_of(saved),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from kernels.cpu_fused.compilation import NoFolderError, NoLibraryError, compiler, opened, processor
+from kernels.cpu_fused.compilation import NoFolderError, NoLibraryError, compiler, opened, processor, seconds_of
 from kernels.reasons import in_one_line
 
 SOURCES = Path(__file__).with_name("cpp")
@@ -19,6 +19,9 @@ STORED = {torch.float32: "float", torch.float64: "double", torch.float16: "Half"
 
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
 FUNCTIONS = ("batch_norm_forward", "batch_norm_backward", "residual_forward", "residual_backward")
+"""That `node.py` calls, too."""
+
+STEPS = ("first_of_forward", "second_of_forward", "first_of_backward", "second_of_backward")
 _POINTER = ctypes.c_void_p
 
 
@@ -67,7 +70,11 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.batch_norm_backward.argtypes = [_POINTER] * 9
     library.residual_forward.argtypes = [_POINTER] * 9 + [ctypes.c_double] * 2
     library.residual_backward.argtypes = [_POINTER] * 11
-    for name in FUNCTIONS:
+    library.first_of_forward.argtypes = [_POINTER] * 3
+    library.second_of_forward.argtypes = [_POINTER] * 7
+    library.first_of_backward.argtypes = [_POINTER] * 10
+    library.second_of_backward.argtypes = [_POINTER] * 10 + [ctypes.c_double]
+    for name in (*FUNCTIONS, *STEPS):
         getattr(library, name).restype = None
     library.compiler.restype = ctypes.c_char_p
     return library
@@ -81,6 +88,11 @@ def why_not(dtype: torch.dtype) -> str | None:
     except NoLibraryError as error:
         return str(error)
     return None
+
+
+def compile_seconds(dtype: torch.dtype) -> float | None:
+    """What the compiler took for the library of a type; see `compilation.seconds_of`."""
+    return None if why_not(dtype) else seconds_of(load(dtype)._name)
 
 
 def description(dtype: torch.dtype) -> str:

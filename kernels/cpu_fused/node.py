@@ -85,6 +85,10 @@ class CompiledNode:
             return "autograd in C++"
         return f"autograd in Python: {self.why_not or 'its C++ is still being compiled'}"
 
+    def compile_seconds(self) -> float | None:
+        """What the compiler took for it; see `compilation.seconds_of`."""
+        return compilation.seconds_of(self.module.__spec__.origin) if self.module is not None else None
+
     def _give_up(self) -> None:
         """At the end of the process: a compiler that still runs would run on, and leave half of a file."""
         if self._thread is not None and self._thread.is_alive():

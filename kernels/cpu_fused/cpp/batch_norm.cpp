@@ -49,9 +49,14 @@ Partial merged(const std::vector<Partial>& partials, Index c, Index parts, Index
     return all;
 }
 
+// Which steps of a pass are taken. Where the batch is divided over processes these meet between the two.
+enum Only { BOTH, FIRST, SECOND };
+
+// With FIRST, only x is read, and `saved` gets mean and centered sum of squares; with SECOND, `saved` has mean and 1 /
+// std.
 template <class Layout>
 void forward(const Plan& plan, const Stored* x, const Stored* residual, Stored* y, double* saved, const Real* weight,
-             const Real* bias, Real* running_mean, Real* running_var, double momentum, double eps) {
+             const Real* bias, Real* running_mean, Real* running_var, double momentum, double eps, Only only) {
     const Layout layout(plan);
     ChannelTable table(plan.channels, layout.copies(), weight, bias);
     if (plan.pool) table.set_signs();
@@ -61,9 +66,14 @@ void forward(const Plan& plan, const Stored* x, const Stored* residual, Stored* 
     };
     const auto finish = [&](Index c, Index parts) {
         double mean, var;
+        if (only == SECOND) return table.set_forward(c, saved[c], saved[plan.channels + c]);
         if (plan.training) {
             const Moments all = merged(partials, c, parts, plan.channels);
             mean = all.mean, var = all.m2 / all.count;
+            if (only == FIRST) {
+                saved[c] = mean, saved[plan.channels + c] = all.m2;
+                return;
+            }
             if (running_mean) {
                 running_mean[c] = Real((1 - momentum) * running_mean[c] + momentum * mean);
                 running_var[c] = Real((1 - momentum) * running_var[c] + momentum * (all.m2 / (all.count - 1)));
@@ -75,7 +85,9 @@ void forward(const Plan& plan, const Stored* x, const Stored* residual, Stored* 
         saved[c] = mean, saved[plan.channels + c] = inverse_std;
         table.set_forward(c, mean, inverse_std);
     };
-    const auto use = [&](Part part, Scratch& scratch) { layout.apply(x, residual, table, part, y, scratch); };
+    const auto use = [&](Part part, Scratch& scratch) {
+        if (only != FIRST) layout.apply(x, residual, table, part, y, scratch);
+    };
     in_two_steps(layout, plan, collect, finish, use);
 }
 
@@ -88,12 +100,21 @@ inline Real* notepad(Other* dx, Index count, std::unique_ptr<Real[]>& wider) {
     return wider.get();
 }
 
+// What the two steps have in common where they are taken one by one: the notes, in memory of the caller; sum(dz) and
+// sum(dz x^), which the first gives for the own batch and the second takes for the whole one, and its count.
+struct Between {
+    Only only = BOTH;
+    Real* notes = nullptr;
+    double* sums = nullptr;
+    double count = 0;
+};
+
 template <class Layout>
 void backward(const Plan& plan, const Stored* x, const Stored* dy, WithResidual with, Stored* dx, const double* saved,
-              const Real* weight, const Real* bias, Real* dweight, Real* dbias) {
+              const Real* weight, const Real* bias, Real* dweight, Real* dbias, Between between) {
     const Layout layout(plan);
     Plan without_activation = plan;  // for the second step, where a residual's dz comes in place of dy
-    if (with.y) without_activation.activation = NONE;
+    if (with.dz) without_activation.activation = NONE;
     const Layout second(without_activation);
     ChannelTable table(plan.channels, layout.copies(), weight, bias);
     if (plan.pool) table.set_signs();
@@ -103,24 +124,32 @@ void backward(const Plan& plan, const Stored* x, const Stored* dy, WithResidual 
     // dz waits for the second step in the memory where dx will be; in rows also which pixel of a window it goes to.
     std::unique_ptr<Real[]> wider;
     const Index all = plan.images * plan.channels * plan.height * plan.width;
-    Real* const notes = with.y ? nullptr : notepad(dx, all, wider);
+    Real* const notes = with.dz ? nullptr : between.only ? between.notes : notepad(dx, all, wider);
     const auto collect = [&](Part part, Index number, Scratch& scratch) {
         Sums* sums = partials.data() + number * plan.channels;
-        if (with.y)
+        if (between.only == SECOND) return;
+        if (with.dz)
             layout.residual_sums(x, dy, with, table, part, sums, scratch);
         else
             layout.backward_sums(x, dy, table, part, sums, notes, scratch);
     };
     const auto finish = [&](Index c, Index parts) {
+        double* const sums = between.sums;
+        if (between.only == SECOND)
+            return table.set_backward(c, mean[c], inverse_std[c], sums[c], sums[plan.channels + c], between.count);
         const Sums all = merged(partials, c, parts, plan.channels);
         const double of_weight = (all.dz_x - ChannelTable::rest(mean[c]) * all.dz) * inverse_std[c];
+        if (between.only == FIRST) {
+            sums[c] = all.dz, sums[plan.channels + c] = of_weight;
+            return;
+        }
         dbias[c] = Real(all.dz), dweight[c] = Real(of_weight);
         if (!plan.training) return;
         const double count = double(plan.images * plan.height * plan.width);
         table.set_backward(c, mean[c], inverse_std[c], all.dz, of_weight, count);
     };
     const auto use = [&](Part part, Scratch& scratch) {
-        if (dx) second.backward_apply(x, with.y ? with.dz : dy, table, part, dx, notes, scratch);
+        if (dx) second.backward_apply(x, with.dz ? with.dz : dy, table, part, dx, notes, scratch);
     };
     in_two_steps(layout, plan, collect, finish, use);
 }
@@ -151,14 +180,15 @@ void residual_forward(const Plan* plan, const Stored* x, const Stored* residual,
                       const Real* weight, const Real* bias, Real* running_mean, Real* running_var, double momentum,
                       double eps) {
     (plan->in_rows ? forward<Rows> : forward<Planes>)(*plan, x, residual, y, saved, weight, bias, running_mean,
-                                                      running_var, momentum, eps);
+                                                      running_var, momentum, eps, BOTH);
 }
 
 // y, dz: as x, where the forward had a residual and an activation; or null. dx: as x, or null where nobody asks for it.
 // dweight, dbias: (C,).
 void residual_backward(const Plan* plan, const Stored* x, const Stored* dy, const Stored* y, Stored* dx, Stored* dz,
                        const double* saved, const Real* weight, const Real* bias, Real* dweight, Real* dbias) {
-    (plan->in_rows ? backward<Rows> : backward<Planes>)(*plan, x, dy, {y, dz}, dx, saved, weight, bias, dweight, dbias);
+    (plan->in_rows ? backward<Rows> : backward<Planes>)(*plan, x, dy, {y, dz}, dx, saved, weight, bias, dweight, dbias,
+                                                        {});
 }
 
 // The same without a residual: for Python every argument of its own takes time.
@@ -170,5 +200,30 @@ void batch_norm_forward(const Plan* plan, const Stored* x, Stored* y, double* sa
 void batch_norm_backward(const Plan* plan, const Stored* x, const Stored* dy, Stored* dx, const double* saved,
                          const Real* weight, const Real* bias, Real* dweight, Real* dbias) {
     residual_backward(plan, x, dy, nullptr, dx, nullptr, saved, weight, bias, dweight, dbias);
+}
+
+// The steps one by one; see `Only` and `Between`. moments, sums: (2, C).
+void first_of_forward(const Plan* plan, const Stored* x, double* moments) {
+    (plan->in_rows ? forward<Rows> : forward<Planes>)(*plan, x, nullptr, nullptr, moments, nullptr, nullptr, nullptr,
+                                                      nullptr, 0, 0, FIRST);
+}
+
+void second_of_forward(const Plan* plan, const Stored* x, const Stored* residual, Stored* y, double* saved,
+                       const Real* weight, const Real* bias) {
+    (plan->in_rows ? forward<Rows> : forward<Planes>)(*plan, x, residual, y, saved, weight, bias, nullptr, nullptr, 0,
+                                                      0, SECOND);
+}
+
+// y, dz: as in residual_backward. notes: Real, as many as x has; may be the memory of dx.
+void first_of_backward(const Plan* plan, const Stored* x, const Stored* dy, const Stored* y, Stored* dz, Real* notes,
+                       const double* saved, const Real* weight, const Real* bias, double* sums) {
+    (plan->in_rows ? backward<Rows> : backward<Planes>)(*plan, x, dy, {y, dz}, nullptr, saved, weight, bias, nullptr,
+                                                        nullptr, {FIRST, notes, sums, 0});
+}
+
+void second_of_backward(const Plan* plan, const Stored* x, const Stored* dy, Stored* dz, Real* notes, Stored* dx,
+                        const double* saved, const Real* weight, const Real* bias, double* sums, double count) {
+    (plan->in_rows ? backward<Rows> : backward<Planes>)(*plan, x, dy, {nullptr, dz}, dx, saved, weight, bias, nullptr,
+                                                        nullptr, {SECOND, notes, sums, count});
 }
 }

@@ -27,8 +27,8 @@ struct Plan {
     Index images, channels, height, width, in_rows, pool, activation, training, threads;
 };
 
-// What a thread works on at a time: some channels of some units of the layout: planes are divided by images, rows by
-// lines or, with a pool, by pairs of image rows.
+// What a thread works on at a time: some channels of some units of the layout. Units of planes are tiles, each of all
+// channels; units of rows are lines or, with a pool, pairs of image rows.
 struct Part {
     Index channel, channels_end, begin, end;
 };

@@ -16,13 +16,15 @@ namespace {
 class Planes : PlaneWindows {
 public:
     explicit Planes(const Plan& plan)
-        : PlaneWindows(plan), band(std::max<Index>(1, TILE / std::max<Index>(1, 2 * plan.width))) {}
+        : PlaneWindows(plan),
+          band(std::max<Index>(1, TILE / std::max<Index>(1, 2 * plan.width))),
+          tiles(plan.pool ? parts(pooled_height, band) : parts(pixels, TILE)) {}
 
     Index scratch() const { return std::max(TILE, 2 * plan.width); }
 
-    Index units() const { return plan.images; }
+    Index units() const { return plan.images * tiles; }
 
-    bool by_channels() const { return plan.images < 4 * plan.threads; }
+    bool divides_channels() const { return true; }
 
     Index channels_at_a_time() const { return 1; }
 
@@ -31,17 +33,21 @@ public:
     // With a pool also the pixels that count, into the memory where y will be, so that x is read only once.
     void statistics(const Stored* x, ChannelTable& table, Part part, Moments* moments, Stored* y,
                     Scratch& scratch) const {
-        const Index length = std::min(pixels, TILE), images = TILE / length;
-        for (Index n = part.begin; n < part.end; n += images) {
-            const Index runs = std::min(images, part.end - n);
-            for (Index c = part.channel; c < part.channels_end; c++)
-                for (Index start = 0; start < pixels; start += TILE) {
-                    const Index count = std::min(length, pixels - start);
-                    const Stored* tile = x + (n * plan.channels + c) * pixels + start;
-                    moments[c].merge(moments_of({tile, runs, count, plan.channels * pixels}, moments[c]));
+        const Index planes = std::max<Index>(1, TILE / pixels);  // of small planes several are taken as one
+        for_each_span(part, planes, [&](Part span) {
+            const Index n = span.begin / tiles, first = span.begin % tiles, units = span.end - span.begin;
+            const Index runs = tiles == 1 ? units : 1, end = tiles == 1 ? 1 : first + units;
+            for (Index c = span.channel; c < span.channels_end; c++)
+                for (Index tile = first; tile < end; tile++) {
+                    const Stored* plane = x + (n * plan.channels + c) * pixels;
+                    const Index past = tile + 1 == tiles ? pixels : piece_of(tile + 1).in;
+                    for (Index start = piece_of(tile).in; start < past; start += TILE) {
+                        const Index count = std::min(TILE, past - start);
+                        moments[c].merge(moments_of({plane + start, runs, count, plan.channels * pixels}, moments[c]));
+                    }
                 }
-            if (plan.pool) choose_all(x, table, {part.channel, part.channels_end, n, n + runs}, y, scratch);
-        }
+            if (plan.pool) choose_all(x, table, span, y, scratch);
+        });
     }
 
     void apply(const Stored* x, const Stored* residual, ChannelTable& table, Part part, Stored* y,
@@ -49,15 +55,10 @@ public:
         const auto activation = Activation(plan.activation);
         if (plan.pool && !plan.training) choose_all(x, table, part, y, scratch);
         const Stored* from = plan.pool ? y : x;
-        for (Index n = part.begin; n < part.end; n++)
-            for (Index c = part.channel; c < part.channels_end; c++) {
-                const Index plane = (n * plan.channels + c) * output_pixels;
-                for (Index start = plane; start < plane + output_pixels; start += TILE) {
-                    const Index count = std::min(TILE, plane + output_pixels - start);
-                    const Stored* added = residual ? residual + start : nullptr;
-                    activate(from + start, added, ONE_LINE, count, table.one(c), activation, y + start);
-                }
-            }
+        for_each_tile(part, [&](Index c, Index, Index, Index out, Index count) {
+            const Stored* added = residual ? residual + out : nullptr;
+            activate(from + out, added, ONE_LINE, count, table.one(c), activation, y + out);
+        });
     }
 
     void backward_sums(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Sums* sums, Real* notes,
@@ -124,28 +125,50 @@ public:
     }
 
 private:
-    // Calls body(channel, input's start and size, output's start and size) for pieces of about a TILE: with a pool,
-    // `band` pairs of whole image rows. An odd last row is a piece without output.
+    // A tile of a plane: about TILE pixels, with a pool `band` pairs of whole image rows.
+    struct Piece {
+        Index in, in_count, out, out_count;
+    };
+
+    static Index parts(Index all, Index each) { return (all + each - 1) / each; }
+
+    Piece piece_of(Index tile) const {
+        if (!plan.pool) {
+            const Index start = tile * TILE, count = std::min(TILE, pixels - start);
+            return {start, count, start, count};
+        }
+        const Index first = tile * band, pairs = std::min(band, pooled_height - first);
+        return {2 * first * plan.width, 2 * pairs * plan.width, first * pooled_width, pairs * pooled_width};
+    }
+
+    // Calls body(channel, input's start and size, output's start and size) for each tile, plane after plane where a
+    // part has whole ones. An odd last image row is a tile without output.
     template <class Body>
     void for_each_tile(Part part, Body body) const {
-        for (Index n = part.begin; n < part.end; n++)
+        for_each_span(part, 1, [&](Part span) {
+            const Index n = span.begin / tiles, first = span.begin % tiles, end = first + span.end - span.begin;
             for (Index c = part.channel; c < part.channels_end; c++) {
                 const Index plane = n * plan.channels + c;
-                const Index in = plane * pixels, out = plane * output_pixels;
-                if (!plan.pool) {
-                    for (Index start = 0; start < pixels; start += TILE) {
-                        const Index count = std::min(TILE, pixels - start);
-                        body(c, in + start, count, out + start, count);
-                    }
-                    continue;
+                for (Index tile = first; tile < end; tile++) {
+                    const Piece piece = piece_of(tile);
+                    body(c, plane * pixels + piece.in, piece.in_count, plane * output_pixels + piece.out,
+                         piece.out_count);
+                    if (plan.pool && plan.height % 2 && tile + 1 == tiles)
+                        body(c, (plane + 1) * pixels - plan.width, plan.width, (plane + 1) * output_pixels, 0);
                 }
-                for (Index i = 0; i < pooled_height; i += band) {
-                    const Index pairs = std::min(band, pooled_height - i);
-                    body(c, in + 2 * i * plan.width, 2 * pairs * plan.width, out + i * pooled_width,
-                         pairs * pooled_width);
-                }
-                if (plan.height % 2) body(c, in + 2 * pooled_height * plan.width, plan.width, out, 0);
             }
+        });
+    }
+
+    // Calls body(part) for the tiles that a part has of each image, or for so many images where a plane is one tile.
+    template <class Body>
+    void for_each_span(Part part, Index images, Body body) const {
+        for (Index unit = part.begin; unit < part.end;) {
+            const Index most = tiles == 1 ? images : tiles - unit % tiles;
+            const Index end = std::min(part.end, unit + most);
+            body(Part{part.channel, part.channels_end, unit, end});
+            unit = end;
+        }
     }
 
     void choose_all(const Stored* x, ChannelTable& table, Part part, Stored* y, Scratch& scratch) const {
@@ -156,7 +179,7 @@ private:
         });
     }
 
-    Index band;
+    const Index band, tiles;  // pairs of image rows in a tile, tiles of a plane
 };
 
 }  // namespace

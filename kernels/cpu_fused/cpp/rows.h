@@ -23,7 +23,7 @@ public:
 
     Index units() const { return plan.pool ? bands() : lines(); }
 
-    bool by_channels() const { return group == 1 && units() < 4 * plan.threads; }
+    bool divides_channels() const { return group == 1; }
 
     Index channels_at_a_time() const { return plan.channels; }
 

@@ -26,8 +26,9 @@ struct Team {
 
 // Calls collect(part, number) for every part of the tensor, finish(channel, parts) when the sums of a channel are
 // complete, and then use(part) for every part. A thread takes all channels of some units: this is the order of memory,
-// and faster than channel by channel, although a channel would still be in the cache for `use`. Where units are few a
-// thread takes some channels of all of them. The same number of threads adds up in the same order each time.
+// and faster than channel by channel, although a channel would still be in the cache for `use`. Where units are few,
+// and channels more, a thread takes some channels of all of them. The same number of threads adds up in the same order
+// each time.
 template <class Layout, class Collect, class Finish, class Use>
 void in_two_steps(const Layout& layout, const Plan& plan, Collect collect, Finish finish, Use use) {
 #pragma omp parallel num_threads(int(plan.threads))
@@ -35,7 +36,7 @@ void in_two_steps(const Layout& layout, const Plan& plan, Collect collect, Finis
         const Team team;
         Scratch scratch(layout.scratch());
         const Index units = layout.units();
-        if (layout.by_channels()) {
+        if (units < 4 * plan.threads && units < plan.channels && layout.divides_channels()) {
             const Index end = team.end(plan.channels), at_a_time = layout.channels_at_a_time();
             for (Index c = team.begin(plan.channels); c < end; c += at_a_time) {
                 const Part part{c, std::min(end, c + at_a_time), 0, units};

@@ -207,7 +207,7 @@ def test_the_tolerance_follows_the_rounding_of_builtin(trained):
 
 
 def test_the_baseline_alone_has_samples(data, trained):
-    assert min(inference.baseline_ns(context(data), BATCH, trained)) > 0
+    assert min(inference.baseline_ns(context(data), BATCH, trained, rested=False)) > 0
 
 
 # Threads
@@ -253,6 +253,20 @@ def test_a_rest_does_not_wait_for_a_thread_that_always_works(monkeypatch):
     assert clock.now == pytest.approx(rest.LONGEST_SECONDS, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("looks", "found"),
+    [((0.0, 1.0, 0.0, 1.1), False), ((0.0, 1.0, 0.0, 1.9), True), ((0.0, 2.0), True), ((0.0, 0.0, 0.0, 0.0), False)],
+    ids=["torch's own pool", "once, beside a busy program", "more", "none"],
+)
+def test_threads_that_work_on_after_a_call_are_found(monkeypatch, looks, found):
+    monkeypatch.setattr(rest, "time", Clock(*looks))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    calls = []
+    sides = [lambda iterations, side=side: lambda: calls.append((side, iterations)) for side in ("own", "other")]
+    assert rest.leaves_threads_at_work(*sides) is found
+    assert calls == [("own", 1), ("other", 1)] * (len(calls) // 2)
+
+
 def test_processors_are_those_of_the_calls_alone(monkeypatch):
     clock = Clock(2.0, 0.0)  # threads that spin after the first call
     monkeypatch.setattr(rest, "time", clock)
@@ -265,7 +279,7 @@ def test_a_rested_subject_makes_a_call_of_its_own_before_each_sample():
     def subject(iterations):
         return lambda: calls.append(iterations)
 
-    run = rest.rested(subject)(3)
+    run = rest.rested_subject(subject)(3)
     assert calls == [1]
     run()
     assert calls == [1, 3]

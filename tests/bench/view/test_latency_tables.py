@@ -197,6 +197,16 @@ def test_csv_is_unrounded_with_the_same_columns_in_every_row(measured):
     assert float(baseline["share_of_copy"]) == 20_000 / 100_125
 
 
+def test_what_a_compiler_of_its_own_took_has_a_column(measured):
+    assert "compiled before" not in page(measured.records)
+    measured.cell("cpu_fused", compile_seconds=31.4)
+    rows = table(page(measured.records), CELL)
+    assert row_of(rows, "training, cpu_fused")["compiled before, s"] == "31"
+    assert row_of(rows, "training, builtin")["compiled before, s"] == "–"
+    shown = {row["implementation"]: row["compiled_s"] for row in csv_rows(measured.records)}
+    assert (shown["cpu_fused"], shown["builtin"]) == ("31.4", "")
+
+
 def test_csv_headers_have_units(measured):
     assert {"time_us", "bytes_minimum", "saved_bytes", "first_call_s"} <= set(csv_rows(measured.records)[0])
 

@@ -159,7 +159,8 @@ def test_processes_that_compile_at_once_do_not_collide(tmp_path):
     several = [start("-c", textwrap.dedent(SAY_WHY), **environment) for _ in range(4)]
     assert [process.wait() for process in several] == [(0, "None\n")] * 4
     assert compilations(tmp_path) == 4
-    assert len(list(tmp_path.glob("kernels/*"))) == 1
+    (kept,) = tmp_path.glob("kernels/*.so")
+    assert set(tmp_path.glob("kernels/*")) == {kept, kept.with_suffix(".seconds")}
 
 
 # --- The sources -----------------------------------------------------------------------------------------------------
@@ -179,3 +180,17 @@ def test_every_include_is_among_the_sources():
     names = {path.name for path in library.sources()}
     included = {name for path in library.sources() for name in re.findall(r'#include "(.*)"', path.read_text("utf-8"))}
     assert included | {library.MAIN} == names
+
+
+@linux_only
+@pytest.mark.usefixtures("empty_cache")
+def test_what_the_compiler_took_is_kept_beside_the_library(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", str(copier(tmp_path)))
+    took = library.compile_seconds(torch.float32)
+    assert took > 0
+    library.load.cache_clear()
+    assert library.compile_seconds(torch.float32) == took
+    assert compilations(tmp_path) == 1
+    for path in tmp_path.glob("cache/kernels/*.seconds"):
+        path.unlink()
+    assert library.compile_seconds(torch.float32) is None

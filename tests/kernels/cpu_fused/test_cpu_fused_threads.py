@@ -175,5 +175,14 @@ def test_the_thread_count_of_torch_holds(threads, on_threads):
     assert all(torch.equal(first[quantity], second[quantity]) for quantity in first)
 
 
+@pytest.mark.parametrize("layout", ["planes", "rows"])
+@pytest.mark.parametrize("pool", [None, 2])
+@pytest.mark.parametrize("shape", [(1, 3, 65, 129), (2, 200, 3, 3), (1, 1, 33, 200), (3, 8, 50, 50)], ids=str)
+def test_more_threads_than_images_and_channels_share_the_work(shape, pool, layout, on_threads):
+    problem = make_problem(shape, pool=pool, activation="sigmoid")
+    on_threads(16)
+    assert_conforms(IMPLEMENTATION, channels_last(problem) if layout == "rows" else problem)
+
+
 def test_a_small_tensor_takes_one_thread():
     assert kernel_calls.plan_of(torch.Size((8, 3, 5, 5)), True, False, None, True, 4)._obj.threads == 1
