@@ -15,6 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.conftest import CANDIDATES, ISOLATION, outcome
 from bench.measure import memory, memory_policy, profiling, scaling
 from bench.measure.context import Context
+from bench.measure.efforts import EFFORTS
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.records import Record
 from bench.session.candidate import Candidate, contestants
@@ -106,7 +107,8 @@ def test_memory_policy(
     key = block_key(candidate.label, "policy")
     record = run.done(key, candidate)
     if not record:
-        fresh = pytestconfig.stash[ISOLATION].child(candidate.label, settled=False)
+        brief = replace(pytestconfig.stash[ISOLATION], effort=EFFORTS.choose(context.device, quick=True))
+        fresh = brief.child(candidate.label, settled=False)
         try:
             alone = replace(candidate, child=fresh)
             record = run.append(key, outcome_of(alone, context, gate, memory_policy.measure, operations), candidate)

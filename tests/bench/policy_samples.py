@@ -3,7 +3,7 @@
 from tests.bench.samples import IDLE, candidate
 
 
-def policies(session, name, **milliseconds):
+def policies(session, name, faults=1234.4, **milliseconds):
     """Times of a block by shape, `_256x6x24x24`: under the system's policy, and kept."""
     blocks = [
         {
@@ -16,7 +16,7 @@ def policies(session, name, **milliseconds):
             "baseline_ns": [20e6] * 3,
             "ratio": [ms / 10, ms / 11, ms / 9],
             "ns": 1e6 * ms,
-            "page_faults": 0.0 if kept else 1234.4,
+            "page_faults": 0.0 if kept else faults,
         }
         for kept in (False, True)
         for shape, both in milliseconds.items()

@@ -32,8 +32,13 @@ def test_the_answer_names_who_gains_most(session):
     policies(session, "naive", _256x6x24x24=(12.0, 10.0))
     policies(session, "cpu_fused", _256x6x24x24=(3.0, 1.0))
     found = sentence(records(session))
-    assert "`cpu_fused` at 256x6x24x24 block" in found
-    assert "3.00 times" in found
+    assert "2 of 2 rows" in found
+    assert "`cpu_fused` most, 3.00 times the time at 256x6x24x24 block" in found
+
+
+def test_times_without_page_faults_prove_nothing(session):
+    policies(session, "naive", faults=4.0, _256x6x24x24=(12.0, 10.0))
+    assert "nobody has page faults" in sentence(records(session))
 
 
 def test_every_block_is_in_the_csv(session):
