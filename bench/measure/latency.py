@@ -237,8 +237,8 @@ def in_pairs(
         captured: Whether it can be captured as a CUDA graph. A backward alone can't: it needs a graph of autograd
             that the capture would contain.
         between: Called before each sample, off the clock.
-        apart: Whether the sides are known to have thread pools of their own, so that each waits until the other's
-            rests. On a CPU that is looked for, too; the result has "rested" where they wait.
+        apart: Whether the sides have thread pools of their own, so that each waits until the other's rests; the result
+            has "rested" then.
         witness: Sees the candidate's samples.
         cold: Sees those with cold caches, on a CPU; None: there are none. On a GPU they are always timed.
         also: Processor seconds of our other processes, which are no other program's.
@@ -246,7 +246,6 @@ def in_pairs(
     Raises:
         PlainError: Other programs kept a CPU so busy that a side mostly waited.
     """
-    apart = apart or (device.type == "cpu" and rest.leaves_threads_at_work(candidate, baseline))
     watch = environment.OthersWatch(also)
     sides = (rest.rested_subject(candidate), rest.rested_subject(baseline)) if apart else (candidate, baseline)
     rounds = timing.paired_rounds(*sides, device, effort, SEED, between=between, witness=witness)

@@ -20,8 +20,6 @@ AT_REST = 0.2
 LONGEST_SECONDS = 0.1
 """A thread that works all the time is no spinning one: don't wait for it."""
 
-LOOKS = 2
-
 COUNT_NS = 50_000_000
 
 
@@ -44,24 +42,6 @@ def rested_subject(subject: Subject) -> SelfWarming:
         return subject(iterations)
 
     return SelfWarming(prepare)
-
-
-def leaves_threads_at_work(subject: Subject, other: Subject) -> bool:
-    """Whether more than torch's own pool, which both sides of a pair share, goes on working after a call.
-
-    The other side is called as often: sides that take a batch per call stay at the same one.
-    """
-    shared = torch.get_num_threads() - 1  # torch's threads besides the one that looks
-    for _ in range(LOOKS):  # another program may hide them, but nothing makes them up
-        rest()
-        subject(1)()
-        start, used = time.perf_counter(), time.process_time()
-        time.sleep(LOOK_SECONDS)
-        busy = time.process_time() - used > (shared + AT_REST) * (time.perf_counter() - start)
-        other(1)()
-        if busy:
-            return True
-    return False
 
 
 def alone(subject: Subject, device: torch.device, budget_ns: int, *, rested: bool) -> list[float]:

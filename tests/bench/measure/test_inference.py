@@ -253,20 +253,6 @@ def test_a_rest_does_not_wait_for_a_thread_that_always_works(monkeypatch):
     assert clock.now == pytest.approx(rest.LONGEST_SECONDS, rel=0.1)
 
 
-@pytest.mark.parametrize(
-    ("looks", "found"),
-    [((0.0, 1.0, 0.0, 1.1), False), ((0.0, 1.0, 0.0, 1.9), True), ((0.0, 2.0), True), ((0.0, 0.0, 0.0, 0.0), False)],
-    ids=["torch's own pool", "once, beside a busy program", "more", "none"],
-)
-def test_threads_that_work_on_after_a_call_are_found(monkeypatch, looks, found):
-    monkeypatch.setattr(rest, "time", Clock(*looks))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    calls = []
-    sides = [lambda iterations, side=side: lambda: calls.append((side, iterations)) for side in ("own", "other")]
-    assert rest.leaves_threads_at_work(*sides) is found
-    assert calls == [("own", 1), ("other", 1)] * (len(calls) // 2)
-
-
 def test_processors_are_those_of_the_calls_alone(monkeypatch):
     clock = Clock(2.0, 0.0)  # threads that spin after the first call
     monkeypatch.setattr(rest, "time", clock)
