@@ -6,7 +6,6 @@ follows it in the network; then whole steps and inferences with it in the place 
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from typing import Any
 
@@ -125,7 +124,7 @@ def step(
         return outcome_of(candidate, context, gate, model.measure, spec, effort, twin, question=Gate.failed_duty)
 
     if candidate.child and not candidate.unavailable:
-        return run.append(key, beside(measured, functools.partial(model.baseline_ns, context, spec)), candidate)
+        return run.append(key, beside(measured, lambda: model.baseline_ns(context, spec)), candidate)
     return run.append(key, measured(), candidate)
 
 

@@ -8,8 +8,6 @@ max-pool depends on them. On a GPU it is also captured as a CUDA graph and repla
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -68,8 +66,7 @@ def cell(candidate: Candidate, baseline: Candidate, context: Context, run: Run, 
         measured = baseline_side(cell(identical(baseline), baseline, context, run, gate, effort))
     elif candidate.child and not candidate.unavailable:
         measured = beside(
-            lambda: outcome_of(candidate, context, gate, step.measure, effort),
-            functools.partial(step.baseline_ns, context),
+            lambda: outcome_of(candidate, context, gate, step.measure, effort), lambda: step.baseline_ns(context)
         )
     elif candidate.alternative:
         measured = outcome_of(candidate, context, gate, alternatives.measure, candidate.alternative, effort)

@@ -58,13 +58,15 @@ def compose(batch_norm: BatchNormFunction) -> BlockFunction:
     ) -> Tensor:
         if residual is not None:
             check_residual(input, residual)
-        output = batch_norm(input, *args, **kwargs)
-        if residual is not None:
-            output = output + residual
-        output = ACTIVATIONS[activation](output)
-        return output if pool is None else F.max_pool2d(output, pool)
+        return after_batch_norm(batch_norm(input, *args, **kwargs), residual, activation, pool)
 
     return batch_norm_block
+
+
+def after_batch_norm(z: Tensor, residual: Tensor | None, activation: str | None, pool: int | None) -> Tensor:
+    """The rest of a block, in torch's operations."""
+    y = ACTIVATIONS[activation](z if residual is None else z + residual)
+    return y if pool is None else F.max_pool2d(y, pool)
 
 
 def always_available(device: torch.device) -> str | None:  # noqa: ARG001 - one signature for all

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from kernels.contract import ACTIVATIONS
+from kernels.contract import after_batch_norm
 from kernels.steps import Around, Moments, Normal, Steps, Sums
 
 
@@ -47,24 +46,18 @@ def _affine(x: Tensor, normal: Normal) -> Tensor:
     return (z if normal.bias is None else z + _like(normal.bias, x)).to(x.dtype)
 
 
-def _around(z: Tensor, around: Around) -> Tensor:
-    z = z if around.residual is None else z + around.residual
-    y = ACTIVATIONS[around.activation](z)
-    return y if around.pool is None else F.max_pool2d(y, around.pool)
-
-
 def apply(x: Tensor, normal: Normal, around: Around) -> Tensor:
     """See `Steps.apply`."""
-    return _around(_affine(x, normal), around)
+    return after_batch_norm(_affine(x, normal), *around)
 
 
-def backward_sums(dy: Tensor, x: Tensor, y: Tensor | None, normal: Normal, around: Around) -> Sums:  # noqa: ARG001
+def backward_sums(dy: Tensor, x: Tensor, _: Tensor | None, normal: Normal, around: Around) -> Sums:
     """See `Steps.backward_sums`."""
     dz = dy
     if around.activation is not None or around.pool is not None:
         with torch.enable_grad():
             z = _affine(x, normal).detach().requires_grad_()
-            (dz,) = torch.autograd.grad(_around(z, around), z, dy)
+            (dz,) = torch.autograd.grad(after_batch_norm(z, *around), z, dy)
     wide, dims = dz.double(), _dims(x)
     sums = torch.stack([wide.sum(dims), (wide * _normalized(x, normal)).sum(dims)])
     return Sums(sums, dz, None if around.residual is None else dz)

@@ -127,9 +127,7 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
                 extra["num_batches_tracked"] = self.num_batches_tracked
                 momentum = self.momentum
             else:
-                self.num_batches_tracked.add_(1)
-                if self.momentum is None:
-                    momentum = 1.0 / float(self.num_batches_tracked)
+                momentum = self._counted(self.num_batches_tracked)
         tracked = update or not self.training
         training = self.training or (self.running_mean is None and self.running_var is None)
         arguments = (
@@ -148,6 +146,11 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             extra["residual"] = residual
         return self.implementation.block(*arguments, activation=activation, pool=pool, **extra)
 
+    def _counted(self, counter: Tensor) -> float:
+        """Count the batch; its weight in the running statistics."""
+        counter.add_(1)
+        return 1.0 / float(counter) if self.momentum is None else self.momentum
+
     def _synchronized_block(
         self, input: Tensor, group: Group, residual: Tensor | None, activation: str | None, pool: int | None
     ) -> Tensor:
@@ -157,9 +160,7 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             self._is_alike = True
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
+            momentum = self._counted(self.num_batches_tracked)
         return synchronized.block(
             input,
             *((self.running_mean, self.running_var) if self.track_running_stats else (None, None)),

@@ -20,7 +20,7 @@ from bench.measure.efforts import Effort, Efforts
 from bench.measure.figures import Figures, WrongError
 from bench.measure.image_windows import ImageWindows
 from bench.measure.latency import in_pairs
-from bench.measure.timing import Witness
+from bench.measure.timing import Witness, samples
 from bench.measure.trained import Trained
 from kernels import Implementation
 from models import deployed
@@ -137,11 +137,11 @@ def measure(
     }
 
 
-def baseline_ns(context: Context, batch: int, trained: Trained, *, rested: bool) -> list[float]:
-    """Nanoseconds per call of eager `builtin` alone, in a process that has run no foreign code; see `rest.alone`."""
+def baseline_ns(context: Context, batch: int, trained: Trained) -> list[float]:
+    """Nanoseconds per call of eager `builtin` alone, in a process that has run no foreign code."""
     windows = ImageWindows(context.data, batch)
     network = _baseline(context, trained, windows.batches(1)[0])
-    return rest.alone(Runs(network, windows).subject, context.device, ALONE_NS, rested=rested)
+    return samples(Runs(network, windows).subject, context.device, ALONE_NS)
 
 
 def evaluation(network: Deployed, data: FashionMNIST, batch: int, trained: Trained) -> Figures:

@@ -141,16 +141,16 @@ class Latency:
         self._turn_to(operation)
         return self._workload(operation, implementation, implementation.name, PASS[pass_name].training)[0]
 
-    def baseline_ns(self, operation: Operation, pass_name: str, *, rested: bool) -> list[float]:
+    def baseline_ns(self, operation: Operation, pass_name: str, *, apart: bool) -> list[float]:
         """Nanoseconds per call of the baseline alone, a value per sample, in a process that has run no foreign code.
 
         Args:
             operation: What is timed.
             pass_name: One of `PASSES`.
-            rested: See `rest.alone`.
+            apart: As of `in_pairs`, for the one that it is timed next to: a call after a rest takes longer.
         """
         subject = self.workload(operation, self.baseline, pass_name).subject(pass_name)
-        return rest.alone(subject, self.device, ALONE_NS, rested=rested)
+        return timing.samples(rest.rested(subject) if apart else subject, self.device, ALONE_NS)
 
     def _turn_to(self, operation: Operation) -> None:
         if operation != self._operation:
@@ -237,8 +237,7 @@ def in_pairs(
         captured: Whether it can be captured as a CUDA graph. A backward alone can't: it needs a graph of autograd
             that the capture would contain.
         between: Called before each sample, off the clock.
-        apart: Whether the sides have thread pools of their own, so that each waits until the other's rests; the result
-            has "rested" then.
+        apart: Whether the sides have thread pools of their own, so that each waits until the other's rests.
         witness: Sees the candidate's samples.
         cold: Sees those with cold caches, on a CPU; None: there are none. On a GPU they are always timed.
         also: Processor seconds of our other processes, which are no other program's.
@@ -247,7 +246,7 @@ def in_pairs(
         PlainError: Other programs kept a CPU so busy that a side mostly waited.
     """
     watch = environment.OthersWatch(also)
-    sides = (rest.rested_subject(candidate), rest.rested_subject(baseline)) if apart else (candidate, baseline)
+    sides = (rest.rested(candidate), rest.rested(baseline)) if apart else (candidate, baseline)
     rounds = timing.paired_rounds(*sides, device, effort, SEED, between=between, witness=witness)
     ratio = paired_ratio(rounds.candidate_ns, rounds.baseline_ns)
     if device.type == "cpu":
@@ -263,7 +262,6 @@ def in_pairs(
         "rounds": len(rounds.candidate_ns),
         **asdict(rounds),
         "ratio": [ratio.value, ratio.low, ratio.high],
-        **({"rested": True} if apart else {}),
         "device_time": on_device,
         "cold": cold_caches.measure(candidate, baseline, SEED, between, cold, rest.rest if apart else timing.nothing)
         if cold and device.type == "cpu"

@@ -1,7 +1,8 @@
 """What blocks take in a program that leaves the C library's memory policy as it is, and what with our own.
 
-Everywhere else freed memory stays with the process (`models/allocator.py`). By default large tensors may be mapped
-anew in every call, and each page faults at its first use: whoever takes fewer and smaller buffers loses less.
+Everywhere else freed memory stays with the process (`models/allocator.py`). By default the memory of large tensors may
+go back to the system and be mapped again in every call, and each page faults at its first use. An implementation with
+fewer and smaller buffers loses less.
 """
 
 from __future__ import annotations

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import copy
 
-from bench.measure import rest
 from bench.measure.context import Context
 from bench.measure.efforts import Effort, Efforts
 from bench.measure.epochs import backend
 from bench.measure.figures import Figures, WrongError
 from bench.measure.latency import in_pairs
 from bench.measure.network_steps import Sample, Steps, why_no_step
-from bench.measure.timing import Witness
+from bench.measure.timing import Witness, samples
 from kernels import Implementation, convert
 from models.networks import NetworkSpec
 
@@ -71,9 +70,9 @@ def measure(implementation: Implementation, context: Context, spec: NetworkSpec,
     }
 
 
-def baseline_ns(context: Context, spec: NetworkSpec, *, rested: bool) -> list[float]:
-    """Nanoseconds of steps of the original alone, in a process that ran nothing else; see `rest.alone`."""
+def baseline_ns(context: Context, spec: NetworkSpec) -> list[float]:
+    """Nanoseconds of steps of the original alone: what one takes in a process that ran nothing else."""
     network = spec.build(context.device)
     steps = Steps(network.module, network.inputs)
     steps.step()
-    return rest.alone(steps.subject, context.device, ALONE_NS, rested=rested)
+    return samples(steps.subject, context.device, ALONE_NS)

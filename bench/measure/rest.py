@@ -9,9 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import torch
-
-from bench.measure.timing import SelfWarming, Subject, samples
+from bench.measure.timing import SelfWarming, Subject
 
 LOOK_SECONDS = 0.001
 AT_REST = 0.2
@@ -33,7 +31,7 @@ def rest() -> None:
             return
 
 
-def rested_subject(subject: Subject) -> SelfWarming:
+def rested(subject: Subject) -> SelfWarming:
     """The same subject; each of its samples begins after a rest and a call of its own."""
 
     def prepare(iterations: int) -> Callable[[], object]:
@@ -42,18 +40,6 @@ def rested_subject(subject: Subject) -> SelfWarming:
         return subject(iterations)
 
     return SelfWarming(prepare)
-
-
-def alone(subject: Subject, device: torch.device, budget_ns: int, *, rested: bool) -> list[float]:
-    """Nanoseconds per call of one subject without a pair, a sample each.
-
-    Args:
-        subject: What is timed.
-        device: Where.
-        budget_ns: How long.
-        rested: Whether the samples of the pair that it is compared with began after a rest: such calls take longer.
-    """
-    return samples(rested_subject(subject) if rested else subject, device, budget_ns)
 
 
 def processors(call: Callable[[], object]) -> float:

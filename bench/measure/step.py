@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench.measure import rest
 from bench.measure.context import Context
 from bench.measure.efforts import Effort, Efforts
 from bench.measure.epochs import backend, faults_since, page_faults
 from bench.measure.figures import Figures, WrongError
 from bench.measure.latency import in_pairs
 from bench.measure.parts import Boundary, step_mark, watch
-from bench.measure.timing import Witness
+from bench.measure.timing import Witness, samples
 from bench.measure.verification import State, state_of, why_no_step
 from kernels import Implementation
 from models.device import synchronize
@@ -186,8 +185,8 @@ def measure(implementation: Implementation | None, context: Context, effort: Eff
     }
 
 
-def baseline_ns(context: Context, *, rested: bool) -> list[float]:
-    """Nanoseconds per step of the baseline alone, in a process that has run no foreign code; see `rest.alone`."""
+def baseline_ns(context: Context) -> list[float]:
+    """Nanoseconds per step of the baseline alone, in a process that has run no foreign code."""
     steps = Steps(context.baseline, context.data)
     steps.first_steps()
-    return rest.alone(steps.subject, context.device, ALONE_NS, rested=rested)
+    return samples(steps.subject, context.device, ALONE_NS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 from bench.record.labels import BASELINE
 from bench.record.records import ERROR, OK
@@ -23,32 +23,21 @@ TRIES = 3
 """Tries before a ratio is refused: a busy moment must not be blamed on an implementation."""
 
 
-class Alone(Protocol):
-    """Times the baseline here."""
-
-    def __call__(self, *, rested: bool) -> list[float]:
-        """Nanoseconds per call, a sample each: see `rest.alone`."""
-
-
-def beside(ask: Callable[[], dict[str, Any]], alone: Alone) -> dict[str, Any]:
+def beside(ask: Callable[[], dict[str, Any]], alone: Callable[[], list[float]]) -> dict[str, Any]:
     """A child's outcome, if the baseline takes as long there as in this process right before and right after.
 
     Args:
         ask: Has the child measure.
-        alone: Times the baseline here.
+        alone: Times the baseline here: nanoseconds per call, a sample each.
 
     Returns:
         The outcome, with the median of the samples from here as "clean_baseline_ns"; or the reason why there is none.
     """
-    factors, rested = [], False
+    factors = []
     for _ in range(TRIES):
-        before, outcome = alone(rested=rested), ask()
+        before, outcome, after = alone(), ask(), alone()
         if outcome["status"] != OK:
             return outcome
-        if outcome.get("rested", False) is not rested:
-            rested = not rested
-            before = alone(rested=rested)
-        after = alone(rested=rested)
         here = max(median(before), median(after))
         factors.append(median(outcome["baseline_ns"]) / outcome["iterations"] / here)
         ratio, _, high = outcome["ratio"]

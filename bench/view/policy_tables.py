@@ -1,4 +1,4 @@
-"""The section of `profile.md` on memory policies: blocks with large tensors mapped anew, and with memory kept."""
+"""The section of `profile.md` on memory policies: blocks under the system's policy and with freed memory kept."""
 
 from __future__ import annotations
 

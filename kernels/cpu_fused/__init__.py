@@ -50,9 +50,12 @@ def backend(x: Tensor, training: bool) -> str:  # noqa: ARG001 - one signature f
 
 
 def compile_seconds(dtype: torch.dtype) -> float | None:
-    """What the compiler took for the kernels and for the way to them; None where neither is known."""
-    known = [s for s in (library.compile_seconds(dtype), NODE.compile_seconds()) if s is not None]
-    return sum(known) if known and dtype in library.STORED else None
+    """What the compiler took for the kernels and for the way to them; None where a part of it was not kept."""
+    of_kernels = library.compile_seconds(dtype) if dtype in library.STORED else None
+    if of_kernels is None or NODE.call is None:
+        return of_kernels
+    of_node = NODE.compile_seconds()
+    return None if of_node is None else of_kernels + of_node
 
 
 _IN_PYTHON = Kernels("cpu_fused", forward, backward, saved_memory, _instead, fuses_residual=True)

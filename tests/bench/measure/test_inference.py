@@ -207,7 +207,7 @@ def test_the_tolerance_follows_the_rounding_of_builtin(trained):
 
 
 def test_the_baseline_alone_has_samples(data, trained):
-    assert min(inference.baseline_ns(context(data), BATCH, trained, rested=False)) > 0
+    assert min(inference.baseline_ns(context(data), BATCH, trained)) > 0
 
 
 # Threads
@@ -265,7 +265,7 @@ def test_a_rested_subject_makes_a_call_of_its_own_before_each_sample():
     def subject(iterations):
         return lambda: calls.append(iterations)
 
-    run = rest.rested_subject(subject)(3)
+    run = rest.rested(subject)(3)
     assert calls == [1]
     run()
     assert calls == [1, 3]

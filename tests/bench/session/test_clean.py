@@ -25,7 +25,7 @@ def child(*nanoseconds):
 
 def alone(*medians):
     samples = iter([[float(ns)] * 3 for ns in medians])
-    return lambda **_: next(samples)
+    return lambda: next(samples)
 
 
 def test_a_baseline_that_is_itself_leaves_the_outcome_as_it_is():
@@ -76,27 +76,13 @@ def test_what_is_no_ratio_anyway_is_handed_on():
     assert beside(lambda: refused, alone(100, 100)) is refused
 
 
-def test_the_baseline_rests_here_where_it_rested_there():
-    asked, times = [], {True: [100.0] * 3, False: [10.0] * 3}
-
-    def timed(*, rested):
-        asked.append(rested)
-        return times[rested]
-
-    answer = {"status": "ok", "iterations": 1, "baseline_ns": [105] * 5, "ratio": [1, 1, 1], "rested": True}
-    outcome = beside(lambda: answer, timed)
-    assert (outcome["status"], outcome["clean_baseline_ns"]) == ("ok", 100.0)
-    assert asked == [False, True, True]
-
-
-@pytest.mark.parametrize("rested", [True, False])
-def test_a_sample_of_the_baseline_alone_begins_after_a_rest(monkeypatch, rested):
+@pytest.mark.parametrize("own_threads", [True, False])
+def test_the_baseline_alone_rests_where_the_pair_does(monkeypatch, own_threads):
     rests, child = [], SimpleNamespace(verdicts={})
     monkeypatch.setattr(rest, "rest", lambda: rests.append(None))
-    monkeypatch.setattr(
-        "bench.session.latency.beside", lambda _, alone: {"status": ERROR, "alone": alone(rested=rested)}
-    )
-    who, gate = Candidate("theirs", Implementation("theirs", "", F.batch_norm), child=child), Gate(torch.device("cpu"))
+    monkeypatch.setattr("bench.session.latency.beside", lambda _, alone: {"status": ERROR, "alone": alone()})
+    theirs = Implementation("theirs", "", F.batch_norm, own_threads=own_threads)
+    who, gate = Candidate("theirs", theirs, child=child), Gate(torch.device("cpu"))
     alone = outcome_of_cell(context(), gate, Operation((16, 3), "norm"), who, "training")["alone"]
     assert min(alone) > 0
-    assert len(rests) >= len(alone) if rested else not rests
+    assert len(rests) >= len(alone) if own_threads else not rests

@@ -288,3 +288,10 @@ def test_the_record_says_which_way_ran(in_python):
     assert IMPLEMENTATION.backend(torch.zeros(2, 2), True).endswith(", autograd in C++")
     in_python()
     assert ", autograd in Python: " in IMPLEMENTATION.backend(torch.zeros(2, 2), True)
+
+
+def test_compile_seconds_are_all_or_none(monkeypatch):
+    monkeypatch.setattr(library, "compile_seconds", lambda _: 8.0)
+    for of_node, expected in ((23.0, 31.0), (None, None)):
+        monkeypatch.setattr(NODE, "compile_seconds", lambda of_node=of_node: of_node)
+        assert IMPLEMENTATION.compile_seconds(torch.float32) == expected
