@@ -103,4 +103,6 @@ def cell(
         return outcome_of(candidate, context, gate, inference.measure, *arguments, question=Gate.failed_duty)
 
     alone = functools.partial(inference.baseline_ns, context, batch, network)
-    return run.append(key, {**facts, **(beside(measured, alone) if candidate.child else measured())}, candidate)
+    return run.append(
+        key, {**facts, **(beside(candidate.child, measured, alone) if candidate.child else measured())}, candidate
+    )

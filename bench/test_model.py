@@ -124,7 +124,7 @@ def step(
         return outcome_of(candidate, context, gate, model.measure, spec, effort, twin, question=Gate.failed_duty)
 
     if candidate.child and not candidate.unavailable:
-        return run.append(key, beside(measured, lambda: model.baseline_ns(context, spec)), candidate)
+        return run.append(key, beside(candidate.child, measured, lambda: model.baseline_ns(context, spec)), candidate)
     return run.append(key, measured(), candidate)
 
 

@@ -66,7 +66,9 @@ def cell(candidate: Candidate, baseline: Candidate, context: Context, run: Run, 
         measured = baseline_side(cell(identical(baseline), baseline, context, run, gate, effort))
     elif candidate.child and not candidate.unavailable:
         measured = beside(
-            lambda: outcome_of(candidate, context, gate, step.measure, effort), lambda: step.baseline_ns(context)
+            candidate.child,
+            lambda: outcome_of(candidate, context, gate, step.measure, effort),
+            lambda: step.baseline_ns(context),
         )
     elif candidate.alternative:
         measured = outcome_of(candidate, context, gate, alternatives.measure, candidate.alternative, effort)

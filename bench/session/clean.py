@@ -10,8 +10,11 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+from bench.measure import environment
+from bench.measure.floor import BUSY
 from bench.record.labels import BASELINE
 from bench.record.records import ERROR, OK
+from bench.session.candidate import Child
 
 SLOWER = 1.25
 """Two processes that run the same code differ by up to a tenth, depending on where tensors and code lie in memory."""
@@ -23,17 +26,18 @@ TRIES = 3
 """Tries before a ratio is refused: a busy moment must not be blamed on an implementation."""
 
 
-def beside(ask: Callable[[], dict[str, Any]], alone: Callable[[], list[float]]) -> dict[str, Any]:
+def beside(child: Child, ask: Callable[[], dict[str, Any]], alone: Callable[[], list[float]]) -> dict[str, Any]:
     """A child's outcome, if the baseline takes as long there as in this process right before and right after.
 
     Args:
-        ask: Has the child measure.
+        child: The process.
+        ask: Has it measure.
         alone: Times the baseline here: nanoseconds per call, a sample each.
 
     Returns:
         The outcome, with the median of the samples from here as "clean_baseline_ns"; or the reason why there is none.
     """
-    factors = []
+    factors, watch = [], environment.OthersWatch(child.processor_seconds)
     for _ in range(TRIES):
         before, outcome, after = alone(), ask(), alone()
         if outcome["status"] != OK:
@@ -44,7 +48,9 @@ def beside(ask: Callable[[], dict[str, Any]], alone: Callable[[], list[float]]) 
         owed = factors[-1] > ALIKE and high < 1 <= ratio * factors[-1]  # faster than that baseline only
         if factors[-1] <= SLOWER and not owed:
             return {**outcome, "clean_baseline_ns": median([*before, *after])}
-    return {
-        "status": ERROR,
-        "reason": f"no ratio: {BASELINE} takes {min(factors):.2g} times as long in its process as in a clean one",
-    }
+    reason = f"{BASELINE} takes {min(factors):.2g} times as long in its process as in a clean one"
+    processors = watch.processors() or 0.0
+    if processors > BUSY:
+        busy = f"while other programs keep {processors:.1f} processors busy; measure again on an idle machine"
+        return {"status": ERROR, "reason": f"machine busy: {reason}, {busy}"}
+    return {"status": ERROR, "reason": f"no ratio: {reason}"}

@@ -57,7 +57,7 @@ def outcome_of_cell(
     if candidate.child is None or candidate.unavailable:
         return measured()
     apart = candidate.implementation.own_threads
-    outcome = beside(measured, lambda: context.latency.baseline_ns(operation, pass_name, apart=apart))
+    outcome = beside(candidate.child, measured, lambda: context.latency.baseline_ns(operation, pass_name, apart=apart))
     if outcome["status"] != OK:
         return outcome
     training = PASS[pass_name].training

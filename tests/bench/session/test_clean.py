@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench.measure import rest
+from bench.measure import environment, rest
 from bench.record.operations import Operation
 from bench.record.records import ERROR
 from bench.session.candidate import Candidate
@@ -15,6 +15,16 @@ from bench.session.gate import Gate
 from bench.session.latency import outcome_of_cell
 from kernels import Implementation
 from tests.bench.samples import context
+
+RESTING = SimpleNamespace(processor_seconds=lambda: 0.0)
+
+
+@pytest.fixture(autouse=True)
+def others(monkeypatch):
+    """Processors that other programs keep busy, as far as this test sees."""
+    busy = [0.0]
+    monkeypatch.setattr(environment.OthersWatch, "processors", lambda _: busy[0])
+    return busy
 
 
 def child(*nanoseconds):
@@ -29,7 +39,7 @@ def alone(*medians):
 
 
 def test_a_baseline_that_is_itself_leaves_the_outcome_as_it_is():
-    outcome = beside(child(105), alone(100, 110))
+    outcome = beside(RESTING, child(105), alone(100, 110))
     assert outcome == {
         "status": "ok",
         "iterations": 4,
@@ -40,10 +50,19 @@ def test_a_baseline_that_is_itself_leaves_the_outcome_as_it_is():
 
 
 def test_a_baseline_that_is_slower_there_time_and_again_gives_no_ratio():
-    outcome = beside(child(*[1000] * TRIES), alone(*[100] * 2 * TRIES))
+    outcome = beside(RESTING, child(*[1000] * TRIES), alone(*[100] * 2 * TRIES))
     assert outcome == {
         "status": "error",
         "reason": "no ratio: builtin takes 10 times as long in its process as in a clean one",
+    }
+
+
+def test_a_busy_machine_is_no_blame(others):
+    others[0] = 0.8
+    assert beside(RESTING, child(*[1000] * TRIES), alone(*[100] * 2 * TRIES)) == {
+        "status": "error",
+        "reason": "machine busy: builtin takes 10 times as long in its process as in a clean one, while other programs "
+        "keep 0.8 processors busy; measure again on an idle machine",
     }
 
 
@@ -51,16 +70,16 @@ def test_nobody_is_faster_than_a_slowed_baseline_only():
     def ask(ratio):
         return lambda: {"status": "ok", "iterations": 1, "baseline_ns": [120] * 5, "ratio": ratio}
 
-    assert beside(ask([0.9, 0.89, 0.91]), alone(*[100] * 2 * TRIES)) == {
+    assert beside(RESTING, ask([0.9, 0.89, 0.91]), alone(*[100] * 2 * TRIES)) == {
         "status": "error",
         "reason": "no ratio: builtin takes 1.2 times as long in its process as in a clean one",
     }
-    assert beside(ask([0.5, 0.49, 0.51]), alone(100, 100))["status"] == "ok"
-    assert beside(ask([1.5, 1.4, 1.6]), alone(100, 100))["status"] == "ok"
+    assert beside(RESTING, ask([0.5, 0.49, 0.51]), alone(100, 100))["status"] == "ok"
+    assert beside(RESTING, ask([1.5, 1.4, 1.6]), alone(100, 100))["status"] == "ok"
 
 
 def test_a_busy_moment_is_measured_again():
-    outcome = beside(child(1000, 101), alone(100, 100, 100, 100))
+    outcome = beside(RESTING, child(1000, 101), alone(100, 100, 100, 100))
     assert (outcome["status"], outcome["baseline_ns"][0]) == ("ok", 404)
 
 
@@ -68,19 +87,19 @@ def test_a_busy_moment_is_measured_again():
 def test_the_slower_moment_here_is_what_counts(slower_moment):
     moments = [100, 100]
     moments[slower_moment] = 1000
-    assert beside(child(1000 * SLOWER), alone(*moments))["status"] == "ok"
+    assert beside(RESTING, child(1000 * SLOWER), alone(*moments))["status"] == "ok"
 
 
 def test_what_is_no_ratio_anyway_is_handed_on():
     refused = {"status": "wrong", "reason": "wrong: dx off"}
-    assert beside(lambda: refused, alone(100, 100)) is refused
+    assert beside(RESTING, lambda: refused, alone(100, 100)) is refused
 
 
 @pytest.mark.parametrize("own_threads", [True, False])
 def test_the_baseline_alone_rests_where_the_pair_does(monkeypatch, own_threads):
     rests, child = [], SimpleNamespace(verdicts={})
     monkeypatch.setattr(rest, "rest", lambda: rests.append(None))
-    monkeypatch.setattr("bench.session.latency.beside", lambda _, alone: {"status": ERROR, "alone": alone()})
+    monkeypatch.setattr("bench.session.latency.beside", lambda _, __, alone: {"status": ERROR, "alone": alone()})
     theirs = Implementation("theirs", "", F.batch_norm, own_threads=own_threads)
     who, gate = Candidate("theirs", theirs, child=child), Gate(torch.device("cpu"))
     alone = outcome_of_cell(context(), gate, Operation((16, 3), "norm"), who, "training")["alone"]
