@@ -1,10 +1,10 @@
 """Publish a run of yours: `python -m bench.publish [FOLDER]`.
 
-Takes the newest run of the main job in the folder, and the newest inference of the trained network, training of another
-network, run of each study, of the lesson and of the calibration that are there. Each must be complete, measured on a
-clean commit and an idle machine, and not with `--quick`; a training of another network, which takes hours, only with
-`builtin`, A/A, without batch norm, and with whom `--impl` chose. Others are refused with the reason, and an earlier
-published version of them stays. Then pages, index and README are rebuilt.
+Takes the newest run of the main job in the folder, and the newest inference of the trained network, worlds of
+processes, training of another network, run of each study, of the lesson and of the calibration that are there. Each
+must be complete, measured on a clean commit and an idle machine, and not with `--quick`; a training of another network,
+which takes hours, only with `builtin`, A/A, without batch norm, and with whom `--impl` chose. Others are refused with
+the reason, and an earlier published version of them stays. Then pages, index and README are rebuilt.
 
 Exit codes: 0 everything is published, 1 some of it was refused, 2 nothing could be read or written.
 """
@@ -25,7 +25,7 @@ import torch
 
 import kernels
 from bench import ROOT, calibrate, report
-from bench.measure import environment
+from bench.measure import environment, worlds
 from bench.measure.inference import BATCHES
 from bench.record.labels import AA, BASELINE, PLAIN
 from bench.record.load import busy_others
@@ -101,6 +101,8 @@ def parts(records: list[Record]) -> Iterator[Part]:
         yield Part(f"the network {name}", own, missing_of_network(own), of_network_called(name))
     if own := of_one_run([r for r in records if r["kind"] == "inference"]):
         yield Part("inference of the trained network", own, missing_of_inference(own), of_kinds("inference"))
+    if own := of_one_run([r for r in records if r["kind"] == "distributed"]):
+        yield Part("the worlds of processes", own, missing_of_worlds(own), of_kinds("distributed"))
     for name, wanted in (("calibration", calibrate.COMPARISONS), ("lesson", None)):
         own = [r for r in records if r["kind"] == name]
         if own:
@@ -170,6 +172,14 @@ def missing_of_inference(records: list[Record]) -> list[str]:
     have = {(r["key"]["batch"], r["implementation"]) for r in records}
     wanted = itertools.product(BATCHES, (*_everyone(), *deployed.names()))
     return [f"inference of {batch} with {name}" for batch, name in wanted if (batch, name) not in have]
+
+
+def missing_of_worlds(records: list[Record]) -> list[str]:
+    """The numbers of processes that a run lacks, of those that are measured unasked, and those that failed."""
+    device, cores = torch.device(newest(records)["conditions"]["device"]), newest(records)["conditions"]["cores"]
+    done = {r["key"]["processes"] for r in records if r["status"] == OK}
+    wanted = {*worlds.usual(device, cores, quick=False), *(r["key"]["processes"] for r in records)}
+    return [f"{processes} processes" for processes in sorted(wanted - done)]
 
 
 def _everyone() -> list[str]:

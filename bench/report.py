@@ -21,6 +21,7 @@ from bench.studies import registry
 from bench.studies.lesson import tables as lesson_tables
 from bench.view import (
     calibration_tables,
+    distributed_page,
     index,
     inference_page,
     latency_page,
@@ -41,6 +42,7 @@ PAGES = (
     training_page.PAGE,
     inference_page.PAGE,
     profile_tables.PAGE,
+    distributed_page.PAGE,
     model_page.PAGE,
     lesson_tables.PAGE,
     calibration_tables.PAGE,

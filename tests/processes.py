@@ -28,7 +28,10 @@ SECONDS = 300
 LIBRARIES = ("torch", "psutil", "pytest_benchmark.plugin", "matplotlib.figure", "bokeh.plotting", "scipy.special")
 
 # To fork a process that has imported torch is safe where nobody has started threads in it: not on macOS.
-_CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+START = "forkserver" if sys.platform == "linux" else "spawn"
+"""For whoever starts processes by `multiprocessing`: there is one such server in each process."""
+
+_CONTEXT = multiprocessing.get_context(START)
 if sys.platform == "linux":
     _CONTEXT.set_forkserver_preload(list(LIBRARIES))
 

@@ -9,7 +9,7 @@ import pytest
 from bench import ROOT
 
 PACKAGES = ("kernels", "models", "bench")
-RECORD_NAMES = {"bench.record.operations", "bench.record.parts"}
+RECORD_NAMES = {"bench.record.operations", "bench.record.parts", "bench.record.worlds"}
 """Names that measurements and pages have in common; no files are behind them."""
 
 MAY_IMPORT: dict[str, set[str]] = {

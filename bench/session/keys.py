@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -70,3 +71,15 @@ def inference_key(label: str, data: FashionMNIST, batch: int) -> dict[str, Any]:
         "batch": batch,
         "dtype": "float32",
     }
+
+
+def distributed_key(label: str, data: FashionMNIST, processes: int, others: Mapping[str, str]) -> dict[str, Any]:
+    """The key of a world.
+
+    Args:
+        label: The baseline.
+        data: The images.
+        processes: How many.
+        others: Sources of the implementations that are compared with it, by name.
+    """
+    return {**step_key(label, data), "kind": "distributed", "processes": processes, "others": dict(others)}

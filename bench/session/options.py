@@ -32,6 +32,11 @@ def positive(text: str) -> int:
     return number
 
 
+def worlds(text: str) -> list[int]:
+    """Numbers of processes."""
+    return list(dict.fromkeys(positive(part) for part in text.split(",")))
+
+
 def training_settings(option: argparse.Namespace, seed: int) -> Settings:
     """How the network that is asked for is trained under a seed."""
     usual = RECIPES[option.network].settings
@@ -98,6 +103,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--input",
         metavar="NxCxHxW",
         help="input of torchvision's networks (default: 32x3x224x224)",
+    )
+    add(
+        "--processes",
+        type=worlds,
+        default=[],
+        metavar="N,...",
+        help="worlds of processes that divide a batch, such as 1,2,4 (default: 2, 4, ... up to the cores or GPUs)",
     )
     add("--resume", action="store_true", help="continue the newest run in the results folder")
     operations_options(add)

@@ -12,7 +12,14 @@ from typing import Any
 from bench.record.operations import GPU_SHAPES, LENET_BLOCKS, Operation
 
 GPUS = [Operation(shape, "norm") for shape in GPU_SHAPES]
-KINDS = {"test_step": 2, "test_latency": 3, "test_training": 4, "test_inference": 5, "test_profile": 6}
+KINDS = {
+    "test_step": 2,
+    "test_latency": 3,
+    "test_training": 4,
+    "test_inference": 5,
+    "test_profile": 6,
+    "test_distributed": 7,
+}
 
 
 def precedence(file: str, parameters: Mapping[str, Any]) -> int:

@@ -1,0 +1,138 @@
+"""A world that is measured: its rows, what they send each other, and that a step that is wrong is found."""
+
+import dataclasses
+from statistics import median
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import kernels
+from bench.measure import distributed, divided_steps, worlds
+from bench.measure.distributed import Effort, rows
+from bench.measure.divided_steps import Row
+from bench.measure.figures import PlainError, WrongError
+from bench.measure.verification import state_of, why_no_step
+from bench.record.labels import BASELINE
+from bench.record.worlds import ALONE, ALONE_ALL, IN_ONE, LOCAL, OF_ONE, STRONG, SUMS, SYNCHRONIZED, TORCHS, WEAK
+from kernels.builtin import IMPLEMENTATION as BUILTIN
+from models.fashion_mnist import EMBEDDED, load
+from models.lenet import lenet
+from models.step import cross_entropy, descend, gather
+from tests.bench.samples import context
+from tests.processes import START
+
+pytestmark = pytest.mark.skipif(
+    not (dist.is_available() and dist.is_gloo_available()), reason="torch was built without gloo"
+)
+CPU = torch.device("cpu")
+OURS = next(name for name in ("cpu_fused", "naive") if kernels.load(name).why_unavailable(CPU) is None)
+SHORT = Effort(0.0, 2, 2, (12, 13))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load(EMBEDDED, limit=4352)
+
+
+@pytest.fixture(scope="module")
+def world(data):
+    """`builtin` and one of ours in two processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worlds, "START", START)
+        return distributed.measure(kernels.load(BASELINE), context(data), [kernels.load(OURS)], 2, SHORT)
+
+
+def of(world, implementation, way, scaling=STRONG):
+    (row,) = (
+        row
+        for row in world["rows"]
+        if (row["implementation"], row["way"], row["scaling"], row["again"]) == (implementation, way, scaling, False)
+    )
+    return row
+
+
+def test_every_row_has_a_sample_in_each_round(world):
+    assert world["rounds"] == 2
+    assert {len(row["samples_ns"]) for row in world["rows"]} == {2}
+    assert min(min(row["samples_ns"]) for row in world["rows"]) > 0
+    ways = {(row["implementation"], row["way"], row["scaling"]) for row in world["rows"]}
+    assert ways == {
+        *((name, way, STRONG) for name in (BASELINE, OURS) for way in (*IN_ONE, LOCAL)),
+        *((name, LOCAL, WEAK) for name in (BASELINE, OURS)),
+        (OURS, SYNCHRONIZED, STRONG),
+        (OURS, SYNCHRONIZED, WEAK),
+        (BASELINE, SUMS, STRONG),
+    }
+    assert [(row["implementation"], row["way"]) for row in world["rows"] if row["again"]] == [
+        (BASELINE, LOCAL),
+        (OURS, SYNCHRONIZED),
+    ]
+
+
+def test_collectives_are_counted_with_their_bytes(world):
+    sent = [(each["kind"], each["count"], each["bytes"]) for each in of(world, OURS, SYNCHRONIZED)["collectives"]]
+    forward = [("all_gather", 2 * c + 1, 8 * (2 * c + 1)) for c in (6, 16, 120, 84)]
+    backward = [("all_reduce", 2 * c, 16 * c) for c in (84, 120, 16, 6)]
+    parameters = sum(p.numel() for p in lenet(BUILTIN).parameters())
+    gradients = [("all_reduce", parameters, 4 * parameters)]
+    assert sent == [*forward, *backward, *gradients]
+    assert [each["count"] for each in of(world, OURS, LOCAL)["collectives"]] == [parameters]
+    assert len(of(world, BASELINE, SUMS)["collectives"]) == 4 * 4 + 1
+    assert of(world, OURS, ALONE)["collectives"] == []
+
+
+def test_collectives_are_timed_by_size(world):
+    points = {(point["kind"], point["count"]): point for point in world["collectives"]}
+    assert points.keys() == {(kind, count) for kind in ("all_gather", "all_reduce") for count in (12, 13)}
+    assert points["all_gather", 13]["bytes"] == 2 * 13 * 8
+    assert points["all_reduce", 12]["bytes"] == 12 * 8
+    assert all(median(point["ns"]) > 1000 for point in points.values())
+
+
+def test_a_gpu_has_torchs_own_and_one_process_has_nobody():
+    both = [BUILTIN, kernels.load(OURS)]
+    assert TORCHS in {row.way for row in rows(both, 2, torch.device("cuda"))}
+    assert ALONE_ALL not in {row.way for row in rows(both, 2, torch.device("cuda"))}
+    assert {row.way for row in rows(both, 1, CPU)} == {ALONE_ALL, ALONE, OF_ONE}
+
+
+def test_a_step_that_is_wrong_is_found(monkeypatch, data):
+    monkeypatch.setattr(worlds, "START", START)
+    monkeypatch.setattr(distributed, "_measured", lazily)
+    with pytest.raises(
+        WrongError, match=r"^wrong in a step that was timed: builtin, local, strong: the step of 9\.weight off"
+    ):
+        distributed.measure(BUILTIN, context(data), [], 2, SHORT)
+
+
+def lazily(*arguments, measured=distributed._measured):
+    """A world with one row, whose gradients of a layer are lost."""
+    build = divided_steps.lenet
+
+    def without(*network, **settings):
+        built = build(*network, **settings)
+        built.get_submodule("9").weight.register_hook(lambda gradient: 0 * gradient)
+        return built
+
+    divided_steps.lenet = without
+    distributed.rows = lambda *_: [Row(BASELINE, LOCAL, STRONG)]
+    return measured(*arguments)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_steps_are_judged_by_how_the_batch_was_divided(data, shards):
+    network = lenet(BUILTIN, seed=0)
+    before, batch = state_of(network), torch.arange(256)
+    for own in batch.tensor_split(2):  # as two processes with local statistics do
+        images, labels = gather(network, data, own)
+        (cross_entropy(network(images), labels) / 2).backward()
+    descend(list(network.parameters()), 1.0)
+    reason = why_no_step(before, state_of(network), [batch], data, BUILTIN, 1.0, shards=shards)
+    assert (reason is None) == (shards == 2)
+
+
+def test_too_few_images_are_named(data):
+    few = dataclasses.replace(data, train_images=data.train_images[:100])
+    with pytest.raises(PlainError, match=r"^2 processes need 4096 images, and there are 100$"):
+        distributed.measure(BUILTIN, context(few), [], 2, SHORT)
