@@ -42,6 +42,15 @@ def run_id() -> str | None:
     return os.environ.get("TORCHELASTIC_RUN_ID")
 
 
+def why_slow(place: torch.device) -> str | None:
+    """None, or in one line why a time that is measured here says little."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if place.type == "cpu" and processes > cores:
+        return f"{processes} processes share {cores} cores: more of them only take longer"
+    return None
+
+
 def own_device(name: str) -> torch.device:
     """`device.select`, a GPU for each of the machine's processes.
 
@@ -70,7 +79,8 @@ def join(place: torch.device) -> World:
     # Who waits for process 0 to listen tries twice, with a pause between: that is torch's own.
     seconds = SECONDS if is_first() else 0.4 * SECONDS
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=seconds)))
+        meeting = dist.rendezvous("env://", timeout=timedelta(seconds=seconds))  # type: ignore[attr-defined]
+        store, rank, size = next(meeting)
         dist.init_process_group(
             dist.get_default_backend_for_device(place),
             store=store,
