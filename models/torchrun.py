@@ -81,6 +81,10 @@ def join(place: torch.device) -> World:
     try:
         meeting = dist.rendezvous("env://", timeout=timedelta(seconds=seconds))  # type: ignore[attr-defined]
         store, rank, size = next(meeting)
+        if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+            # One machine's torchrun keeps its store over a restart, and in it the addresses of processes that are gone.
+            # Those of several machines don't count their restarts alike.
+            store = dist.PrefixStore(f"start {restarts()}", store)  # type: ignore[attr-defined]
         dist.init_process_group(
             dist.get_default_backend_for_device(place),
             store=store,

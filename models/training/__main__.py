@@ -133,7 +133,7 @@ def _train(options: argparse.Namespace, start: float, memory: str, place: torch.
         return _fail(error, BAD_INPUT)
     load_seconds = time.perf_counter() - start
     _say(f"data: {data.source}; memory: {memory}")
-    for notice in _notices(options, place, world, first_epoch):
+    for notice in _notices(options, place, world, earlier):
         _say(notice)
     warm_up_seconds = warm_up(model, data, settings, world)
 
@@ -151,7 +151,7 @@ def _train(options: argparse.Namespace, start: float, memory: str, place: torch.
     return 0
 
 
-def _notices(options: argparse.Namespace, place: torch.device, world: World, first_epoch: int) -> Iterator[str]:
+def _notices(options: argparse.Namespace, place: torch.device, world: World, earlier: Epoch | None) -> Iterator[str]:
     """What a reader of the lines must know."""
     if world.size > 1 and not options.sync and options.norm != "none":
         yield (
@@ -163,7 +163,9 @@ def _notices(options: argparse.Namespace, place: torch.device, world: World, fir
     if slow := torchrun.why_slow(place):
         yield f"warning: {slow}"
     if restarts := torchrun.restarts():
-        yield f"restart {restarts}: goes on with epoch {first_epoch}"
+        yield f"restart {restarts}: " + (
+            f"goes on after epoch {earlier.number}" if earlier else "no epoch was complete"
+        )
 
 
 class _Listener:
