@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fashion_mnist import FashionMNIST
+from models.world import ALONE, World
 
 Mark = Callable[[str], object]
 """Told which part of a step begins: `data`, `forward`, `loss`, `backward`, `optimizer` or `counting`."""
@@ -30,15 +31,29 @@ class Totals:
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.examples = 0
 
-    def add(self, loss: Tensor, output: Tensor, labels: Tensor) -> None:
-        """Add a batch: its mean loss, a scalar, the output (N, 10) and the labels (N,)."""
-        self.loss.add_(loss, alpha=len(labels))
-        self.correct.add_((output.argmax(1) == labels).sum())
-        self.examples += len(labels)
+    def add(self, loss: Tensor, output: Tensor, labels: Tensor, examples: int | None = None) -> None:
+        """Add a batch, or a shard of one.
 
-    def read(self) -> tuple[float, float]:
-        """Wait for the device, and return the mean loss and the share of correct answers over all images."""
-        return self.loss.item() / self.examples, self.correct.item() / self.examples
+        Args:
+            loss: Mean loss of the batch, or the shard's share of it, a scalar.
+            output: (N, 10).
+            labels: (N,).
+            examples: Images of the whole batch; None for N.
+        """
+        examples = len(labels) if examples is None else examples
+        self.loss.add_(loss, alpha=examples)
+        self.correct.add_((output.argmax(1) == labels).sum())
+        self.examples += examples
+
+    def read(self, world: World = ALONE) -> tuple[float, float]:
+        """Wait for the device, and return the mean loss and the share of correct answers over all images.
+
+        In a world, those of the shards of all processes: a collective.
+        """
+        loss, correct = self.loss, self.correct
+        if world.size > 1:
+            loss, correct = world.sum(torch.stack([loss.double(), correct.double()]))
+        return loss.item() / self.examples, correct.item() / self.examples
 
 
 def take_step(
@@ -49,30 +64,38 @@ def take_step(
     lr: float,
     totals: Totals,
     mark: Mark = unheard,
+    *,
+    world: World = ALONE,
 ) -> None:
     """Train `model` on one batch, and count its loss and correct answers before the update.
 
     Args:
         model: In training mode, on the device of `data`. It is changed in place, and is left without gradients.
+            In a world, what `World.data_parallel` returned.
         parameters: All of its parameters, listed once and not in every step.
         data: The images and labels.
         batch: Indices of training images, int64, (N,), on the device of `data`.
         lr: Learning rate.
         totals: Where loss and correct answers are added.
         mark: Called at the boundaries of the step's parts, by profilers.
+        world: The processes that take this step together, each on its shard of the batch.
     """
     mark("data")
-    images, labels = gather(model, data, batch)
+    images, labels = gather(model, data, world.shard(batch))
     mark("forward")
     output = model(images)
     mark("loss")
-    loss = cross_entropy(output, labels)
+    if world.size == 1:
+        loss = minimized = cross_entropy(output, labels)
+    else:
+        loss = share_of_cross_entropy(output, labels, len(batch))
+        minimized = loss * world.size  # gradients are averaged, and shares have to be added
     mark("backward")
-    loss.backward()
+    minimized.backward()
     mark("optimizer")
     descend(parameters, lr)
     mark("counting")
-    totals.add(loss.detach(), output.detach(), labels)
+    totals.add(loss.detach(), output.detach(), labels, len(batch))
 
 
 def gather(model: nn.Module, data: FashionMNIST, batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,4 +124,13 @@ def descend(parameters: Sequence[Tensor], lr: float) -> None:
 
 def cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy, a scalar; 16-bit outputs are summed in float32."""
-    return F.cross_entropy(output.to(torch.promote_types(output.dtype, torch.float32)), labels)
+    return F.cross_entropy(_wide(output), labels)
+
+
+def share_of_cross_entropy(output: Tensor, labels: Tensor, examples: int) -> Tensor:
+    """Return what a shard adds to the mean cross-entropy of a batch of `examples` images; 0 where it is empty."""
+    return F.cross_entropy(_wide(output), labels, reduction="sum") / examples
+
+
+def _wide(output: Tensor) -> Tensor:
+    return output.to(torch.promote_types(output.dtype, torch.float32))

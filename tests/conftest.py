@@ -27,6 +27,7 @@ LONG = (
     "test_cpu_fused_memory.py",
     "test_inference.py",
     "test_ways.py",
+    "test_training_distributed.py",
 )
 """A quarter of a minute each and more. Where a file is one worker's (`--dist loadfile`), one that begins last leaves
 the others without work: these begin first, the longest at the head."""

@@ -1,8 +1,4 @@
-"""Weights between epochs, so that a killed run can resume in the middle of a training.
-
-Plain SGD has no state, and the batch order depends only on the epoch, so the weights suffice: on the CPU, the rest of
-the training is bit-identical.
-"""
+"""Weights between epochs, so that a killed run can resume in the middle of a training: see `models/checkpoint.py`."""
 
 from __future__ import annotations
 
@@ -10,8 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
+
+from models import checkpoint
 
 FOLDER = ".checkpoints"
 
@@ -22,26 +19,17 @@ def _path(folder: Path, network: str, label: str, seed: int) -> Path:
 
 def save(folder: Path, network: str, label: str, seed: int, epoch: int, weights: Mapping[str, Tensor]) -> None:
     """Save the weights after an epoch, replacing those of the previous epoch."""
-    path = _path(folder, network, label, seed)
-    path.parent.mkdir(exist_ok=True)
-    half = path.with_suffix(".half")
-    torch.save({"epoch": epoch, "model": dict(weights)}, half)
-    half.replace(path)
+    checkpoint.save(_path(folder, network, label, seed), {"epoch": epoch, "model": dict(weights)})
 
 
 def restored(folder: Path, network: str, label: str, seed: int, epoch: int) -> dict[str, Tensor] | None:
     """The weights after that epoch, on the CPU; None where there are none."""
-    path = _path(folder, network, label, seed)
-    try:
-        kept = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError):
-        return None
-    weights: dict[str, Tensor] = kept["model"]
-    return weights if kept["epoch"] == epoch else None
+    kept = checkpoint.load(_path(folder, network, label, seed))
+    return kept["model"] if kept and kept["epoch"] == epoch else None
 
 
 def forget(folder: Path, network: str, label: str, seed: int) -> None:
     """Remove the weights of a finished training, and the folder when it is empty."""
-    _path(folder, network, label, seed).unlink(missing_ok=True)
+    checkpoint.forget(_path(folder, network, label, seed))
     if (folder / FOLDER).is_dir() and not any((folder / FOLDER).iterdir()):
         (folder / FOLDER).rmdir()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
 from models.step import Totals, cross_entropy, gather, normalized, take_step
+from models.world import ALONE, World
 
 EVALUATION_BATCH = 1000
 
@@ -111,6 +112,7 @@ def train(
     first_epoch: int = 1,
     on_step: Callable[[Step], None] | None = None,
     on_batch: Callable[[int, Tensor, int], None] | None = None,
+    world: World = ALONE,
 ) -> Iterator[Epoch]:
     """Train `model` on `data` with SGD and cross-entropy, one epoch per `next()`.
 
@@ -125,13 +127,15 @@ def train(
             read from the device before the epoch ends. Its own time does not count as step time.
         on_batch: Called before each step with its number from 0, its indices and the number of steps, and once more
             after the last. Its own time does not count as step time.
+        world: The processes that train `model` together: each on its shard of every batch, and evaluates its shard of
+            the test images. All of them call this, all with `on_step` or none. The weights are those of process 0.
 
     Yields:
-        The outcome of each epoch.
+        The outcome of each epoch; in a world, the same in all processes but for the times.
 
     Raises:
-        ValueError: The last batch would hold one image, for which batch norm has no variance. Raised by the
-            call itself, not by the first `next()`.
+        ValueError: The last batch would hold one image, for which batch norm has no variance, or a process's shard of
+            it less than two, where batch norm is local. Raised by the call itself, not by the first `next()`.
     """
     examples = len(data.train_images)
     if examples % settings.batch_size == 1:
@@ -139,16 +143,19 @@ def train(
             f"{examples} images in batches of {settings.batch_size} leave a last batch of one image, "
             "and one value has no variance: choose another limit or batch size"
         )
-    return _epochs(model, data, settings, first_epoch, on_step, on_batch)
+    world.check_shards(model, examples % settings.batch_size or settings.batch_size)
+    return _epochs(model, world.data_parallel(model), data, settings, first_epoch, on_step, on_batch, world)
 
 
 def _epochs(
     model: nn.Module,
+    parallel: nn.Module,
     data: FashionMNIST,
     settings: Settings,
     first_epoch: int,
     on_step: Callable[[Step], None] | None,
     on_batch: Callable[[int, Tensor, int], None] | None,
+    world: World,
 ) -> Iterator[Epoch]:
     parameters = list(model.parameters())
     device = data.train_images.device
@@ -169,10 +176,10 @@ def _epochs(
                 listening_start = time.perf_counter()
                 on_batch(i, batch, len(batches))
                 listening_seconds += time.perf_counter() - listening_start
-            take_step(model, parameters, data, batch, settings.lr, totals)
+            take_step(parallel, parameters, data, batch, settings.lr, totals, world=world)
             # The lesson's rule, made safe for fewer than five batches.
             if on_step is not None and ((i + 1) % report_every == 0 or i == len(batches) - 1):
-                train_loss, train_accuracy = totals.read()
+                train_loss, train_accuracy = totals.read(world)
                 listening_start = time.perf_counter()
                 on_step(Step(number, i + 1, len(batches), train_loss, train_accuracy))
                 listening_seconds += time.perf_counter() - listening_start
@@ -183,8 +190,9 @@ def _epochs(
         synchronize(device)
         step_seconds = time.perf_counter() - start - listening_seconds
 
-        train_loss, train_accuracy = totals.read()
-        test_accuracy = evaluate(model, data)
+        train_loss, train_accuracy = totals.read(world)
+        world.share_buffers(model)
+        test_accuracy = evaluate(model, data, world)
         yield Epoch(
             number,
             train_loss,
@@ -208,10 +216,11 @@ def shuffled(examples: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(examples, generator=generator, dtype=torch.int64, device="cpu")
 
 
-def evaluate(model: nn.Module, data: FashionMNIST) -> float:
+def evaluate(model: nn.Module, data: FashionMNIST, world: World = ALONE) -> float:
     """Return the share of test images that `model` classifies correctly, in eval mode.
 
-    The model is in training mode afterward if it was before.
+    The model is in training mode afterward if it was before. In a world, each process classifies its shard: a
+    collective.
     """
     was_training = model.training
     dtype = next(model.parameters()).dtype
@@ -219,29 +228,29 @@ def evaluate(model: nn.Module, data: FashionMNIST) -> float:
     model.eval()
     with torch.inference_mode():
         for images, labels in zip(
-            torch.split(data.test_images, EVALUATION_BATCH),
-            torch.split(data.test_labels, EVALUATION_BATCH),
+            torch.split(world.shard(data.test_images), EVALUATION_BATCH),
+            torch.split(world.shard(data.test_labels), EVALUATION_BATCH),
             strict=True,
         ):
             correct += (model(normalized(images, dtype)).argmax(1) == labels).sum()
     model.train(was_training)
-    return correct.item() / len(data.test_labels)
+    return world.sum(correct).item() / len(data.test_labels)
 
 
-def warm_up(model: nn.Module, data: FashionMNIST, settings: Settings) -> float:
+def warm_up(model: nn.Module, data: FashionMNIST, settings: Settings, world: World = ALONE) -> float:
     """Run everything once that training will run, on a copy of `model`, and return the seconds it took.
 
     Each shape of batch is met once, forward and backward, then the whole evaluation: so compilation, kernel
     selection and the first allocations are out of the timed steps. Neither the model nor the batch order
-    changes.
+    changes. In a world all processes do so together.
     """
     start = time.perf_counter()
     device = data.train_images.device
     double = copy.deepcopy(model).train()
     sizes = {len(batch) for batch in torch.split(data.train_labels, settings.batch_size)}
     for size in sorted(sizes, reverse=True):
-        images, labels = gather(double, data, torch.arange(size, device=device))
+        images, labels = gather(double, data, world.shard(torch.arange(size, device=device)))
         cross_entropy(double(images), labels).backward()
-    evaluate(double, data)
+    evaluate(double, data, world)
     synchronize(device)
     return time.perf_counter() - start

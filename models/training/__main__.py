@@ -1,27 +1,35 @@
 """`python -m models.training --norm NAME`: train once and print the lesson's lines.
 
-The lines go to stdout, progress and notices to stderr. Exit codes: 0 done, 2 bad arguments or data, 4 the
-implementation or the device is not available here, 130 interrupted.
+The lines go to stdout, progress and notices to stderr. Exit codes: 0 done, 1 a process of the group is gone or didn't
+come, 2 bad arguments or data, 4 the implementation or the device is not available here, 130 interrupted.
+
+`torchrun --standalone --nproc-per-node 2 -m models.training --norm NAME --sync` does so in two processes, of which the
+first prints.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
 
 import kernels
-from models import allocator, device, fashion_mnist
-from models.recipes import LENET, RECIPES
+from models import allocator, device, fashion_mnist, torchrun
+from models.fashion_mnist import FashionMNIST
+from models.recipes import RECIPES
 from models.training import Epoch, Settings, Step, train, warm_up
+from models.training.options import parse
+from models.training.restart import Kept
+from models.world import World
 
+LOST = 1
 BAD_INPUT = 2
 UNAVAILABLE = 4
 INTERRUPTED = 130
@@ -29,125 +37,135 @@ LONGEST_WAIT = 5.0
 """Seconds: an implementation that still compiles something then goes on without, and takes it up when it is there."""
 
 
-def _whole(minimum: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"must be at least {minimum}, not {value}")
-        return value
-
-    return parse
-
-
-def _learning_rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"must be a finite number above 0, not {text}")
-    return value
-
-
-def _parser() -> argparse.ArgumentParser:
-    defaults = Settings()
-    parser = argparse.ArgumentParser(
-        prog="python -m models.training",
-        description="Train a network on Fashion-MNIST once, with any batch norm in it.",
-    )
-    parser.add_argument(
-        "--norm",
-        required=True,
-        metavar="NAME",
-        help=f"{', '.join(kernels.names())}, FILE.py:FUNCTION, or none for the network without batch norm",
-    )
-    parser.add_argument("--network", choices=list(RECIPES), default=LENET, help="default: %(default)s")
-    parser.add_argument("--epochs", type=_whole(1), metavar="N", help=f"default: {_defaults('epochs')}")
-    parser.add_argument(
-        "--seed",
-        type=_whole(0),
-        default=defaults.seed,
-        metavar="N",
-        help="of the initial weights and the batch order (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--device", default="cpu", metavar="D", help=f"{', '.join(device.NAMES)} (default: %(default)s)"
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="folder with Fashion-MNIST's idx files")
-    parser.add_argument(
-        "--limit",
-        type=_whole(2),
-        metavar="N",
-        help="the first N training images, and the same share of the test images",
-    )
-    parser.add_argument("--lr", type=_learning_rate, metavar="X", help=f"default: {_defaults('lr')}")
-    parser.add_argument("--batch-size", type=_whole(2), metavar="N", help=f"default: {_defaults('batch_size')}")
-    return parser
-
-
-def _defaults(name: str) -> str:
-    """A setting of each network, or the one that all of them have."""
-    values = {network: getattr(each.settings, name) for network, each in RECIPES.items()}
-    if len(set(values.values())) == 1:
-        return str(next(iter(values.values())))
-    return ", ".join(f"{value} for {network}" for network, value in values.items())
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; argparse itself exits, with 2, for what it rejects."""
     start = time.perf_counter()
-    options = _parser().parse_args(argv)
+    options = parse(argv)
     try:
         return _run(options, start)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
 
 
+def _say(message: object) -> None:
+    """To stderr, once for all processes."""
+    if torchrun.is_first():
+        print(message, file=sys.stderr, flush=True)
+
+
 def _fail(message: object, code: int) -> int:
-    print(f"python -m models.training: error: {message}", file=sys.stderr)
+    _say(f"python -m models.training: error: {message}")
     return code
 
 
 def _run(options: argparse.Namespace, start: float) -> int:
     memory = allocator.settle()
     try:
-        network = RECIPES[options.network]
-        asked = {name: getattr(options, name) for name in ("epochs", "batch_size", "lr", "seed")}
-        settings = replace(network.settings, **{n: value for n, value in asked.items() if value is not None})
-        place = device.select(options.device)
-        norm = None if options.norm == "none" else kernels.load(options.norm)
-        if norm is not None and (missing := norm.why_unavailable(place)):
-            return _fail(f"{norm.name} is not available on {place}: {missing}", UNAVAILABLE)
-        data = fashion_mnist.load(options.data_dir, device=place, limit=options.limit)
-        model = network.build(norm, seed=settings.seed, device=place)
-        if norm is not None:
-            norm.ready(LONGEST_WAIT)
-        listener = _Listener(settings.epochs)
-        epochs = train(model, data, settings, on_step=listener.step)
+        place = torchrun.own_device(options.device)
+        world = torchrun.join(place)
     except device.DeviceUnavailableError as error:
         return _fail(error, UNAVAILABLE)
+    except ValueError as error:
+        return _fail(error, BAD_INPUT)
+    except torchrun.GroupError as error:
+        return _fail(error, LOST)
+    try:
+        code = _train(options, start, memory, place, world)
+    except RuntimeError as error:
+        reason = torchrun.why_lost(error) if world.size > 1 else None
+        if reason is None:
+            raise
+        # Whoever is left says so: it may be the first that is gone.
+        line = f"process {world.rank} of {world.size}: {reason}"
+        print(f"python -m models.training: error: {line}", file=sys.stderr, flush=True)
+        return LOST
+    torchrun.part()
+    return code
+
+
+class _UnavailableError(Exception):
+    """The implementation can't run here."""
+
+
+def _prepare(options: argparse.Namespace, place: torch.device) -> tuple[nn.Module, FashionMNIST, Settings]:
+    """What is trained, on what and how."""
+    network = RECIPES[options.network]
+    asked = {name: getattr(options, name) for name in ("epochs", "batch_size", "lr", "seed")}
+    settings = replace(network.settings, **{n: value for n, value in asked.items() if value is not None})
+    norm = None if options.norm == "none" else kernels.load(options.norm)
+    if norm is not None and (missing := norm.why_unavailable(place)):
+        raise _UnavailableError(f"{norm.name} is not available on {place}: {missing}")
+    model = network.build(norm, seed=settings.seed, device=place)
+    if options.sync:
+        kernels.convert_synchronized(model)
+    data = fashion_mnist.load(options.data_dir, device=place, limit=options.limit, announce=_say)
+    if norm is not None:
+        norm.ready(LONGEST_WAIT)
+    return model, data, settings
+
+
+def _train(options: argparse.Namespace, start: float, memory: str, place: torch.device, world: World) -> int:
+    prepared, problem = None, None
+    try:
+        prepared = _prepare(options, place)
+    except _UnavailableError as error:
+        problem = (str(error), UNAVAILABLE)
     except (
         kernels.UnknownImplementationError,
         kernels.BrokenImplementationError,
         fashion_mnist.DataError,
         ValueError,
     ) as error:
+        problem = (str(error), BAD_INPUT)
+    problem = torchrun.agree(world, problem)
+    if problem is not None:
+        return _fail(*problem)
+    assert prepared is not None
+    model, data, settings = prepared
+    chosen = {name: getattr(options, name) for name in ("norm", "network", "sync", "device")}
+    kept = Kept({**chosen, **asdict(settings), "data": data.digest}, world, _say)
+    earlier = kept.restore(model)
+    first_epoch = earlier.number + 1 if earlier else 1
+    listener = _Listener(settings.epochs)
+    try:
+        epochs = train(model, data, settings, first_epoch=first_epoch, on_step=listener.step, world=world)
+    except ValueError as error:
         return _fail(error, BAD_INPUT)
     load_seconds = time.perf_counter() - start
-    print(f"data: {data.source}; memory: {memory}", file=sys.stderr)
-    warm_up_seconds = warm_up(model, data, settings)
+    _say(f"data: {data.source}; memory: {memory}")
+    for notice in _notices(options, place, world, earlier):
+        _say(notice)
+    warm_up_seconds = warm_up(model, data, settings, world)
 
-    print("training on", place, flush=True)
+    where = str(place) if world.size == 1 else f"{place.type}, {world.size} processes"
+    listener.print("training on " + where)
     done = []
     with listener.progress:
         for epoch in epochs:
-            print(f"epoch {epoch.number}, test acc {epoch.test_accuracy:.3f}", flush=True)
+            kept.save(model, epoch)
+            listener.print(f"epoch {epoch.number}, test acc {epoch.test_accuracy:.3f}")
             done.append(epoch)
-    _summary(done, place, time.perf_counter() - start, load_seconds, warm_up_seconds)
+    if world.rank == 0:
+        _summary(done, earlier, where, time.perf_counter() - start, load_seconds, warm_up_seconds)
+    kept.forget()
     return 0
+
+
+def _notices(options: argparse.Namespace, place: torch.device, world: World, earlier: Epoch | None) -> Iterator[str]:
+    """What a reader of the lines must know."""
+    if world.size > 1 and not options.sync and options.norm != "none":
+        yield (
+            f"batch norm is local: each of {world.size} processes normalizes its shard of a batch by itself, and the"
+            " running statistics of the first one count (--sync: all by the whole batch)"
+        )
+    if options.sync and world.size == 1:
+        yield "--sync changes nothing: one process has whole batches"
+    if slow := torchrun.why_slow(place):
+        yield f"warning: {slow}"
+    if restarts := torchrun.restarts():
+        yield f"restart {restarts}: " + (
+            f"goes on after epoch {earlier.number}" if earlier else "no epoch was complete"
+        )
 
 
 class _Listener:
@@ -165,29 +183,38 @@ class _Listener:
             transient=True,
             # Lines for a pipe or a file must not be diverted to the terminal on stderr.
             redirect_stdout=sys.stdout.isatty(),
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr.isatty() and torchrun.is_first()),
         )
         self.task = self.progress.add_task("training", total=epochs)
 
+    def print(self, line: str) -> None:
+        if torchrun.is_first():
+            print(line, flush=True)
+
     def step(self, step: Step) -> None:
-        print(
+        self.print(
             f"epoch {step.epoch}, step {step.step}, "
-            f"train loss {step.train_loss:.3f}, train acc {step.train_accuracy:.3f}",
-            flush=True,
+            f"train loss {step.train_loss:.3f}, train acc {step.train_accuracy:.3f}"
         )
         completed = step.epoch - 1 + step.step / step.steps
         self.progress.update(self.task, completed=completed, description=f"epoch {step.epoch}", refresh=True)
 
 
 def _summary(
-    epochs: list[Epoch], place: torch.device, seconds: float, load_seconds: float, warm_up_seconds: float
+    epochs: list[Epoch], earlier: Epoch | None, where: str, seconds: float, load_seconds: float, warm_up_seconds: float
 ) -> None:
-    last = epochs[-1]
+    """The last lines. `earlier`: the last epoch before a restart, whose times nobody has any more."""
+    last = epochs[-1] if epochs else earlier
+    assert last is not None  # there is at least one epoch
+    print(f"loss {last.train_loss:.3f}, train acc {last.train_accuracy:.3f}, test acc {last.test_accuracy:.3f}")
+    if not epochs:
+        _say("no examples/sec: all epochs are from before the restart")
+        return
     examples = sum(epoch.examples for epoch in epochs)
     step_seconds = sum(epoch.step_seconds for epoch in epochs)
     evaluation_seconds = sum(epoch.wall_seconds - epoch.step_seconds for epoch in epochs)
-    print(f"loss {last.train_loss:.3f}, train acc {last.train_accuracy:.3f}, test acc {last.test_accuracy:.3f}")
-    print(f"{examples / step_seconds:.1f} examples/sec on {place}")
+    counted = f", epochs {epochs[0].number} to {last.number}: those after the restart" if earlier else ""
+    print(f"{examples / step_seconds:.1f} examples/sec on {where}{counted}")
     print(
         f"{examples / seconds:.1f} examples/sec of the whole {seconds:.1f} s: loading {load_seconds:.1f}, "
         f"warm-up {warm_up_seconds:.1f}, steps {step_seconds:.1f}, evaluation {evaluation_seconds:.1f}"
