@@ -9,7 +9,7 @@ import pytest
 from bench import ROOT
 from bench.record.records import FILE, FORMAT, read, why_no_record
 from bench.report import PUBLISHED
-from tests.bench import inference_samples, model_samples, policy_samples
+from tests.bench import inference_samples, model_samples, policy_samples, world_samples
 from tests.bench.samples import Session
 
 CONTENT = json.loads(FORMAT.read_text(encoding="utf-8"))
@@ -34,6 +34,7 @@ def records(tmp_path_factory):
     model_samples.step(session, "naive", 1.5)
     inference_samples.cell(session, "naive", 32, 1.5)
     policy_samples.policies(session, "naive", _256x6x24x24=(12.0, 10.0))
+    world_samples.world(session)
     session.failed_cell("tutorial", "wrong", "wrong: dx off")
     return found + session.records
 

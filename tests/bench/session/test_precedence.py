@@ -49,5 +49,12 @@ def test_a_plug_in_that_shuffles_changes_nothing(tmp_path, shuffled):
     blocks = len(LENET_SHAPES) * len(PASSES) * 3  # of naive, builtin and A/A
     assert all("-block-" in test for _, test in tests[:blocks])
     others = list(dict.fromkeys(file for file, _ in tests[blocks:]))
-    assert others == ["test_step", "test_latency", "test_training", "test_inference", "test_profile"]
+    assert others == [
+        "test_step",
+        "test_latency",
+        "test_training",
+        "test_inference",
+        "test_profile",
+        "test_distributed",
+    ]
     assert [test for _, test in tests[: len(PASSES)]] == [f"256x6x24x24-block-{way}-A/A" for way in PASSES]
