@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 import kernels
 from bench.measure.step import EPOCH, SETTINGS
 from bench.measure.synchronized_peers import SumsSlot, TorchsSlot
-from bench.measure.verification import State, state_of, why_no_step
+from bench.measure.verification import State, state_of, why_no_step, why_not_divided
 from bench.record.worlds import ALONE_ALL, IN_ONE, OF_ONE, OF_THE_WHOLE_BATCH, SUMS, SYNCHRONIZED, TORCHS, WEAK
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
@@ -144,16 +144,14 @@ class DividedSteps:
         judge = 0 if self.row.way in IN_ONE else dist.get_world_size() - 1
         if dist.get_rank() != judge or self._judged is None:
             return None
-        assert self._judged.after is not None
-        return why_no_step(
-            self._judged.before,
-            self._judged.after,
-            self._judged.batches,
-            self._data,
-            kernels.load(self.row.implementation),
-            SETTINGS.lr,
-            shards=1 if self.row.way in OF_THE_WHOLE_BATCH else self._world.size,
-        )
+        judged, whole = self._judged, self.row.way in OF_THE_WHOLE_BATCH
+        assert judged.after is not None
+        norm, lr, processes = kernels.load(self.row.implementation), SETTINGS.lr, self._world.size
+        shards = 1 if whole else processes
+        wrong = why_no_step(judged.before, judged.after, judged.batches, self._data, norm, lr, shards=shards)
+        if wrong or processes == 1:
+            return wrong
+        return why_not_divided(judged.after, judged.before, judged.batches, self._data, lr, processes, whole)
 
 
 def _network(row: Row, device: torch.device) -> nn.Sequential:

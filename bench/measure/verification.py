@@ -86,6 +86,35 @@ def why_no_step(
     return None
 
 
+def why_not_divided(
+    after: State, before: State, batches: Sequence[Tensor], data: FashionMNIST, lr: float, processes: int, whole: bool
+) -> str | None:
+    """None, or that a step's statistics are not those that it should have: of the whole batch, or of each part.
+
+    The two differ by a few percent of an update, and so little is right by `why_no_step`. Here a step has to be nearer
+    to its own kind than to the other.
+
+    Args:
+        after: The state after the steps.
+        before: The state before them.
+        batches: Indices of their training images.
+        data: The images.
+        lr: Learning rate.
+        processes: Into how many parts each batch was divided; several.
+        whole: Whether the statistics should be those of the whole batch.
+    """
+
+    def distance(shards: int) -> float:
+        right = _after_steps(before, batches, data, RECIPES[LENET].build(BUILTIN).to(torch.float64), lr, shards)
+        apart = (after[name].double().cpu() - right[name] for name in right if "running_" not in name)
+        return float(sum(part.square().sum() for part in apart))
+
+    of_whole, of_parts = distance(1), distance(processes)
+    if not of_whole < of_parts if whole else not of_parts < of_whole:
+        return f"its statistics are {'not those of the whole batch' if whole else 'not those of its own part'}"
+    return None
+
+
 def _finite(tensor: Tensor) -> bool:
     return bool(tensor.isfinite().all())
 

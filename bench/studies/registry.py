@@ -12,7 +12,7 @@ from bench.studies.study import Study
 from bench.view import report_charts as charts
 from bench.view.page import Page, Section
 
-ORDER = ("faster", "learning-rates", "batch-noise", "test-jumps", "alike", "resnet20")
+ORDER = ("faster", "learning-rates", "batch-noise", "test-jumps", "alike", "resnet20", "divided")
 """Of the pages; others come after them."""
 
 

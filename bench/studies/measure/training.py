@@ -17,22 +17,29 @@ from models.recipes import LENET, RECIPES
 from models.training import Settings, evaluate, train, warm_up
 
 
+def itself(model: nn.Module) -> nn.Module:
+    """The network as it is."""
+    return model
+
+
 def train_through(
     implementation: Implementation | None,
     data: FashionMNIST,
     settings: Settings,
     progress: Callable[[str], None],
     network: str = LENET,
+    around: Callable[[nn.Module], nn.Module] = itself,
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
     """Train a network, and return it with the figures of every epoch (`models.training.Epoch`).
 
     `RECALIBRATED` is the test accuracy of the same weights with statistics recalibrated over the training set, which
-    counts in none of the seconds.
+    counts in none of the seconds. What is trained may be a module around the network, with the same parameters.
     """
     model = RECIPES[network].build(implementation, seed=settings.seed, device=data.train_images.device)
-    warm_up(model, data, settings)
+    trained = around(model)
+    warm_up(trained, data, settings)
     epochs = []
-    for epoch in train(model, data, settings):
+    for epoch in train(trained, data, settings):
         recalibrated = epoch.test_accuracy
         if norms(model):
             recalibrated = evaluate(recalibrated_copy(model, implementation, data, network), data)

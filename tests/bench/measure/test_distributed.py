@@ -97,26 +97,30 @@ def test_a_gpu_has_torchs_own_and_one_process_has_nobody():
     assert {row.way for row in rows(both, 1, CPU)} == {ALONE_ALL, ALONE, OF_ONE}
 
 
-def test_a_step_that_is_wrong_is_found(monkeypatch, data):
+def test_what_is_wrong_in_a_step_is_found(monkeypatch, data):
     monkeypatch.setattr(worlds, "START", START)
-    monkeypatch.setattr(distributed, "_measured", lazily)
-    with pytest.raises(
-        WrongError, match=r"^wrong in a step that was timed: builtin, local, strong: the step of 9\.weight off"
-    ):
+    monkeypatch.setattr(distributed, "_measured", wrongly)
+    with pytest.raises(WrongError) as error:
         distributed.measure(BUILTIN, context(data), [], 2, SHORT)
+    found = str(error.value).removeprefix("wrong in a step that was timed: ").split("; ")
+    assert len(found) == 2
+    assert found[0].startswith(f"{BASELINE}, {LOCAL}, {WEAK}: the step of 9.weight off by")
+    assert found[1] == f"{OURS}, {SYNCHRONIZED}, {STRONG}: its statistics are not those of the whole batch"
 
 
-def lazily(*arguments, measured=distributed._measured):
-    """A world with one row, whose gradients of a layer are lost."""
+def wrongly(*arguments, measured=distributed._measured):
+    """A world that loses the gradient of a layer in one row, and doesn't synchronize in another."""
     build = divided_steps.lenet
 
-    def without(*network, **settings):
-        built = build(*network, **settings)
-        built.get_submodule("9").weight.register_hook(lambda gradient: 0 * gradient)
-        return built
+    def built(name, **settings):
+        network = build(name, **settings)
+        if name == BASELINE:
+            network.get_submodule("9").weight.register_hook(lambda gradient: 0 * gradient)
+        return network
 
-    divided_steps.lenet = without
-    distributed.rows = lambda *_: [Row(BASELINE, LOCAL, STRONG)]
+    divided_steps.lenet = built
+    divided_steps.kernels.convert_synchronized = lambda network: network
+    distributed.rows = lambda *_: [Row(BASELINE, LOCAL, WEAK), Row(OURS, SYNCHRONIZED, STRONG)]
     return measured(*arguments)
 
 
