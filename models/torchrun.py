@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from datetime import timedelta
 from typing import TypeVar
 
@@ -19,6 +20,8 @@ from models.world import ALONE, World
 
 SECONDS = 45.0
 """How long a process waits for another that doesn't come or doesn't answer: with its start, it ends within a minute."""
+FIRST_SPEAKS_SECONDS = 5.0
+"""How long another process that fails lets the first one fail and say why."""
 
 T = TypeVar("T")
 
@@ -30,6 +33,15 @@ class GroupError(Exception):
 def is_first() -> bool:
     """Whether this process speaks for all: process 0, or one that was started alone."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def let_the_first_speak() -> None:
+    """Wait before this process fails, if it isn't the first: without that, torchrun might end the first one in silence.
+
+    When the first one fails as well, torchrun ends this one meanwhile; else it has something to say of its own.
+    """
+    if not is_first():
+        time.sleep(FIRST_SPEAKS_SECONDS)
 
 
 def restarts() -> int:

@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(options, start)
     except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
+        _say("python -m models.training: error: interrupted")
+        return INTERRUPTED
 
 
 def _say(message: object) -> None:
@@ -54,7 +55,16 @@ def _say(message: object) -> None:
 
 
 def _fail(message: object, code: int) -> int:
+    """Of this process: others may not know."""
+    torchrun.let_the_first_speak()
+    print(f"python -m models.training: error: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _fail_together(world: World, message: object, code: int) -> int:
+    """Of all processes, for the same reason."""
     _say(f"python -m models.training: error: {message}")
+    torchrun.agree(world, None)  # nobody ends before the first one has spoken
     return code
 
 
@@ -75,10 +85,7 @@ def _run(options: argparse.Namespace, start: float) -> int:
         reason = torchrun.why_lost(error) if world.size > 1 else None
         if reason is None:
             raise
-        # Whoever is left says so: it may be the first that is gone.
-        line = f"process {world.rank} of {world.size}: {reason}"
-        print(f"python -m models.training: error: {line}", file=sys.stderr, flush=True)
-        return LOST
+        return _fail(f"process {world.rank} of {world.size}: {reason}", LOST)
     torchrun.part()
     return code
 
@@ -119,7 +126,7 @@ def _train(options: argparse.Namespace, start: float, memory: str, place: torch.
         problem = (str(error), BAD_INPUT)
     problem = torchrun.agree(world, problem)
     if problem is not None:
-        return _fail(*problem)
+        return _fail_together(world, *problem)
     assert prepared is not None
     model, data, settings = prepared
     chosen = {name: getattr(options, name) for name in ("norm", "network", "sync", "device")}
@@ -130,7 +137,7 @@ def _train(options: argparse.Namespace, start: float, memory: str, place: torch.
     try:
         epochs = train(model, data, settings, first_epoch=first_epoch, on_step=listener.step, world=world)
     except ValueError as error:
-        return _fail(error, BAD_INPUT)
+        return _fail_together(world, error, BAD_INPUT)
     load_seconds = time.perf_counter() - start
     _say(f"data: {data.source}; memory: {memory}")
     for notice in _notices(options, place, world, earlier):

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import math
+import sys
 from collections.abc import Callable
 
 import kernels
@@ -15,11 +16,18 @@ from models.training import Settings
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The options; argparse exits, with 2, for what it rejects, and says so once for all processes."""
+    """The options; argparse exits, with 2, for what it rejects."""
     if torchrun.is_first():
         return _parser().parse_args(argv)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return _parser().parse_args(argv)
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+            return _parser().parse_args(argv)
+    except SystemExit as end:
+        if end.code:
+            torchrun.let_the_first_speak()
+            print(text.getvalue(), end="", file=sys.stderr, flush=True)
+        raise
 
 
 def _whole(minimum: int) -> Callable[[str], int]:
