@@ -59,7 +59,7 @@ class World:
         if self.size == 1:
             return model
         self.share_buffers(model)
-        return DistributedDataParallel(model, **_BUFFERS_STAY)
+        return in_ddp(model)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give all processes the buffers of process 0; a collective.
@@ -92,3 +92,8 @@ ALONE = World()
 
 def _is_local(layer: nn.Module) -> bool:
     return isinstance(layer, BatchNorm) and layer.process_group is None
+
+
+def in_ddp(model: nn.Module, group: Any = None) -> DistributedDataParallel:
+    """`model` in torch's own wrapper, which leaves buffers alone; a collective of the group's processes."""
+    return DistributedDataParallel(model, process_group=group, **_BUFFERS_STAY)

@@ -3,11 +3,12 @@
 Without a GPU, Triton kernels are tested there.
 """
 
-import importlib.util
 import os
 
 import pytest
 import torch
+
+from tests.interpreter import hasten
 
 LONG = (
     "test_main_job.py",
@@ -61,18 +62,4 @@ for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-    if importlib.util.find_spec("triton"):
-        from triton.runtime.interpreter import InterpretedFunction
-
-        prepare_and_call = InterpretedFunction.__call__
-
-        def call(self, *args, **kwargs):
-            """Don't prepare Triton's language again for every function that our kernels call.
-
-            It is a third of the time, and the kernel's own launch has just done it.
-            """
-            if self.fn.__module__.startswith("kernels.triton_fused.device."):
-                return self.rewrite()(*args, **kwargs)
-            return prepare_and_call(self, *args, **kwargs)
-
-        InterpretedFunction.__call__ = call
+    hasten()

@@ -25,7 +25,15 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 300
-LIBRARIES = ("torch", "psutil", "pytest_benchmark.plugin", "matplotlib.figure", "bokeh.plotting", "scipy.special")
+LIBRARIES = (
+    "torch",
+    "torch.fx.experimental.symbolic_shapes",  # what the first backward imports, and sympy with it: half a second
+    "psutil",
+    "pytest_benchmark.plugin",
+    "matplotlib.figure",
+    "bokeh.plotting",
+    "scipy.special",
+)
 
 # To fork a process that has imported torch is safe where nobody has started threads in it: not on macOS.
 START = "forkserver" if sys.platform == "linux" else "spawn"

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 import kernels
 from bench.measure.step import EPOCH, SETTINGS
@@ -19,7 +18,7 @@ from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
 from models.step import Totals, take_step
 from models.training import shuffled
-from models.world import ALONE, World
+from models.world import ALONE, World, in_ddp
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class DividedSteps:
         self.model = _network(row, device)
         self._parameters = list(self.model.parameters())
         if row.way == OF_ONE:
-            self._module: nn.Module = DistributedDataParallel(self.model, process_group=group, broadcast_buffers=False)
+            self._module: nn.Module = in_ddp(self.model, group)
         else:
             self._module = self._world.data_parallel(self.model)
 

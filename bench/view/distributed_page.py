@@ -38,7 +38,7 @@ PLOT = "distributed.svg"
 NOTE = """\
 A step is the training loop's own, without evaluation. All rows of a world are in the same processes, one sample of each
 per round, in random order; process 0 decides how many steps and rounds there are. A sample begins when all processes
-are there and ends with the slowest. DDP adds up gradients and leaves buffers alone (`broadcast_buffers=False`). Each
+are there and ends with the slowest. DDP adds up gradients and leaves buffers alone. Each
 process of a world has {own}, so **a core per process is compared with all threads in one**. **time per image / one
 process** is the median over rounds of time per image, divided by that of one process with {all}; below 1 is faster.
 **batch norm's collectives** and **inside all collectives** are counted and timed in one step under torch's profiler,

@@ -1,8 +1,4 @@
-"""The four steps of batch norm one by one: see `kernels/steps.py`. What the kernels don't do, eager operations do.
-
-Only here is a batch normalized with statistics that are not its own, so these calls don't go through the operators:
-what calls them is no function that torch.compile or a mode sees into.
-"""
+"""The four steps of batch norm one by one: see `kernels/steps.py`; `kernels/fused/steps.py` says who calls them."""
 
 from __future__ import annotations
 
@@ -13,12 +9,10 @@ from torch import Tensor
 
 from kernels.cpu_fused import library
 from kernels.cpu_fused.kernel_calls import as_real, plan_of
-from kernels.eager_steps import EAGER
-from kernels.fused.layouts import dense, dense_like, in_planes, output_memory, real_type
+from kernels.fused.layouts import dense_like, in_planes, output_memory, real_type
+from kernels.fused.steps import or_eager
 from kernels.routes import memory_of
 from kernels.steps import Around, Moments, Normal, Steps, Sums
-
-_NOTHING = Around()
 
 
 class _Kept(NamedTuple):
@@ -31,9 +25,8 @@ class _Kept(NamedTuple):
     around: Around
 
 
-def _is_ours(x: Tensor, around: Around) -> bool:
-    both = around.residual is not None and around.pool is not None
-    return x.is_cpu and x.numel() > 0 and not both and library.why_not(x.dtype) is None
+def _takes(x: Tensor) -> bool:
+    return x.is_cpu and library.why_not(x.dtype) is None
 
 
 def _parameters(normal: Normal, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -44,9 +37,6 @@ def _parameters(normal: Normal, x: Tensor) -> tuple[Tensor, Tensor | None, Tenso
 
 def statistics(x: Tensor) -> Moments:
     """See `Steps.statistics`."""
-    if not _is_ours(x, _NOTHING):
-        return EAGER.statistics(x)
-    x = dense(x)
     moments = x.new_empty((2, x.shape[1]), dtype=torch.float64)
     plan = plan_of(x.shape, in_planes(x), False, None, True, torch.get_num_threads())
     library.load(x.dtype).first_of_forward(plan, memory_of(x), moments.data_ptr())
@@ -55,9 +45,6 @@ def statistics(x: Tensor) -> Moments:
 
 def apply(x: Tensor, normal: Normal, around: Around) -> Tensor:
     """See `Steps.apply`."""
-    if not _is_ours(x, around):
-        return EAGER.apply(x, normal, around)
-    x = dense(x)
     planes, pool = in_planes(x), around.pool is not None
     residual = None if around.residual is None else dense_like(around.residual, planes)
     saved, weight, bias = _parameters(normal, x)
@@ -70,9 +57,6 @@ def apply(x: Tensor, normal: Normal, around: Around) -> Tensor:
 
 def backward_sums(dy: Tensor, x: Tensor, y: Tensor | None, normal: Normal, around: Around) -> Sums:
     """See `Steps.backward_sums`."""
-    if not _is_ours(x, around):
-        return EAGER.backward_sums(dy, x, y, normal, around)
-    x = dense(x)
     planes, pool = in_planes(x), around.pool is not None
     dy, dx = dense_like(dy, planes), torch.empty_like(x)
     dz = notes = None
@@ -90,11 +74,8 @@ def backward_sums(dy: Tensor, x: Tensor, y: Tensor | None, normal: Normal, aroun
     return Sums(sums, _Kept(dy, notes, dz, dx, around), of_residual)
 
 
-def backward_apply(kept: _Kept | Tensor, x: Tensor, normal: Normal, sums: Tensor, count: int) -> Tensor:
+def backward_apply(kept: _Kept, x: Tensor, normal: Normal, sums: Tensor, count: int) -> Tensor:
     """See `Steps.backward_apply`."""
-    if not isinstance(kept, _Kept):
-        return EAGER.backward_apply(kept, x, normal, sums, count)
-    x = dense(x)
     saved, weight, bias = _parameters(normal, x)
     pool = kept.around.pool is not None
     plan = plan_of(x.shape, in_planes(x), pool, kept.around.activation, True, torch.get_num_threads())
@@ -103,4 +84,4 @@ def backward_apply(kept: _Kept | Tensor, x: Tensor, normal: Normal, sums: Tensor
     return kept.dx
 
 
-STEPS = Steps(statistics, apply, backward_sums, backward_apply)
+STEPS = or_eager(Steps(statistics, apply, backward_sums, backward_apply), _takes)

@@ -1,6 +1,7 @@
 """Batch norm, residual, activation and max-pool in one Triton kernel each way, or two where one program is too few.
 
 kernel_calls.py   the launches of a forward and of a backward
+steps.py          the same in four steps, between which processes can meet
 plan.py           one launch or two, tiles and programs
 launch.py         a kernel launched again without its compiler
 device/           what runs on the device
@@ -21,7 +22,9 @@ from kernels.contract import Implementation
 from kernels.fused.block import block_of
 from kernels.fused.operators import operators_of
 from kernels.fused.pair import Kernels
+from kernels.fused.steps import or_eager
 from kernels.triton_fused.kernel_calls import backward, forward, saved_memory
+from kernels.triton_fused.steps import STEPS
 
 
 def interpreted() -> bool:
@@ -71,5 +74,6 @@ IMPLEMENTATION = Implementation(
     why_unavailable=why_unavailable,
     backend=backend,
     counts_batches=True,
+    steps=or_eager(STEPS, lambda x: why_unavailable(x.device) is None),
     order=60,
 )

@@ -19,7 +19,8 @@ from kernels.fused.pair import Form, Gradients, Parameters, Running
 
 
 @functools.cache
-def _device_code() -> tuple[Any, Any]:
+def device_code() -> tuple[Any, Any]:
+    """The packages `device` and `plan`."""
     from kernels.triton_fused import device, plan  # not above: a machine may lack Triton; importing it takes time
 
     return device, plan
@@ -39,7 +40,8 @@ def _two_floats(value: float) -> tuple[float, float]:
 _HERE = contextlib.nullcontext()
 
 
-def _on_device_of(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+def on_device_of(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Where launches go to the device of a tensor."""
     if not x.is_cuda or x.device.index == torch.cuda.current_device():
         return _HERE
     return torch.cuda.device(x.device)
@@ -50,11 +52,12 @@ def saved_memory(x: Tensor) -> Tensor:
     return x.new_empty((3, x.shape[1]), dtype=real_type(x.dtype))
 
 
-def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
+def contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
+    """As they are or as copies."""
     return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
-def _laid_out(tensor: Tensor, planes: bool) -> Tensor:
+def laid_out(tensor: Tensor, planes: bool) -> Tensor:
     """A tensor like the input in the input's layout, as it is or as a copy."""
     return tensor.contiguous() if planes or tensor.dim() == 2 else dense_like(tensor, planes)
 
@@ -71,11 +74,11 @@ def forward(
     """See `fused.pair.Kernels`."""
     training, _, pool = form
     y, saved = output_memory(x, pool), saved_memory(x)
-    moving = _contiguous(*running)
+    moving = contiguous(*running)
     if residual is not None:
-        residual = _laid_out(residual, in_planes(x))
-    with _on_device_of(x):
-        _launch_forward(x, residual, y, saved, (*moving, *_contiguous(*parameters)), form, momentum, eps)
+        residual = laid_out(residual, in_planes(x))
+    with on_device_of(x):
+        _launch_forward(x, residual, y, saved, (*moving, *contiguous(*parameters)), form, momentum, eps)
     for original, moved in zip(running, moving, strict=True):
         if training and original is not None and moved is not None and original is not moved:
             original.copy_(moved)
@@ -92,7 +95,7 @@ def _launch_forward(
     momentum: float | None,
     eps: float,
 ) -> None:
-    code, plan = _device_code()
+    code, plan = device_code()
     training, activation, pool = form
     planes, shape, dtype, machine = in_planes(x), as_images(x.shape), x.dtype, plan.machine_of(x.device)
     cumulative = momentum is None
@@ -118,19 +121,19 @@ def backward(
     dy: Tensor, x: Tensor, saved: Tensor, parameters: Parameters, form: Form, y: Tensor | None = None
 ) -> Gradients:
     """See `fused.pair.Kernels`."""
-    (training, activation, pool), (weight, bias) = form, _contiguous(*parameters)
-    code, plan = _device_code()
+    (training, activation, pool), (weight, bias) = form, contiguous(*parameters)
+    code, plan = device_code()
     planes, shape, dtype, machine = in_planes(x), as_images(x.shape), x.dtype, plan.machine_of(x.device)
     resident = plan.is_resident(shape, planes, pool, dtype, machine)
     adds = y is not None
     work = plan.divide(shape, planes, pool, activation, training, False, dtype, machine, resident, adds)
-    dy = _laid_out(dy, planes)
+    dy = laid_out(dy, planes)
     dz = None
     if y is not None:
-        y, dz = _laid_out(y, planes), torch.empty_like(x)
+        y, dz = laid_out(y, planes), torch.empty_like(x)
     dx, dweight, dbias = gradient_memory(x, weight)
     gradients = (dx, dweight, dbias) if dz is None else (dx, dweight, dbias, dz)
-    with _on_device_of(x):
+    with on_device_of(x):
         if resident:
             work.launch(code.backward_resident, work.images)((x, dy, y, dx, dz, dweight, dbias, saved, weight, bias))
             return gradients

@@ -6,8 +6,10 @@
     moments.py             mean and variance
     arithmetic.py          the arithmetic of one value
     tiles.py               what is done with a tile
+    sweeps.py              what is done with all tiles of a program
     forward_kernels.py     statistics, apply, forward_resident
     backward_kernels.py    backward_sums, backward, backward_resident
+    step_kernels.py        merge, normalize, backward_apply
 
 Tiles are [BM, BC]: BM units (pixels, or windows of a pool) times BC channels. Memory comes in two forms:
 
@@ -20,7 +22,8 @@ which addresses follow each other and load 128 bits at a time.
 Split form: `statistics`, then `apply`; `backward_sums`, then `backward`. A channel group is shared by several
 programs, each leaves its part in a small buffer, and every program of the second kernel adds up all of them in the
 same order: no atomics, so the same bits each time. Resident form: `forward_resident` and `backward_resident`, one
-program per channel group, which holds its input in registers.
+program per channel group, which holds its input in registers. Where processes share a batch they meet after `merge`,
+which follows `statistics`, and after `backward_sums`; `normalize` and `backward_apply` get what all of them have found.
 
 Statistics. A program takes the mean of its first tile as pivot p and adds up d = x - p and d^2; then
 mean = p + sum(d)/n and M2 = sum(d^2) - sum(d)^2/n. The first tile is a fraction f of what the program sees, so
@@ -41,5 +44,16 @@ activation's slope from y, and nothing keeps the residual. `backward_sums` write
 
 from kernels.triton_fused.device.backward_kernels import backward, backward_resident, backward_sums
 from kernels.triton_fused.device.forward_kernels import apply, forward_resident, statistics
+from kernels.triton_fused.device.step_kernels import backward_apply, merge, normalize
 
-__all__ = ["apply", "backward", "backward_resident", "backward_sums", "forward_resident", "statistics"]
+__all__ = [
+    "apply",
+    "backward",
+    "backward_apply",
+    "backward_resident",
+    "backward_sums",
+    "forward_resident",
+    "merge",
+    "normalize",
+    "statistics",
+]

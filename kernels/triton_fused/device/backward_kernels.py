@@ -7,6 +7,7 @@ import triton.language as tl
 
 from kernels.triton_fused.device.addresses import channels
 from kernels.triton_fused.device.memory import saved
+from kernels.triton_fused.device.sweeps import store_dx
 from kernels.triton_fused.device.tiles import (
     chosen,
     dx,
@@ -90,34 +91,22 @@ def backward(
         count = (images * case.S).to(case.real)
         mean_dz = dbias / count
         mean_product = dweight / count
-        first = tl.program_id(1).to(case.index) * tiles_per_program
-        last = tl.minimum(first + tiles_per_program, tl.cdiv(images * case.units, case.BM))
-        for tile in range(first, last):
-            if case.pool:
-                a, b, c, d, dz, winner = window_gradients(
-                    case, x_ptr, dy_ptr, tile, channel, images, hi, lo, scale, weight, bias
-                )
-                store_window_dx(
-                    case,
-                    dx_ptr,
-                    a,
-                    b,
-                    c,
-                    d,
-                    dz,
-                    winner,
-                    mean_dz,
-                    mean_product,
-                    weight * scale,
-                    tile,
-                    channel,
-                    images,
-                )
-            else:
-                x_hat, dz, offset, inside = pixel_gradients(
-                    case, x_ptr, dy_ptr, None, None, tile, channel, images, hi, lo, scale, weight, bias
-                )
-                tl.store(dx_ptr + offset, dx(case, dz, x_hat, mean_dz, mean_product, weight * scale), mask=inside)
+        store_dx(
+            case,
+            x_ptr,
+            dy_ptr,
+            dx_ptr,
+            channel,
+            images,
+            tiles_per_program,
+            hi,
+            lo,
+            scale,
+            weight,
+            bias,
+            mean_dz,
+            mean_product,
+        )
 
 
 @triton.jit

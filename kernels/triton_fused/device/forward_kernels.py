@@ -16,6 +16,7 @@ from kernels.triton_fused.device.moments import (
     reciprocal_std,
     sum_of_two,
 )
+from kernels.triton_fused.device.sweeps import store_y
 from kernels.triton_fused.device.tiles import store_outputs
 
 
@@ -101,19 +102,7 @@ def apply(
             )
     weight = per_channel(case, weight_ptr, channel, 1.0)
     bias = per_channel(case, bias_ptr, channel, 0.0)
-    first = tl.program_id(1).to(case.index) * tiles_per_program
-    last = tl.minimum(first + tiles_per_program, tl.cdiv(images * case.units, case.BM))
-    for tile in range(first, last):
-        if case.pool:
-            a, b, c, d = load_windows(case, x_ptr, tile, channel, images)
-            store_outputs(case, y_ptr, a, b, c, d, tile, channel, images, hi, lo, scale, weight, bias)
-        else:
-            offset, inside = pixels(case, tile, channel, images)
-            x = tl.load(x_ptr + offset, mask=inside, other=0.0).to(case.real)
-            z = affine(standardized(x, hi, lo, scale), weight, bias)
-            if residual_ptr is not None:
-                z += tl.load(residual_ptr + offset, mask=inside, other=0.0).to(case.real)
-            tl.store(y_ptr + offset, activated(case, z), mask=inside)
+    store_y(case, x_ptr, residual_ptr, y_ptr, channel, images, tiles_per_program, hi, lo, scale, weight, bias)
 
 
 @triton.jit

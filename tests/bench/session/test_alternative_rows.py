@@ -18,6 +18,8 @@ from models.alternatives.registry import ALTERNATIVES
 from tests import processes
 from tests.bench.samples import SHORT, candidate, context
 
+pytestmark = pytest.mark.usefixtures("as_it_is_now")
+
 CPU = torch.device("cpu")
 SLOW = ["compiled network", "compiled step", "compiled, channels-last"]
 

@@ -16,6 +16,8 @@ from bench.session.latency import outcome_of_cell
 from kernels import Implementation
 from tests.bench.samples import context
 
+pytestmark = pytest.mark.usefixtures("as_it_is_now")
+
 RESTING = SimpleNamespace(processor_seconds=lambda: 0.0)
 
 

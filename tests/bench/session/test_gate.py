@@ -24,6 +24,8 @@ from kernels.duties import judge
 from tests.bench.samples import candidate, context
 from tests.kernels import dishonest
 
+pytestmark = pytest.mark.usefixtures("as_it_is_now")
+
 
 @pytest.fixture
 def asked(monkeypatch):
@@ -148,7 +150,9 @@ def test_an_exam_of_the_parents_that_measures_nothing_is_an_error(monkeypatch, g
         return {"status": OK, "backend": "x", "bytes_minimum": 1, "copy_ns": 1.0, "errors": {}, **sides}
 
     monkeypatch.setattr(cells, "Exam", refuses)
-    who = dataclasses.replace(candidate("naive"), child=SimpleNamespace(ask=ask, verdicts={}))
+    who = dataclasses.replace(
+        candidate("naive"), child=SimpleNamespace(ask=ask, verdicts={}, processor_seconds=lambda: 0.0)
+    )
     outcome = outcome_of_cell(context(), gate, Operation((16, 3), "norm"), who, "training")
     assert outcome == {"status": ERROR, "reason": "ExamError: nothing can be judged by this problem"}
 

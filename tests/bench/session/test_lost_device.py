@@ -16,6 +16,8 @@ from bench.session.run import DeviceLostError, Run, took_the_device
 from models import device as devices
 from tests.bench.samples import CONDITIONS, candidate, context, latency_key
 
+pytestmark = pytest.mark.usefixtures("as_it_is_now")
+
 CPU = torch.device("cpu")
 KEY = latency_key("naive", "256x84", "norm", "training", "float32")
 LOST = {"status": ERROR, "reason": "RuntimeError: an illegal memory access; the device is lost", "fatal": True}

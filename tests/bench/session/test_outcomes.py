@@ -15,6 +15,8 @@ from bench.session.outcomes import outcome_of
 from bench.session.roster import candidates
 from tests.bench.samples import candidate, context
 
+pytestmark = pytest.mark.usefixtures("as_it_is_now")
+
 CPU = torch.device("cpu")
 
 

@@ -16,6 +16,8 @@ from bench.session.gate import Gate
 from bench.session.roster import candidates
 from tests.kernels import dishonest
 
+pytestmark = pytest.mark.usefixtures("as_it_is_now")
+
 CPU = torch.device("cpu")
 
 

@@ -32,7 +32,7 @@ IMAGES = 48
 SETTINGS = {network: Settings(epochs=2, batch_size=24, lr=0.1) for network in RECIPES}
 OPEN = SimpleNamespace(why_wrong=lambda *_: None)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "as_it_is_now")
 
 
 @pytest.fixture(scope="module")

@@ -147,6 +147,23 @@ def step_on(x, layer, residual=None):
     return call
 
 
+def steps(shape, dtype, **around):
+    """The four steps of a batch, one after another."""
+    from kernels.steps import Around, Normal
+    from kernels.triton_fused.steps import STEPS
+
+    x, around = torch.zeros(shape, dtype=dtype), Around(**around)
+
+    def call():
+        _, mean, m2 = STEPS.statistics(x)
+        normal = Normal(mean, m2, None, None)
+        y = STEPS.apply(x, normal, around)
+        sums, kept, _ = STEPS.backward_sums(y, x, y, normal, around)
+        STEPS.backward_apply(kept, x, normal, sums, 100)
+
+    return call
+
+
 POOLED = {"activation": "sigmoid", "pool": 2}
 DOUBLE = {"dtype": torch.float64, "parameters": torch.float64}
 HALF = {"dtype": torch.float16}
@@ -189,6 +206,8 @@ def every_kind_of_call(comparison):
     """In orders in which each comes after many others; the short way from the second time on."""
     usual = [step(shape, **options) for shape in IMAGES for options in SETTINGS + OF_IMAGES]
     usual += [step(shape, **options) for shape in OTHERS for options in SETTINGS]
+    usual += [steps(SPLIT, dtype) for dtype in (torch.float32, torch.float64, torch.bfloat16)]
+    usual += [steps(shape, torch.float32, **POOLED) for shape in (RESIDENT, SPLIT)]
     unaligned = [
         step(shape, unaligned=[operand], **options)
         for shape in (RESIDENT, SPLIT, MATRIX)
@@ -208,7 +227,8 @@ def every_kind_of_call(comparison):
             elif time > 0:
                 assert ways == {"short"}
     assert {started.kernel.name for started in STARTED} == {
-        *("forward_resident", "backward_resident", "statistics", "apply", "backward_sums", "backward")
+        *("forward_resident", "backward_resident", "statistics", "apply", "backward_sums", "backward"),
+        *("merge", "normalize", "backward_apply"),
     }
 
 

@@ -56,6 +56,20 @@ for shape, dtype, options, training in (
     layer = layer.double() if dtype == torch.float64 else layer
     y = layer(torch.randn(shape).to(dtype).requires_grad_(), residual)
     y.backward(torch.ones_like(y))
+
+from kernels.steps import Around, Normal
+from kernels.triton_fused.steps import STEPS
+for dtype, activation, pool, adds in (
+    (torch.float32, "sigmoid", 2, False),
+    (torch.bfloat16, "relu", None, True),
+):
+    x = torch.randn(40, 2, 25, 23).to(dtype)
+    around = Around(x if adds else None, activation, pool)
+    _, mean, m2 = STEPS.statistics(x)
+    normal = Normal(mean, m2, torch.ones(2), None)
+    y = STEPS.apply(x, normal, around)
+    sums, kept, _ = STEPS.backward_sums(y, x, y, normal, around)
+    STEPS.backward_apply(kept, x, normal, sums, 100)
 print(" ".join(seen))
 """
 
@@ -74,7 +88,7 @@ class Driver:
 driver.set_active(Driver())
 from kernels.triton_fused import device as code, plan
 
-X, REAL, FLOATS = torch.float16, torch.float32, (0.1, 0.0, 1e-5, 0.0)
+X, REAL, DOUBLE, FLOATS = torch.float16, torch.float32, torch.float64, (0.1, 0.0, 1e-5, 0.0)
 
 def held_to_64_bits(kernel, work, case, tensors, numbers, floats=()):
     made = kernel.warmup(*tensors, *numbers, *floats, case=case, num_warps=work.warps, grid=work.grid)
@@ -104,6 +118,12 @@ for shape, planes, pool in (
         numbers = (work.images, work.tiles)
         held_to_64_bits(code.backward_sums, work, work.case, (X, X, more, more, REAL, REAL, REAL, REAL), numbers)
     held_to_64_bits(code.backward, work, work.merging(work), (X, X, X, *[REAL] * 6), numbers)
+    if pool:  # what is left has the same sweeps
+        continue
+    held_to_64_bits(code.backward_apply, work, work.case, (X, X, X, DOUBLE, REAL, REAL, DOUBLE), numbers)
+    held_to_64_bits(code.normalize, work, work.case, (X, X, X, DOUBLE, REAL, REAL), numbers)
+    numbers = (parts.images, parts.tiles * parts.case.BM)
+    held_to_64_bits(code.merge, parts, parts.merging(parts), (REAL, DOUBLE), numbers)
 """
 
 
@@ -119,13 +139,15 @@ def test_every_kind_of_call_compiles():
     printed = in_a_process("-c", PROGRAM)
     resident = ["forward_resident", "backward_resident"]
     split = ["statistics", "apply", "backward_sums", "backward"]
+    steps = ["statistics", "merge", "normalize", "backward_sums", "backward_apply"]
     without = [*resident * 3, *split, *split, *split[1:]]
-    assert printed.split() == [*without, *resident * 2, *split, *split[1:], *split]
+    assert printed.split() == [*without, *resident * 2, *split, *split[1:], *split, *steps * 2]
 
 
 def test_wide_kernels_count_with_64_bits():
     pooled = ["statistics", "apply", "backward_sums", "backward"]
-    plain_and_residual = ["statistics", *["apply", "backward_sums"] * 2, "backward"]
+    steps = ["backward_apply", "normalize", "merge"]
+    plain_and_residual = ["statistics", *["apply", "backward_sums"] * 2, "backward", *steps]
     assert in_a_process("-c", WIDE).split() == [*pooled, *plain_and_residual, *pooled, *plain_and_residual]
 
 
