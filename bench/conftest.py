@@ -88,7 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[ISOLATION] = isolation
         config.stash[NETWORKS] = networks(option.model, option.input, device)
         config.stash[CANDIDATES] = candidates(option.impl, device, isolation)
-        config.stash[WAYS] = ways(config.stash[CANDIDATES], device, isolation)
+        config.stash[WAYS] = ways(config.stash[CANDIDATES], device, isolation, option.impl)
         for candidate in [*config.stash[CANDIDATES], *config.stash[WAYS]]:
             if candidate.child:
                 config.add_cleanup(candidate.child.close)

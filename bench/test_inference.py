@@ -35,7 +35,7 @@ from models.fashion_mnist import FashionMNIST
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Batch size by batch size, a test per row."""
     config = metafunc.config
-    candidates = rows(config.stash[CANDIDATES], config.stash[WAYS], config.option.impl)
+    candidates = rows(config.stash[CANDIDATES], config.stash[WAYS])
     batches = inference.QUICK_BATCHES if config.option.quick else inference.BATCHES
     metafunc.parametrize(
         ("batch", "candidate"),

@@ -7,6 +7,7 @@ naive block itself, which the outer compiler may compile.
 import functools
 import importlib.util
 import os
+import sys
 from typing import Any
 
 import torch
@@ -111,7 +112,8 @@ def _switched_off() -> str | None:
     for name in ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE"):
         if os.environ.get(name) == "1":
             return f"torch.compile is switched off: {name}=1"
-    if torch._dynamo.config.disable:
+    # Who has set it has imported it, which takes a second and more.
+    if (compiler := sys.modules.get("torch._dynamo.config")) and compiler.disable:
         return "torch.compile is switched off: torch._dynamo.config.disable"
     return None
 

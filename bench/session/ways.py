@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,14 +14,21 @@ from bench.session.isolation import Isolation
 from models import deployed
 
 
-def ways(roster: list[Candidate], device: torch.device, isolation: Isolation) -> list[Candidate]:
+def ways(
+    roster: list[Candidate], device: torch.device, isolation: Isolation, specs: Sequence[str] = ()
+) -> list[Candidate]:
     """A candidate for each way, whose batch norm is the baseline's until it folds, compiles or exports it.
+
+    None where `--impl` leaves them out: to ask whether they can run here takes seconds.
 
     Args:
         roster: With the baseline.
         device: Where they will run.
         isolation: Which of them run in their own process.
+        specs: What `--impl` names.
     """
+    if specs:
+        return []
     baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
     return [_candidate(name, baseline, device, isolation) for name in deployed.names()]
 
@@ -39,11 +47,11 @@ def _candidate(name: str, baseline: Candidate, device: torch.device, isolation: 
     )
 
 
-def rows(roster: list[Candidate], ways: list[Candidate], specs: list[str]) -> list[Candidate]:
-    """Who runs the trained network: A/A, the baseline, the roster, and every way unless `--impl` leaves them out."""
+def rows(roster: list[Candidate], ways: list[Candidate]) -> list[Candidate]:
+    """Who runs the trained network: A/A, the baseline, the roster, and the ways."""
     baseline = next(candidate for candidate in roster if candidate.label == BASELINE)
     others = [candidate for candidate in without_peers(roster) if candidate is not baseline]
-    return [identical(baseline), baseline, *others, *(ways if not specs else [])]
+    return [identical(baseline), baseline, *others, *ways]
 
 
 def way_of(candidate: Candidate) -> str:

@@ -53,9 +53,10 @@ def test_every_way_is_a_row_beside_the_implementations():
     assert [each.label for each in own] == list(deployed.names())
     assert [way_of(each) for each in own] == list(deployed.names())
     assert all(each.child is None for each in own)
-    labels = [each.label for each in rows(roster("naive"), own, [])]
+    labels = [each.label for each in rows(roster("naive"), own)]
     assert labels == [AA, BASELINE, "naive", *deployed.names()]
-    assert [each.label for each in rows(roster("naive"), own, ["naive"])] == [AA, BASELINE, "naive"]
+    assert ways(roster("naive"), CPU, isolation, ["naive"]) == []
+    assert [each.label for each in rows(roster("naive"), [])] == [AA, BASELINE, "naive"]
     assert way_of(candidate("naive")) == way_of(candidate(BASELINE)) == ""
 
 
