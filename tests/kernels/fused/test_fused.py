@@ -23,7 +23,7 @@ POOLED = {"activation": "sigmoid", "pool": 2}
 SIGMOID = {"activation": "sigmoid"}
 LAST = {"memory_format": torch.channels_last}
 # Odd in every dimension, and with the fixture `divided` of several programs or threads with several tiles each.
-SPLIT = (5, 3, 17, 13)
+SPLIT = (3, 2, 17, 13)
 each_block = pytest.mark.parametrize("block", [{}, POOLED], ids=["batch norm", "block"])
 
 
