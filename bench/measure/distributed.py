@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 import kernels
-from bench.measure import collectives, divided_steps, worlds
+from bench.measure import binding, collectives, divided_steps, worlds
 from bench.measure.collectives import decided, slowest
 from bench.measure.context import Context
 from bench.measure.divided_steps import DividedSteps, Row
@@ -117,6 +117,7 @@ def _measured(device: torch.device, names: list[str], data: FashionMNIST, thread
     processes = dist.get_world_size()
     own = max(1, threads // processes) if processes > 1 else 1
     torch.set_num_threads(own)
+    cores = binding.share(dist.get_rank(), processes, device)
     loaded = [kernels.load(name) for name in names]
     for implementation in loaded:
         implementation.ready(None)
@@ -131,10 +132,12 @@ def _measured(device: torch.device, names: list[str], data: FashionMNIST, thread
     dist.all_gather_object(every, wrong, group=collectives.control())
     made = [collectives.made_by(each.step_once) if each.meets_others else [] for each in steps]
     torch.set_num_threads(own)
+    binding.bind(cores)
     return {
         "threads": threads,
         "threads_per_process": own,
         "backend": worlds.backend_of(device),
+        "bound": cores is not None,
         "rounds": len(samples[0]),
         "iterations": iterations,
         "batch_size": SETTINGS.batch_size,

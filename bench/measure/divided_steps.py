@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import kernels
+from bench.measure import binding
 from bench.measure.step import EPOCH, SETTINGS
 from bench.measure.synchronized_peers import SumsSlot, TorchsSlot
 from bench.measure.verification import State, state_of, why_no_step, why_not_divided
@@ -81,6 +82,9 @@ class DividedSteps:
         self._world = ALONE if row.way in IN_ONE else World(dist.get_rank(), dist.get_world_size())
         self._takes_part = row.way not in IN_ONE or dist.get_rank() == 0
         self._threads = all_threads if row.way == ALONE_ALL else threads
+        self._cores = binding.share(
+            *((0, 1) if row.way == ALONE_ALL else (dist.get_rank(), dist.get_world_size())), device
+        )
         # Every process of the default group makes every group.
         group = dist.new_group([0]) if row.way == OF_ONE else None
         if not self._takes_part:
@@ -113,6 +117,7 @@ class DividedSteps:
         """
         if not self._takes_part:
             return
+        binding.bind(self._cores)
         torch.set_num_threads(self._threads)
         self._chosen = [next(self._batches)]
         self.run()

@@ -38,13 +38,15 @@ PLOT = "distributed.svg"
 NOTE = """\
 A step is the training loop's own, without evaluation. All rows of a world are in the same processes, one sample of each
 per round, in random order; process 0 decides how many steps and rounds there are. A sample begins when all processes
-are there and ends with the slowest. DDP adds up gradients and leaves buffers alone. Each
-process of a world has {own}, so **a core per process is compared with all threads in one**. **time per image / one
-process** is the median over rounds of time per image, divided by that of one process with {all}; below 1 is faster.
-**batch norm's collectives** and **inside all collectives** are counted and timed in one step under torch's profiler,
-DDP's own included in the time. *E[x²] - E[x]²* is {sums}. The noise floor is what a row timed twice differs by.
+are there and ends with the slowest. DDP adds up gradients and leaves buffers alone. Each process of a world has
+{own}{bound}, so **a core per process is compared with all threads in one**. **time per image / one process** is the
+median over rounds of time per image, divided by that of one process with {all}; below 1 is faster. **batch norm's
+collectives** and **inside all collectives** are counted and timed in one step under torch's profiler, DDP's own included
+in the time. *E[x²] - E[x]²* is the form that one finds for the CPU: two differentiable `all_reduce` a layer, and no
+digits at large means. The noise floor is what a row timed twice differs by.
 """
-SUMS_NOTE = "the form that one finds for the CPU: two differentiable `all_reduce` a layer, and no digits at large means"
+BOUND_NOTE = """, its main one bound to cores of its own (unbound, Linux may put processes that wait for each other on
+one core, and a small collective takes several times as long)"""
 
 MODEL_NOTE = """\
 A message takes {latency} µs and {gbps} GB/s (least squares of the relative error over the table by size; a measured
@@ -74,8 +76,8 @@ def page(records: list[Record]) -> str:
         parts.append(
             NOTE.format(
                 own=counted(record["threads_per_process"], "thread"),
+                bound=BOUND_NOTE if record["bound"] else "",
                 all=counted(record["threads"], "thread"),
-                sums=SUMS_NOTE,
             )
         )
     for world in worlds:

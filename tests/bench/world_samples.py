@@ -103,6 +103,7 @@ def world(session: Session, processes: int = 2, **changes: Any) -> Record:
         "digest": "0000",
         "threads": 2,
         "threads_per_process": 1,
+        "bound": True,
         "backend": "gloo",
         "rounds": 20,
         "iterations": 2,
