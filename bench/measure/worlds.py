@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from bench.measure.figures import PlainError
+from models import allocator
 
 MEETING_SECONDS = 20
 """The longest that processes wait for each other, at first and in each collective: for one that has died or stopped."""
@@ -154,6 +155,7 @@ def _quiet() -> Iterator[None]:
 
 def _process(function: Callable[..., Any], device_type: str, arguments: tuple[Any, ...], seconds: float) -> Any:
     """One process of the world."""
+    allocator.settle()  # the memory policy that every measurement has
     device = torch.device(device_type)
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

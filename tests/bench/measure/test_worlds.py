@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from bench.measure import worlds
 from bench.measure.figures import PlainError
+from models import allocator
 from tests.processes import START
 
 pytestmark = pytest.mark.skipif(
@@ -31,6 +32,10 @@ def ranks(device, first):
     return device.type, dist.get_rank(), int(own)
 
 
+def policy(_):
+    return allocator.is_settled()
+
+
 def fail(_, how):
     if dist.get_rank() == 1:
         if how == "raise":
@@ -45,6 +50,10 @@ def test_every_process_returns_by_its_rank():
     before = [signal.getsignal(number) for number in worlds.SIGNALS]
     assert worlds.gather(ranks, 2, CPU, 5) == [("cpu", 0, 11), ("cpu", 1, 11)]
     assert [signal.getsignal(number) for number in worlds.SIGNALS] == before
+
+
+def test_processes_have_the_memory_policy_of_all_measurements():
+    assert worlds.gather(policy, 1, CPU) == [allocator.is_settled() or allocator.chooses()]
 
 
 @pytest.mark.parametrize(
