@@ -42,8 +42,9 @@ are there and ends with the slowest. DDP adds up gradients and leaves buffers al
 {own}{bound}, so **a core per process is compared with all threads in one**. **time per image / one process** is the
 median over rounds of time per image, divided by that of one process with {all}; below 1 is faster. **batch norm's
 collectives** and **inside all collectives** are counted and timed in one step under torch's profiler, DDP's own among
-them. *E[x²] - E[x]²* is the form that one finds for the CPU: two differentiable `all_reduce` a layer, and no
-digits at large means. The noise floor is what a row timed twice differs by.
+them. **above local + collectives** is what a synchronized step takes beyond the local one and its collectives by size:
+at each of them, processes also wait for the slower one. *E[x²] - E[x]²* is the form that one finds for the CPU: two
+differentiable `all_reduce` a layer, and no digits at large means. The noise floor is what a row timed twice differs by.
 """
 BOUND_NOTE = """, its main one bound to cores of its own (unbound, Linux may put processes that wait for each other on
 one core, and a small collective takes several times as long)"""
