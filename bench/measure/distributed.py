@@ -30,7 +30,7 @@ from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
 
 BATCHES = 8
-"""Different ones, over and over; with weak scaling each is as many times as large as there are processes."""
+"""Different ones at most, over and over; with weak scaling each is as many times as large as there are processes."""
 
 SEED = 0
 """Of the order of the rows in each round."""
@@ -100,10 +100,10 @@ def measure(
     """
     if reason := worlds.why_none(context.device, processes):
         raise PlainError(reason)
-    images = BATCHES * SETTINGS.batch_size * processes
-    if len(context.data.train_images) < images:
-        raise PlainError(f"{processes} processes need {images} images, and there are {len(context.data.train_images)}")
-    data = divided_steps.first_images(context.data, images)
+    whole, known = SETTINGS.batch_size * processes, len(context.data.train_images)
+    if known < whole:
+        raise PlainError(f"{processes} processes need {whole} images for a batch each, and there are {known}")
+    data = divided_steps.first_images(context.data, min(BATCHES, known // whole) * whole)
     names = [each.name for each in (implementation, *others)]
     answers = worlds.gather(_measured, processes, context.device, names, data, torch.get_num_threads(), effort)
     figures: Figures = answers[0]

@@ -32,7 +32,7 @@ SHORT = Effort(0.0, 2, 2, (12, 13))
 
 @pytest.fixture(scope="module")
 def data():
-    return load(EMBEDDED, limit=4352)
+    return load(EMBEDDED, limit=1100)
 
 
 @pytest.fixture(scope="module")
@@ -138,5 +138,5 @@ def test_steps_are_judged_by_how_the_batch_was_divided(data, shards):
 
 def test_too_few_images_are_named(data):
     few = dataclasses.replace(data, train_images=data.train_images[:100])
-    with pytest.raises(PlainError, match=r"^2 processes need 4096 images, and there are 100$"):
+    with pytest.raises(PlainError, match=r"^2 processes need 512 images for a batch each, and there are 100$"):
         distributed.measure(BUILTIN, context(few), [], 2, SHORT)
