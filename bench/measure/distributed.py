@@ -26,6 +26,7 @@ from bench.measure.rest import rest
 from bench.measure.step import SETTINGS
 from bench.record.worlds import ALONE, ALONE_ALL, LOCAL, OF_ONE, STRONG, SUMS, SYNCHRONIZED, TORCHS, WEAK
 from kernels import Implementation
+from models.alternatives.missing import MissingError
 from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
 
@@ -95,11 +96,12 @@ def measure(
         effort: How long.
 
     Raises:
-        PlainError: There can be no such world here, or one of its processes failed.
+        MissingError: There can be no such world here.
+        PlainError: There are too few images, or one of its processes failed.
         WrongError: A step that was timed didn't train.
     """
     if reason := worlds.why_none(context.device, processes):
-        raise PlainError(reason)
+        raise MissingError(reason)
     whole, known = SETTINGS.batch_size * processes, len(context.data.train_images)
     if known < whole:
         raise PlainError(f"{processes} processes need {whole} images for a batch each, and there are {known}")

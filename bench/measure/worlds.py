@@ -22,6 +22,9 @@ from models import allocator
 MEETING_SECONDS = 20
 """The longest that processes wait for each other, at first and in each collective: for one that has died or stopped."""
 
+USUAL = (2, 4, 8)
+"""More take longer to start than all of them to measure."""
+
 START = "spawn"
 """How `multiprocessing` starts them."""
 
@@ -53,10 +56,9 @@ def why_none(device: torch.device, processes: int) -> str | None:
 
 
 def usual(device: torch.device, cores: int, *, quick: bool) -> list[int]:
-    """The worlds that are measured unasked: each twice as large as the one before, up to a core or GPU per process."""
-    most = torch.cuda.device_count() if device.type == "cuda" else cores
-    doubled = [2**power for power in range(1, most.bit_length()) if 2**power <= most]
-    return doubled[:1] if quick else doubled
+    """The worlds that are measured unasked, as far as there is a core or GPU for each process; none without backend."""
+    most = {"cpu": cores, "cuda": torch.cuda.device_count()}.get(device.type, 0)
+    return [processes for processes in (USUAL[:1] if quick else USUAL) if processes <= most]
 
 
 def gather(

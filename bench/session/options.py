@@ -109,7 +109,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=worlds,
         default=[],
         metavar="N,...",
-        help="worlds of processes that divide a batch, such as 1,2,4 (default: 2, 4, ... up to the cores or GPUs)",
+        help="worlds of processes that divide a batch, such as 1,2,4 (default: 2, 4 and 8, up to the cores or GPUs)",
     )
     add("--resume", action="store_true", help="continue the newest run in the results folder")
     operations_options(add)

@@ -16,6 +16,7 @@ from bench.measure.verification import state_of, why_no_step
 from bench.record.labels import BASELINE
 from bench.record.worlds import ALONE, ALONE_ALL, IN_ONE, LOCAL, OF_ONE, STRONG, SUMS, SYNCHRONIZED, TORCHS, WEAK
 from kernels.builtin import IMPLEMENTATION as BUILTIN
+from models.alternatives.missing import MissingError
 from models.fashion_mnist import EMBEDDED, load
 from models.lenet import lenet
 from models.step import cross_entropy, descend, gather
@@ -140,3 +141,9 @@ def test_too_few_images_are_named(data):
     few = dataclasses.replace(data, train_images=data.train_images[:100])
     with pytest.raises(PlainError, match=r"^2 processes need 512 images for a batch each, and there are 100$"):
         distributed.measure(BUILTIN, context(few), [], 2, SHORT)
+
+
+def test_a_device_that_has_no_world_is_unavailable(monkeypatch, data):
+    monkeypatch.setattr(worlds, "why_none", lambda *_: "torch was built without NCCL")
+    with pytest.raises(MissingError, match="without NCCL"):
+        distributed.measure(BUILTIN, context(data), [], 2, SHORT)

@@ -74,7 +74,9 @@ def test_worlds_double_up_to_a_core_for_each_process():
     assert worlds.usual(CPU, 1, quick=False) == []
     assert worlds.usual(CPU, 2, quick=False) == [2]
     assert worlds.usual(CPU, 12, quick=False) == [2, 4, 8]
+    assert worlds.usual(CPU, 64, quick=False) == [2, 4, 8]
     assert worlds.usual(CPU, 12, quick=True) == [2]
+    assert worlds.usual(torch.device("mps"), 12, quick=False) == []
 
 
 def test_a_world_that_cannot_be_says_why(monkeypatch):
