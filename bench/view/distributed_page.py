@@ -24,6 +24,7 @@ from bench.view.distributed_tables import (
     scaling_table,
     sentence,
     short,
+    step_text,
     to_one_process,
     way_of,
     worlds_of,
@@ -140,7 +141,7 @@ def _predictions(worlds: list[World]) -> list[str]:
     for name, model in modeled(worlds).items():
         checked = [
             f"{processes_of(check.world)}, {check.scaling} scaling: predicted {_text(check.predicted)} ms,"
-            f" measured {significant(check.world.step_ns(check.row) / 1e6)} ms, "
+            f" measured {step_text(Line(check.world, check.row))} ms, "
             f"{'within' if check.inside else '**outside of**'} the band"
             for check in held(worlds, name, model)
         ]

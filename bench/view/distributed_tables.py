@@ -57,7 +57,8 @@ def way_of(line: Line) -> str:
     return f"{processes_of(world)}, {way}"
 
 
-def _step(line: Line) -> str:
+def step_text(line: Line) -> str:
+    """`23.8 [21.8, 32.2]`, in milliseconds."""
     low, high = (end / 1e6 for end in line.world.interval_ns(line.row))
     middle = line.world.step_ns(line.row) / 1e6
     return (
@@ -94,7 +95,7 @@ def _inside(line: Line) -> str:
 COLUMNS: tuple[Column[Line], ...] = (
     Column("implementation", lambda line: name_of(line.row)),
     Column("divided over", way_of),
-    Column("step, ms", _step),
+    Column("step, ms", step_text),
     Column("examples/sec", lambda line: f"{examples_per_second(line):,.0f}"),
     Column("time per image / one process", lambda line: ratio_text(r) if (r := to_one_process(line)) else ITSELF),
     Column("verdict", lambda line: line.world.noise.verdict(r) if (r := to_one_process(line)) else "–"),

@@ -55,7 +55,7 @@ class Model:
 
 
 class Check(NamedTuple):
-    """A measured row beside its prediction, and whether their intervals overlap."""
+    """A measured row beside its prediction, and whether its median lies in the band."""
 
     world: World
     scaling: str
@@ -104,7 +104,6 @@ def held(worlds: list[World], implementation: str, model: Model) -> list[Check]:
         for scaling in (STRONG, WEAK):
             if row := world.row(implementation, SYNCHRONIZED, scaling):
                 predicted = model.step(world.processes, scaling)
-                low, high = world.interval_ns(row)
-                inside = predicted.low <= high and low <= predicted.high
+                inside = predicted.low <= world.step_ns(row) <= predicted.high
                 rows.append(Check(world, scaling, row, predicted, inside))
     return rows

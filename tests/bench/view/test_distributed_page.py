@@ -84,6 +84,19 @@ def test_what_lies_outside_of_its_band_is_called_so(session):
     page = distributed_page.page([{**record, "rows": slow}])
     assert "**outside of** the band" in page
     assert "**outside of** the band" not in distributed_page.page([record])
+    assert "ms, within the band" in distributed_page.page([record])
+
+
+def test_an_interval_that_meets_the_band_does_not_bring_the_median_into_it(session):
+    record = world(session, 2)
+    model = model_of(worlds_of([record]), "naive")
+    edge = model.step(2, STRONG).high * 2  # of two steps
+    slow = [
+        {**r, "samples_ns": [edge * factor for factor in (0.9, 1.1, 1.1, 1.1) * 5]} if r["way"] == SYNCHRONIZED else r
+        for r in record["rows"]
+    ]
+    checks = held(worlds_of([{**record, "rows": slow}]), "naive", model)
+    assert not checks[0].inside
 
 
 def test_more_processes_than_cores_are_warned_of(session):
