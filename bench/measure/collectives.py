@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile
 
+from bench.stats.cost_model import ALL_GATHER, ALL_REDUCE
 from models.device import synchronize
 
 TYPE = torch.float64
@@ -27,7 +28,6 @@ SIZES = {"double": 8, "float": 4, "c10::Half": 2, "c10::BFloat16": 2}
 """Bytes of a number, by the profiler's names of types."""
 
 QUICK_COUNTS = (*COUNTS[:8], 65536)
-KINDS = ("all_gather", "all_reduce")
 REPEATS = 9
 SAMPLE_SECONDS = 0.01
 MOST_CALLS = 200
@@ -73,7 +73,7 @@ def measure(device: torch.device, counts: Sequence[int]) -> list[Point]:
         By kind and count: the size in bytes, and for each repeat the nanoseconds of a call, those of the slowest
         process.
     """
-    return [_point(kind, count, device) for kind in KINDS for count in counts]
+    return [_point(kind, count, device) for kind in (ALL_GATHER, ALL_REDUCE) for count in counts]
 
 
 def _point(kind: str, count: int, device: torch.device) -> Point:
@@ -81,7 +81,7 @@ def _point(kind: str, count: int, device: torch.device) -> Point:
     received = sent.new_empty(dist.get_world_size() * count)
 
     def call() -> None:
-        if kind == "all_gather":
+        if kind == ALL_GATHER:
             dist.all_gather_into_tensor(received, sent)
         else:
             dist.all_reduce(sent)
@@ -91,7 +91,7 @@ def _point(kind: str, count: int, device: torch.device) -> Point:
     once = _sample(call, 1, device)
     calls = decided(max(1, min(MOST_CALLS, int(1e9 * SAMPLE_SECONDS / once))))
     times = [_sample(call, calls, device) / calls for _ in range(REPEATS)]
-    size = received if kind == "all_gather" else sent
+    size = received if kind == ALL_GATHER else sent
     return {"kind": kind, "count": count, "bytes": size.numel() * size.itemsize, "calls": calls, "ns": times}
 
 

@@ -89,7 +89,6 @@ class DividedSteps:
         group = dist.new_group([0]) if row.way == OF_ONE else None
         if not self._takes_part:
             return
-        self._device = device
         self._data = replace(data, train_images=data.train_images.to(device), train_labels=data.train_labels.to(device))
         size = SETTINGS.batch_size * (dist.get_world_size() if row.scaling == WEAK else 1)
         self._batches = itertools.cycle(torch.arange(len(data.train_images), device=device).split(size))

@@ -13,7 +13,6 @@ import numpy as np
 from bench.record.records import Record
 from bench.record.verdicts import Noise
 from bench.record.worlds import LOCAL, STRONG, SYNCHRONIZED, WEAK
-from bench.stats.cost_model import ALL_GATHER
 from bench.stats.ratios import Ratio, median_interval, paired_ratio
 
 Row = dict[str, Any]
@@ -82,7 +81,3 @@ class World:
         ends = len(local["collectives"]) if local else 0
         made: list[dict[str, Any]] = row["collectives"]
         return made[: len(made) - ends]
-
-    def size(self, made: dict[str, Any]) -> int:
-        """Bytes of a collective: of the result of an `all_gather`, of what each process has in an `all_reduce`."""
-        return int(made["bytes"]) * (self.processes if made["kind"] == ALL_GATHER else 1)
