@@ -14,7 +14,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.conftest import CANDIDATES, outcome
-from bench.measure import distributed, environment, worlds
+from bench.measure import distributed, worlds
 from bench.measure.context import Context
 from bench.record.labels import BASELINE
 from bench.record.records import Record
@@ -36,7 +36,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def chosen(option: argparse.Namespace) -> list[int]:
     """The worlds of this run."""
     found: list[int] = option.processes or worlds.usual(
-        devices.find(option.device), environment.cores(), quick=option.quick
+        devices.find(option.device), devices.cores(), quick=option.quick
     )
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 NAMES = ("cpu", "cuda", "rocm", "xpu", "mps")
@@ -9,6 +11,11 @@ NAMES = ("cpu", "cuda", "rocm", "xpu", "mps")
 
 class DeviceUnavailableError(Exception):
     """The device that was asked for is not here; the message is one line that says what is missing."""
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find(name: str) -> torch.device:

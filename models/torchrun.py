@@ -57,7 +57,7 @@ def run_id() -> str | None:
 def why_slow(place: torch.device) -> str | None:
     """None, or in one line why a time that is measured here says little."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = device.cores()
     if place.type == "cpu" and processes > cores:
         return f"{processes} processes share {cores} cores: more of them only take longer"
     return None

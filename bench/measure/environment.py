@@ -21,6 +21,7 @@ import torch
 
 from bench import ROOT
 from models import allocator
+from models.device import cores
 
 _PLACES = ("cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn", "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
 PRECISION: dict[str, Any] = {"all": torch.backends} | {p: operator.attrgetter(p)(torch.backends) for p in _PLACES}
@@ -41,11 +42,6 @@ def device_name(device: torch.device) -> str:
     if device.type == "xpu":
         return torch.xpu.get_device_name(device)
     return cpu_name()
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine(device: torch.device) -> str:
