@@ -18,6 +18,7 @@ from bench.view.distributed_tables import (
     collectives_table,
     csv_page,
     examples_per_second,
+    left_out,
     name_of,
     pairs_of,
     processes_of,
@@ -69,6 +70,7 @@ def page(records: list[Record]) -> str:
         parts += [f"## {processes_of(world)}"]
         size = world.record["batch_size"]
         parts += [f"One batch of {size} images for all together (strong scaling):", scaling_table(world, STRONG)]
+        parts.append(left_out(world))
         if weak := scaling_table(world, WEAK):
             parts += [f"{size} images for each process (weak scaling):", weak]
     if pairs := pairs_of(worlds):

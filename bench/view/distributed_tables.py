@@ -109,6 +109,11 @@ def scaling_table(world: World, scaling: str, render: Callable[..., str] = markd
     return render(COLUMNS, [Line(world, row) for row in world.rows if row["scaling"] == scaling])
 
 
+def left_out(world: World) -> str:
+    """A line for each that has no rows; "" where everybody has."""
+    return "\n".join(f"- `{name}` is left out: {reason}" for name, reason in world.left_out.items())
+
+
 class Pair(NamedTuple):
     """A synchronized row beside the local one."""
 
@@ -255,5 +260,7 @@ def collectives_csv(records: list[Record]) -> str:
 
 def short(records: list[Record]) -> str:
     """The finding and the table of each world."""
-    parts = [scaling_table(world, STRONG, plain_text) for world in worlds_of(records)]
-    return "\n\n".join([sentence(records), *parts])
+    parts = [sentence(records)]
+    for world in worlds_of(records):
+        parts += [scaling_table(world, STRONG, plain_text), left_out(world)]
+    return "\n\n".join(filter(None, parts))

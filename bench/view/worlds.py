@@ -35,6 +35,11 @@ class World:
         return [row for row in self.record["rows"] if not row["again"]]
 
     @property
+    def left_out(self) -> dict[str, str]:
+        """Why somebody has no rows, by name."""
+        return dict(self.record.get("left_out", {}))
+
+    @property
     def implementations(self) -> list[str]:
         """In the order in which they were measured."""
         return list(dict.fromkeys(row["implementation"] for row in self.rows))

@@ -114,6 +114,15 @@ def test_a_world_that_failed_is_named_with_its_reason(session):
     assert distributed_page.plot(alone) == ""
 
 
+def test_who_is_left_out_is_named_with_the_reason(session):
+    record = world(session, left_out={"compiled": "its batch norm is one call", "slow": "wrong: dx off by 3e-02"})
+    for text in (distributed_page.page([record]), distributed_tables.short([record])):
+        assert (
+            "- `compiled` is left out: its batch norm is one call\n- `slow` is left out: wrong: dx off by 3e-02" in text
+        )
+    assert "left out" not in distributed_page.page([world(session)])
+
+
 def test_one_process_has_nobody_to_synchronize_with(session):
     record = world(session, 1)
     assert distributed_tables.sentence([record]) == "In 1 process nothing was synchronized."
