@@ -24,18 +24,19 @@ def _wide(x: Tensor) -> torch.dtype:
 
 def _normalized(x: Tensor, normal: Normal) -> Tensor:
     """x^. The digits of the mean that the batch's type has no room for are subtracted, too."""
-    rounded = normal.mean.to(_wide(x))
-    rest = torch.where(rounded.isfinite(), normal.mean - rounded, 0.0)
-    return ((x.to(_wide(x)) - _like(rounded, x)) - _like(rest, x)) * _like(normal.inverse_std, x)
+    mean, inverse_std = normal.saved
+    rounded = mean.to(_wide(x))
+    rest = torch.where(rounded.isfinite(), mean - rounded, 0.0)
+    return ((x.to(_wide(x)) - _like(rounded, x)) - _like(rest, x)) * _like(inverse_std, x)
 
 
 def statistics(x: Tensor) -> Moments:
     """See `Steps.statistics`."""
     count = x.numel() // x.shape[1]
     if not count:
-        return Moments(0, x.new_zeros(x.shape[1], dtype=torch.float64), x.new_zeros(x.shape[1], dtype=torch.float64))
+        return Moments(x.new_zeros(2 * x.shape[1] + 1, dtype=torch.float64))
     var, mean = torch.var_mean(x.double(), _dims(x), correction=0)
-    return Moments(count, mean, var * count)
+    return Moments.of(count, mean, var * count)
 
 
 def _affine(x: Tensor, normal: Normal) -> Tensor:

@@ -14,24 +14,77 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
 class Moments(NamedTuple):
-    """Of a batch: its values per channel, and of each channel the mean and the sum of (x - mean)^2, (C,) float64."""
+    """Of a batch, as processes send them to each other.
 
-    size: int
-    mean: Tensor
-    m2: Tensor
+    Attributes:
+        values: The values per channel, then of each channel the mean, then the sum of (x - mean)^2: (2C + 1,) float64.
+    """
+
+    values: Tensor
+
+    @staticmethod
+    def of(size: int, mean: Tensor, m2: Tensor) -> Moments:
+        """From its parts."""
+        return Moments(torch.cat([mean.new_tensor([size]), mean, m2]))
+
+    @staticmethod
+    def blank(x: Tensor) -> tuple[Moments, Tensor]:
+        """Those of a batch, and where its kernels write the rest of them: (2, C)."""
+        channels = x.shape[1]
+        values = x.new_full((2 * channels + 1,), x.numel() // channels, dtype=torch.float64)
+        return Moments(values), values[1:].view(2, channels)
+
+    @property
+    def size(self) -> int:
+        """Values per channel."""
+        return int(self.values[0])
+
+    @property
+    def mean(self) -> Tensor:
+        """Of each channel, (C,)."""
+        return self.values[1 : len(self.values) // 2 + 1]
+
+    @property
+    def m2(self) -> Tensor:
+        """The sum of (x - mean)^2 of each channel, (C,)."""
+        return self.values[len(self.values) // 2 + 1 :]
 
 
 class Normal(NamedTuple):
-    """How a batch is normalized: mean and 1 / std of each channel, (C,) float64; weight and bias, (C,) or None."""
+    """How a batch is normalized.
 
-    mean: Tensor
-    inverse_std: Tensor
+    Attributes:
+        saved: Mean and 1 / std of each channel, (2, C) float64.
+        weight: (C,) or None.
+        bias: (C,) or None.
+    """
+
+    saved: Tensor
     weight: Tensor | None
     bias: Tensor | None
+
+    @property
+    def mean(self) -> Tensor:
+        """Of each channel, (C,)."""
+        return self.saved[0]
+
+    @property
+    def inverse_std(self) -> Tensor:
+        """Of each channel, (C,)."""
+        return self.saved[1]
+
+
+Meet = Callable[[Tensor, "Tensor | None", "Tensor | None", float, float], "tuple[int, Tensor]"]
+"""(every, running_mean, running_var, momentum, eps) to the count of the whole batch and `Normal.saved`.
+
+`every` has the moments of each process, (processes, 2C + 1). The running statistics are moved; with less than two
+values per channel nothing is.
+"""
 
 
 class Sums(NamedTuple):
@@ -65,9 +118,11 @@ class Steps:
         apply: (x, normal, around) to the output.
         backward_sums: (dy, x, y, normal, around) to the sums; y, the output, where there are residual and activation.
         backward_apply: (kept, x, normal, sums, count) to dx, from the sums and the count of the whole batch.
+        meet: What is between the first two, in one call; None: eager operations do it.
     """
 
     statistics: Callable[[Tensor], Moments]
     apply: Callable[[Tensor, Normal, Around], Tensor]
     backward_sums: Callable[[Tensor, Tensor, Tensor | None, Normal, Around], Sums]
     backward_apply: Callable[[Any, Tensor, Normal, Tensor, int], Tensor]
+    meet: Meet | None = None

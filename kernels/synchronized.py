@@ -24,6 +24,9 @@ from kernels.steps import Around, Moments, Normal, Steps
 WORLD = "world"
 """The default process group, whichever it is when it is needed: a layer can be made before there is one."""
 
+ONE_CALL = "its batch norm is one call, between whose steps no process can meet another"
+"""Why an implementation without the four steps can't be synchronized."""
+
 Group = Any
 """None for the default one, or a `torch.distributed.ProcessGroup`, which builds of torch without it don't have."""
 
@@ -48,10 +51,7 @@ def steps_of(implementation: Implementation) -> Steps:
         ValueError: It has none.
     """
     if implementation.steps is None:
-        raise ValueError(
-            f"{implementation.name} can't be synchronized: its batch norm is one call, between whose steps no process"
-            " can meet another"
-        )
+        raise ValueError(f"{implementation.name} can't be synchronized: {ONE_CALL}")
     return implementation.steps
 
 
@@ -111,15 +111,42 @@ def block(
     return y
 
 
+def gathered(own: Moments, group: Group) -> Tensor:
+    """The moments of each process, (processes, 2C + 1); a collective."""
+    every = own.values.new_empty(dist.get_world_size(group), len(own.values))
+    dist.all_gather_into_tensor(every.view(-1), own.values, group=group)
+    return every
+
+
 def merged(own: Moments, group: Group) -> Moments:
     """The moments of all processes' batches together; a collective."""
-    sent = torch.cat([own.mean.new_tensor([own.size]), own.mean, own.m2])
-    every = sent.new_empty(dist.get_world_size(group), len(sent))
-    dist.all_gather_into_tensor(every.view(-1), sent, group=group)
-    counts, means, m2s = every.split([1, len(own.mean), len(own.m2)], dim=1)
+    every = gathered(own, group)
+    channels = every.shape[1] // 2
+    counts, means, m2s = every.split([1, channels, channels], dim=1)
     total = counts.sum()
     mean = (counts * means).sum(0) / total
-    return Moments(int(total), mean, (m2s + counts * (means - mean).square()).sum(0))
+    return Moments(torch.cat([total.view(1), mean, (m2s + counts * (means - mean).square()).sum(0)]))
+
+
+def met(own: Moments, call: Call) -> tuple[int, Tensor]:
+    """The count of the whole batch, and mean and 1 / std of each channel; moves the running statistics.
+
+    Raises:
+        ValueError: The whole batch has less than two values per channel.
+    """
+    running = call.running_mean, call.running_var
+    if call.steps.meet:
+        count, saved = call.steps.meet(gathered(own, call.group), *running, call.momentum, call.eps)
+    else:
+        whole = merged(own, call.group)
+        count = whole.size
+        var = whole.m2 / count
+        saved = torch.stack([whole.mean, (var + call.eps).rsqrt()])
+        if count > 1:
+            update_running_statistics(*running, whole.mean, var, count, call.momentum)
+    if count < 2:
+        raise ValueError(f"Expected more than 1 value per channel when training, got {count} in all processes")
+    return count, saved
 
 
 class _Synchronized(torch.autograd.Function):
@@ -127,12 +154,8 @@ class _Synchronized(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, call: Call
     ) -> Tensor:
-        count, mean, m2 = merged(call.steps.statistics(x), call.group)
-        if count < 2:
-            raise ValueError(f"Expected more than 1 value per channel when training, got {count} in all processes")
-        var = m2 / count
-        update_running_statistics(call.running_mean, call.running_var, mean, var, count, call.momentum)
-        normal = Normal(mean, (var + call.eps).rsqrt(), weight, bias)
+        count, saved = met(call.steps.statistics(x), call)
+        normal = Normal(saved, weight, bias)
         y = call.steps.apply(x, normal, Around(residual, call.activation, call.pool))
         keeps_output = residual is not None and call.activation is not None
         ctx.save_for_backward(x, residual, y if keeps_output else None, *normal)
@@ -145,11 +168,10 @@ class _Synchronized(torch.autograd.Function):
         x, residual, y, *normal = ctx.saved_tensors
         normal, call = Normal(*normal), ctx.call
         around = Around(residual, call.activation, call.pool)
-        own, kept, dz = call.steps.backward_sums(dy, x, y, normal, around)
-        every = own.clone()
-        dist.all_reduce(every, group=call.group)
+        sums, kept, dz = call.steps.backward_sums(dy, x, y, normal, around)
         of_x, of_weight, of_bias, of_residual, _ = ctx.needs_input_grad
-        dx = call.steps.backward_apply(kept, x, normal, every, ctx.count) if of_x else None
-        dweight = own[1].to(normal.weight.dtype) if of_weight and normal.weight is not None else None
-        dbias = own[0].to(normal.bias.dtype) if of_bias and normal.bias is not None else None
+        dweight = sums[1].to(normal.weight.dtype, copy=True) if of_weight and normal.weight is not None else None
+        dbias = sums[0].to(normal.bias.dtype, copy=True) if of_bias and normal.bias is not None else None
+        dist.all_reduce(sums, group=call.group)  # from here on those of the whole batch
+        dx = call.steps.backward_apply(kept, x, normal, sums, ctx.count) if of_x else None
         return dx, dweight, dbias, dz if of_residual else None, None

@@ -46,7 +46,7 @@ def as_real(parameter: Tensor | None, real: torch.dtype) -> Tensor | None:
     return parameter.to(real).contiguous()
 
 
-def _give_back(parameter: Tensor | None, real: Tensor | None) -> None:
+def give_back(parameter: Tensor | None, real: Tensor | None) -> None:
     """What was calculated in `as_real(parameter)`."""
     if parameter is not real and parameter is not None and real is not None:
         parameter.copy_(real)
@@ -92,8 +92,8 @@ def forward(
         residual = dense_like(residual, planes)
         kernels.residual_forward(plan, memory_of(x), memory_of(residual), *rest)
     if training:
-        _give_back(running_mean, mean)
-        _give_back(running_var, var)
+        give_back(running_mean, mean)
+        give_back(running_var, var)
     return y, saved
 
 
@@ -131,6 +131,6 @@ def backward(
         pointers = (memory_of(x), memory_of(dy), memory_of(y), dx.data_ptr(), dz.data_ptr())
         kernels.residual_backward(plan, *pointers, *rest)
         gradients = (*gradients, dz)
-    _give_back(dweight, of_weight)
-    _give_back(dbias, of_bias)
+    give_back(dweight, of_weight)
+    give_back(dbias, of_bias)
     return gradients

@@ -74,8 +74,10 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.second_of_forward.argtypes = [_POINTER] * 7
     library.first_of_backward.argtypes = [_POINTER] * 10
     library.second_of_backward.argtypes = [_POINTER] * 10 + [ctypes.c_double]
+    library.meet.argtypes = [_POINTER] * 4 + [ctypes.c_int64] * 2 + [ctypes.c_double] * 2
     for name in (*FUNCTIONS, *STEPS):
         getattr(library, name).restype = None
+    library.meet.restype = ctypes.c_double
     library.compiler.restype = ctypes.c_char_p
     return library
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kernels.cpu_fused import library
-from kernels.cpu_fused.kernel_calls import as_real, plan_of
+from kernels.cpu_fused.kernel_calls import as_real, give_back, plan_of
 from kernels.fused.layouts import dense_like, in_planes, output_memory, real_type
 from kernels.fused.steps import or_eager
 from kernels.routes import memory_of
@@ -32,15 +32,34 @@ def _takes(x: Tensor) -> bool:
 def _parameters(normal: Normal, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Mean and 1 / std, (2, C) float64; weight and bias as the kernels take them."""
     real = real_type(x.dtype)
-    return torch.stack(normal[:2]), as_real(normal.weight, real), as_real(normal.bias, real)
+    return normal.saved, as_real(normal.weight, real), as_real(normal.bias, real)
 
 
 def statistics(x: Tensor) -> Moments:
     """See `Steps.statistics`."""
-    moments = x.new_empty((2, x.shape[1]), dtype=torch.float64)
+    found, moments = Moments.blank(x)
     plan = plan_of(x.shape, in_planes(x), False, None, True, torch.get_num_threads())
     library.load(x.dtype).first_of_forward(plan, memory_of(x), moments.data_ptr())
-    return Moments(x.numel() // x.shape[1], *moments)
+    return found
+
+
+def meet(
+    every: Tensor, running_mean: Tensor | None, running_var: Tensor | None, momentum: float, eps: float
+) -> tuple[int, Tensor]:
+    """See `kernels.steps.Meet`."""
+    processes, sent = every.shape
+    channels = sent // 2
+    saved = every.new_empty((2, channels))
+    real = torch.float64 if running_mean is not None and running_mean.dtype is torch.float64 else torch.float32
+    mean, var = as_real(running_mean, real), as_real(running_var, real)
+    pointers = map(memory_of, (every, saved, mean, var))
+    count = library.load(real).meet(*pointers, processes, channels, momentum, eps)
+    for running, real_one in ((running_mean, mean), (running_var, var)):
+        if running is not None and running is real_one:
+            torch.autograd.graph.increment_version(running)
+        else:
+            give_back(running, real_one)
+    return int(count), saved
 
 
 def apply(x: Tensor, normal: Normal, around: Around) -> Tensor:
@@ -79,9 +98,9 @@ def backward_apply(kept: _Kept, x: Tensor, normal: Normal, sums: Tensor, count: 
     saved, weight, bias = _parameters(normal, x)
     pool = kept.around.pool is not None
     plan = plan_of(x.shape, in_planes(x), pool, kept.around.activation, True, torch.get_num_threads())
-    tensors = (x, kept.dy, kept.dz, kept.notes, kept.dx, saved, weight, bias, sums.contiguous())
+    tensors = (x, kept.dy, kept.dz, kept.notes, kept.dx, saved, weight, bias, sums)
     library.load(x.dtype).second_of_backward(plan, *map(memory_of, tensors), count)
     return kept.dx
 
 
-STEPS = or_eager(Steps(statistics, apply, backward_sums, backward_apply), _takes)
+STEPS = or_eager(Steps(statistics, apply, backward_sums, backward_apply, meet), _takes)

@@ -41,4 +41,4 @@ def or_eager(steps: Steps, takes: Callable[[Tensor], bool]) -> Steps:
         of = EAGER if isinstance(kept, Tensor) else steps
         return of.backward_apply(kept, dense(x), normal, sums, count)
 
-    return Steps(statistics, apply, backward_sums, backward_apply)
+    return Steps(statistics, apply, backward_sums, backward_apply, steps.meet)

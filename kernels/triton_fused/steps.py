@@ -38,8 +38,9 @@ def _divided(x: Tensor, pool: bool, activation: str | None, residual: bool = Fal
 
 def _saved(normal: Normal, x: Tensor) -> Tensor:
     """Mean (hi, lo) and 1 / std of each channel as the kernels keep them, in float64, which they round."""
-    hi = normal.mean.to(real_type(x.dtype))
-    return torch.stack([hi.double(), normal.mean - hi, normal.inverse_std])
+    mean, inverse_std = normal.saved
+    hi = mean.to(real_type(x.dtype))
+    return torch.stack([hi.double(), mean - hi, inverse_std])
 
 
 def statistics(x: Tensor) -> Moments:
@@ -47,12 +48,12 @@ def statistics(x: Tensor) -> Moments:
     code, _ = device_code()
     parts = _divided(x, False, None)
     partial = x.new_empty((parts.programs, 3, x.shape[1]), dtype=real_type(x.dtype))
-    moments = x.new_empty((2, x.shape[1]), dtype=torch.float64)
+    found, moments = Moments.blank(x)
     with on_device_of(x):
         parts.launch(code.statistics, parts.images, parts.tiles)((x, partial, None))
         pixels_per_split = parts.tiles * parts.case.BM
         parts.launch(code.merge, parts.images, pixels_per_split, parts=parts)((partial, moments))
-    return Moments(x.numel() // x.shape[1], *moments)
+    return found
 
 
 def apply(x: Tensor, normal: Normal, around: Around) -> Tensor:

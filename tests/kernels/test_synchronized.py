@@ -87,15 +87,46 @@ def test_without_a_group_it_is_the_local_function_to_the_bit():
 
 def test_eager_steps_of_an_empty_batch():
     x = torch.empty(0, 3, 4, 4)
-    count, mean, m2 = EAGER.statistics(x)
-    assert (count, mean.tolist(), m2.tolist()) == (0, [0.0] * 3, [0.0] * 3)
+    own = EAGER.statistics(x)
+    assert (own.size, own.mean.tolist(), own.m2.tolist()) == (0, [0.0] * 3, [0.0] * 3)
 
 
 def test_moments_keep_their_digits():
     x = make_problem((64, 4), mean=1e6, std=1.0).input
-    _, mean, m2 = EAGER.statistics(x)
-    torch.testing.assert_close(mean, x.double().mean(0), rtol=1e-15, atol=0)
-    torch.testing.assert_close(m2, (x.double() - x.double().mean(0)).square().sum(0), rtol=1e-10, atol=0)
+    own = EAGER.statistics(x)
+    torch.testing.assert_close(own.mean, x.double().mean(0), rtol=1e-15, atol=0)
+    torch.testing.assert_close(own.m2, (x.double() - x.double().mean(0)).square().sum(0), rtol=1e-10, atol=0)
+
+
+def test_between_the_steps_kernels_do_what_eager_operations_do(cpu):
+    """Of three processes, one of them without a batch, and with every kind of running statistics."""
+    ours = kernels.load("cpu_fused")
+    if reason := ours.why_unavailable(cpu):
+        pytest.skip(reason)
+    batches = [make_problem((images, 5), mean=1e4, std=1.0, seed=images).input for images in (7, 3)]
+    every = torch.stack([EAGER.statistics(x).values for x in (*batches, batches[0][:0])])
+    whole = torch.cat(batches).double()
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, None):
+        before = [torch.full((5,), value, dtype=dtype) for value in (0.5, 2.0)] if dtype else [None, None]
+        running = [None if tensor is None else tensor.clone() for tensor in before]
+        count, saved = ours.steps.meet(every, *running, 0.25, 1e-3)
+        assert count == 10
+        expected = torch.stack([whole.mean(0), (whole.var(0, correction=0) + 1e-3).rsqrt()])
+        torch.testing.assert_close(saved, expected, rtol=1e-9, atol=0)
+        if dtype:
+            moved = [0.75 * 0.5 + 0.25 * whole.mean(0), 0.75 * 2.0 + 0.25 * whole.var(0)]
+            for tensor, value in zip(running, moved, strict=True):
+                torch.testing.assert_close(tensor, value.to(dtype))
+                assert tensor._version == 1
+
+
+def test_with_one_value_nothing_moves(cpu):
+    ours = kernels.load("cpu_fused")
+    if reason := ours.why_unavailable(cpu):
+        pytest.skip(reason)
+    running = torch.ones(3)
+    count, _ = ours.steps.meet(EAGER.statistics(torch.ones(1, 3)).values.view(1, -1), running, None, 0.1, 1e-5)
+    assert (count, running.tolist()) == (1, [1.0] * 3)
 
 
 # --- The layer -------------------------------------------------------------------------------------------------------
@@ -135,6 +166,6 @@ def test_synchronized_layers_are_not_restored_to_local_ones():
 
 
 def test_one_value_in_all_processes_is_refused(monkeypatch):
-    monkeypatch.setattr(synchronized, "merged", lambda own, _: Moments(1, own.mean, own.m2))
+    monkeypatch.setattr(synchronized, "merged", lambda own, _: Moments.of(1, own.mean, own.m2))
     with pytest.raises(ValueError, match="Expected more than 1 value per channel when training, got 1"):
         synchronized.block(torch.ones(1, 3), None, None, None, None, 0.1, 1e-5, steps=EAGER, group=None)

@@ -49,6 +49,13 @@ Partial merged(const std::vector<Partial>& partials, Index c, Index parts, Index
     return all;
 }
 
+// The running statistics of a channel, moved by a batch's.
+void move_running(const Moments& batch, Index c, Real* running_mean, Real* running_var, double momentum) {
+    if (running_mean) running_mean[c] = Real((1 - momentum) * running_mean[c] + momentum * batch.mean);
+    const double unbiased = batch.m2 / (batch.count - 1);
+    if (running_var) running_var[c] = Real((1 - momentum) * running_var[c] + momentum * unbiased);
+}
+
 // Which steps of a pass are taken. Where the batch is divided over processes these meet between the two.
 enum Only { BOTH, FIRST, SECOND };
 
@@ -74,10 +81,7 @@ void forward(const Plan& plan, const Stored* x, const Stored* residual, Stored* 
                 saved[c] = mean, saved[plan.channels + c] = all.m2;
                 return;
             }
-            if (running_mean) {
-                running_mean[c] = Real((1 - momentum) * running_mean[c] + momentum * mean);
-                running_var[c] = Real((1 - momentum) * running_var[c] + momentum * (all.m2 / (all.count - 1)));
-            }
+            move_running(all, c, running_mean, running_var, momentum);
         } else {
             mean = running_mean[c], var = running_var[c];
         }
@@ -206,6 +210,25 @@ void batch_norm_backward(const Plan* plan, const Stored* x, const Stored* dy, St
 void first_of_forward(const Plan* plan, const Stored* x, double* moments) {
     (plan->in_rows ? forward<Rows> : forward<Planes>)(*plan, x, nullptr, nullptr, moments, nullptr, nullptr, nullptr,
                                                       nullptr, 0, 0, FIRST);
+}
+
+// What is between the two, for a batch that processes have parts of. every: count, means and centered sums of squares
+// of each process, (processes, 2 C + 1). saved: mean and 1 / std, (2, C). Returns the count of the whole batch; where
+// that is less than two, nothing else is done.
+double meet(const double* every, double* saved, Real* running_mean, Real* running_var, Index processes, Index channels,
+            double momentum, double eps) {
+    const Index sent = 2 * channels + 1;
+    double count = 0;
+    for (Index process = 0; process < processes; process++) count += every[process * sent];
+    if (count < 2) return count;
+    for (Index c = 0; c < channels; c++) {
+        Moments all;
+        for (const double* one = every; one < every + processes * sent; one += sent)
+            all.merge({one[0], one[1 + c], one[1 + channels + c]});
+        move_running(all, c, running_mean, running_var, momentum);
+        saved[c] = all.mean, saved[channels + c] = 1 / std::sqrt(all.m2 / all.count + eps);
+    }
+    return count;
 }
 
 void second_of_forward(const Plan* plan, const Stored* x, const Stored* residual, Stored* y, double* saved,

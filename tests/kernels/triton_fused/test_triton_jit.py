@@ -65,8 +65,7 @@ for dtype, activation, pool, adds in (
 ):
     x = torch.randn(40, 2, 25, 23).to(dtype)
     around = Around(x if adds else None, activation, pool)
-    _, mean, m2 = STEPS.statistics(x)
-    normal = Normal(mean, m2, torch.ones(2), None)
+    normal = Normal(STEPS.statistics(x).values[1:].view(2, -1), torch.ones(2), None)
     y = STEPS.apply(x, normal, around)
     sums, kept, _ = STEPS.backward_sums(y, x, y, normal, around)
     STEPS.backward_apply(kept, x, normal, sums, 100)
