@@ -15,13 +15,18 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from models import device
+from models import device, gloo
 from models.world import ALONE, World
 
 SECONDS = 45.0
 """How long a process waits for another that doesn't come or doesn't answer: with its start, it ends within a minute."""
 FIRST_SPEAKS_SECONDS = 5.0
 """How long another process that fails lets the first one fail and say why."""
+WORDS = {
+    "by peer": "lost the connection to another process",
+    "Timed out": "waited in vain for another process",
+}
+"""For a part of gloo's message, which also says where in its source it was raised."""
 
 T = TypeVar("T")
 
@@ -107,6 +112,7 @@ def join(place: torch.device) -> World:
         )
     except (RuntimeError, ValueError) as error:  # torch's own for networks and stores are RuntimeErrors
         raise GroupError(f"the processes didn't meet: {_first_line(error)}") from error
+    gloo.step_back()
     return World(rank, size)
 
 
@@ -137,8 +143,13 @@ def why_lost(error: BaseException) -> str | None:
     """None, or in one line what a collective says of a process that is gone or doesn't answer."""
     # gloo's errors have no type of their own, but the name of the file that raises.
     if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
-        return f"a process of the group is gone or doesn't answer: {_first_line(error)}"
+        return in_words(str(error)) or f"another process is gone or doesn't answer: {_first_line(error)}"
     return None
+
+
+def in_words(said: str) -> str | None:
+    """None, or in short what gloo says, in a message of any length, of a process that is gone or doesn't answer."""
+    return next((words for text, words in WORDS.items() if text in said), None)
 
 
 def _first_line(error: BaseException) -> str:

@@ -26,6 +26,7 @@ from bench.measure.rest import rest
 from bench.measure.step import SETTINGS
 from bench.record.worlds import ALONE, ALONE_ALL, LOCAL, OF_ONE, STRONG, SUMS, SYNCHRONIZED, TORCHS, WEAK
 from kernels import Implementation
+from models import gloo
 from models.alternatives.missing import MissingError
 from models.device import synchronize
 from models.fashion_mnist import FashionMNIST
@@ -124,6 +125,7 @@ def _measured(device: torch.device, names: list[str], data: FashionMNIST, thread
     for implementation in loaded:
         implementation.ready(None)
     steps = [DividedSteps(row, data, device, own, threads) for row in rows(loaded, processes, device)]
+    gloo.step_back(cores)
     for each in steps:
         _sample(each, 2, device)
     once = _sample(steps[0], 1, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import tempfile
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from bench.measure.figures import PlainError
-from models import allocator
+from models import allocator, torchrun
 
 MEETING_SECONDS = 20
 """The longest that processes wait for each other, at first and in each collective: for one that has died or stopped."""
@@ -28,10 +29,8 @@ USUAL = (2, 4, 8)
 START = "spawn"
 """How `multiprocessing` starts them."""
 
-LOST = "by peer"
-"""In gloo's message where a process that is met is gone."""
-
 CAUSE_SECONDS = 1.0
+"""The launcher reports the first process that fails: this long, it can be the one that the others lose."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -96,7 +95,7 @@ def gather(
             run_id=uuid.uuid4().hex,
             rdzv_backend="c10d",
             rdzv_endpoint="127.0.0.1:0",
-            rdzv_configs={"timeout": MEETING_SECONDS},
+            rdzv_configs={"join_timeout": math.ceil(seconds), "read_timeout": math.ceil(seconds)},
             local_addr="127.0.0.1",
             max_restarts=0,
             start_method=START,
@@ -107,24 +106,22 @@ def gather(
         except SignalException as error:
             ended_by = error.sigval
         except ChildFailedError as error:
-            raise PlainError(_in_one_line(error, processes, seconds)) from None
+            raise PlainError(_in_one_line(error, processes)) from None
         else:
             return [by_rank[rank] for rank in range(processes)]
     signal.raise_signal(ended_by)  # to the handler that was there before the launcher's
     raise KeyboardInterrupt
 
 
-def _in_one_line(error: Any, processes: int, seconds: float) -> str:
+def _in_one_line(error: Any, processes: int) -> str:
     """The first failure: the others fail because of it."""
     rank, failure = error.get_first_failure()
     where = f"process {rank} of {processes}"
     if failure.exitcode < 0:
         return f"{where} was ended by {signal.Signals(-failure.exitcode).name}"
     said = failure.message if isinstance(failure.message, str) else str(failure.message.get("message", ""))
-    if LOST in said:
-        return f"{where} lost the connection to another one"
-    if "Timed out" in said:  # by gloo, which says where in its source
-        return f"{where} waited {seconds:g} s for another one, which doesn't answer"
+    if words := torchrun.in_words(said):
+        return f"{where}: {words}"
     if not said.strip() or said.startswith("To enable traceback"):
         return f"{where} ended with exit code {failure.exitcode}"
     return f"{where}: {said.strip().splitlines()[0]}"
@@ -166,7 +163,7 @@ def _process(function: Callable[..., Any], device_type: str, arguments: tuple[An
     try:
         answer = function(device, *arguments)
     except RuntimeError as error:
-        if LOST in str(error):  # the launcher reports the first process that fails: it should be the one that is lost
+        if torchrun.why_lost(error):
             time.sleep(CAUSE_SECONDS)
         raise
     dist.destroy_process_group()

@@ -16,6 +16,7 @@ import kernels
 from kernels import synchronized
 from kernels.problems import make_problem
 from kernels.steps import Moments
+from models import gloo
 from tests.interpreter import hasten
 from tests.pairs import pairs
 
@@ -122,7 +123,7 @@ def local_statistics(own, group):
 def mean_of_means(own, group):
     every = _all(own, group)
     right = _merged(own, group)
-    return right._replace(mean=torch.stack([moments.mean for moments in every]).mean(0))
+    return Moments.of(right.size, torch.stack([moments.mean for moments in every]).mean(0), right.m2)
 
 
 def square_of_the_mean(own, group):
@@ -130,7 +131,7 @@ def square_of_the_mean(own, group):
     count = sum(moments.size for moments in every)
     mean = sum(moments.mean.float() * moments.size for moments in every) / count
     squares = sum(moments.m2.float() + moments.size * moments.mean.float().square() for moments in every) / count
-    return Moments(count, mean.double(), (count * (squares - mean.square())).clamp(min=0).double())
+    return Moments.of(count, mean.double(), (count * (squares - mean.square())).clamp(min=0).double())
 
 
 def unbiased_by_the_own_count(own, group):
@@ -163,6 +164,7 @@ def main(folder, rank, world, fault):
         world_size=world,
         timeout=timedelta(seconds=SECONDS),
     )
+    gloo.step_back()
     if fault:
         synchronized.merged = FAULTS[fault]
     answers = [solve(case, rank, world) for case in (FOR_FAULTS if fault else CASES)]
