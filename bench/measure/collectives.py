@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import torch
@@ -26,6 +27,10 @@ COUNTS = (12, 13, 32, 33, 168, 169, 240, 241, 1024, 4096, 16384, 65536, 262144, 
 
 SIZES = {"double": 8, "float": 4, "c10::Half": 2, "c10::BFloat16": 2}
 """Bytes of a number, by the profiler's names of types."""
+
+BARRIER = ":barrier"
+PROFILED = 5
+"""Steps under the profiler."""
 
 QUICK_COUNTS = (*COUNTS[:8], 65536)
 REPEATS = 9
@@ -109,15 +114,24 @@ def made_by(step: Callable[[], object]) -> list[Point]:
 
     Returns:
         In their order: kind, how many numbers this process sent, their bytes, and the nanoseconds from then until the
-        backend was done, which on a GPU is when NCCL's kernel was launched.
+        backend was done, which on a GPU is when NCCL's kernel was launched; the median of some steps.
     """
+    steps = [_made_once(step) for _ in range(PROFILED)]
+    return [{**calls[0], "ns": median(call["ns"] for call in calls)} for calls in zip(*steps, strict=True)]
+
+
+def _made_once(step: Callable[[], object]) -> list[Point]:
+    """Those of a step that all processes begin together."""
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        dist.barrier(group=control())
         step()
     assert seen.profiler is not None
     events: Any = seen.profiler.kineto_results  # the profiler's own list has no types
     spans = [event for event in events.events() if event.name().partition(":")[0] in ("gloo", "nccl")]
     made = []
     for event in sorted(spans, key=lambda event: event.start_ns()):
+        if event.name().endswith(BARRIER):
+            continue
         count = sum(torch.Size(shape).numel() for shape in event.shapes() if shape)
         size = SIZES[next(filter(None, event.dtypes()))]
         made.append(

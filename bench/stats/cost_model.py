@@ -10,7 +10,11 @@ With recursive doubling, which a library may choose where latency is all, log2(n
 that has the whole size in the end: log2(n) a + (n - 1) / n size / B for `all_gather`, log2(n) (a + size / B) for
 `all_reduce`.
 
-Source: Thakur, Rabenseifner & Gropp 2005, "Optimization of collective communication operations in MPICH".
+Who meets also waits for the slowest. Where the processes' times between two meetings vary alike and apart from each
+other, the wait is their deviation times the expected maximum of n standard normal numbers.
+
+Sources: Thakur, Rabenseifner & Gropp 2005, "Optimization of collective communication operations in MPICH"; David &
+Nagaraja 2003, "Order Statistics" (the expected maximum).
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.integrate import quad
 from scipy.optimize import nnls
+from scipy.stats import norm
 
 ALL_GATHER, ALL_REDUCE = "all_gather", "all_reduce"
 RING, DOUBLING = "ring", "recursive doubling"
@@ -43,6 +49,15 @@ def messages(kind: str, processes: int, size: float, algorithm: str = RING) -> t
         return float(steps), steps * size if kind == ALL_REDUCE else (n - 1) / n * size
     steps = n - 1 if kind == ALL_GATHER else 2 * (n - 1)
     return float(steps), steps * size / n
+
+
+def slowest(processes: int) -> float:
+    """By how many standard deviations the slowest of so many processes is expected to be behind the mean."""
+
+    def share(x: float) -> float:
+        return float(x * processes * norm.pdf(x) * norm.cdf(x) ** (processes - 1))
+
+    return float(quad(share, -9, 9, limit=200)[0])
 
 
 @dataclass(frozen=True)

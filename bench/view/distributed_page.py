@@ -43,7 +43,7 @@ per round, in random order; process 0 decides how many steps and rounds there ar
 are there and ends with the slowest. DDP adds up gradients and leaves buffers alone. Each process of a world has
 {own}{bound}, so **a core per process is compared with all threads in one**. **time per image / one process** is the
 median over rounds of time per image, divided by that of one process with {all}; below 1 is faster. **batch norm's
-collectives** and **inside all collectives** are counted and timed in one step under torch's profiler, DDP's own among
+collectives** and **inside all collectives** are counted and timed in some steps under torch's profiler, DDP's own among
 them. **above local + collectives** is what a synchronized step takes beyond the local one and its collectives by size:
 at each of them, processes also wait for the slower one. *E[x²] - E[x]²* is the form that one finds for the CPU: two
 differentiable `all_reduce` a layer, and no digits at large means. The noise floor is what a row timed twice differs by.
@@ -55,9 +55,11 @@ MODEL_NOTE = """\
 A message takes {latency} µs and {gbps} GB/s (least squares of the relative error over the table by size; a measured
 collective is off by a factor of {spread:.2f}). Rings: an `all_gather` has n - 1 messages of a part, an `all_reduce`
 2 (n - 1) of size / n (Thakur, Rabenseifner & Gropp 2005). A step is a constant and a time per image, from local rows of
-this run, then DDP's `all_reduce` and batch norm's collectives, none of them overlapped. *Predicted* for processes that
-each have a core and a link like those here; the band is that factor's 95% range. A library that chooses {doubling}
-for small messages needs log2(n) of them: the last column.
+this run, then DDP's `all_reduce` and batch norm's collectives, none of them overlapped. At each of the latter, a
+process also waits for the slowest. What a meeting takes beyond its messages is *fitted* to the step with strong scaling
+in the smallest world, and grows as the expected delay of the slowest of n (David & Nagaraja 2003).
+*Predicted* for processes that each have a core and a link like those here; the band has the 95% range of that factor,
+and waiting that doesn't grow. A library that chooses {doubling} for small messages needs log2(n) of them: the last column.
 """
 
 
@@ -142,14 +144,15 @@ def _predictions(worlds: list[World]) -> list[str]:
     parts, links = [], links_of(worlds)
     for name, model in modeled(worlds).items():
         checked = [
-            f"{processes_of(check.world)}, {check.scaling} scaling: predicted {_text(check.predicted)} ms,"
+            f"{processes_of(check.world)}, {check.scaling} scaling: "
+            f"{'fitted' if check.fitted else 'predicted'} {_text(check.predicted)} ms,"
             f" measured {step_text(Line(check.world, check.row))} ms, "
             f"{'within' if check.inside else '**outside of**'} the band"
             for check in held(worlds, name, model)
         ]
         parts += [
             f"## Predicted: `{name}` in more processes",
-            "; ".join(checked) + ".",
+            "; ".join(checked) + f". {significant(model.meeting_ns / 1e3, 2)} µs at each meeting beyond its messages.",
             f"![Predicted time of a step over the number of processes]({PLOT})",
             markdown(PREDICTED, [Predicted(number, model) for number in PROCESSES]),
         ]

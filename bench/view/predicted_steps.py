@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
 from bench.record.worlds import LOCAL, STRONG, SYNCHRONIZED, WEAK
-from bench.stats.cost_model import ALL_REDUCE, RING, Links, fitted
+from bench.stats.cost_model import ALL_REDUCE, RING, Links, fitted, slowest
 from bench.stats.ratios import Z
 from bench.view.worlds import Row, World
 
@@ -16,7 +17,7 @@ PROCESSES = tuple(2**power for power in range(1, 11))
 
 @dataclass(frozen=True)
 class Prediction:
-    """A step in nanoseconds, with the band that the collectives' spread leaves."""
+    """A step in nanoseconds, with a band: the collectives' spread, and waiting that does or doesn't grow."""
 
     ns: float
     low: float
@@ -33,6 +34,8 @@ class Model:
         per_image_ns: Of a process.
         gradients: Bytes that DDP adds up.
         statistics: Kind and bytes sent of each collective of batch norm.
+        meeting_ns: What each of those costs beyond its messages: the way there, and waiting for the slower process.
+        fitted_to: How many processes it has that from, with strong scaling.
         batch: Images of a step.
     """
 
@@ -41,6 +44,8 @@ class Model:
     per_image_ns: float
     gradients: int
     statistics: tuple[tuple[str, int], ...]
+    meeting_ns: float
+    fitted_to: int
     batch: int
 
     def step(self, processes: int, scaling: str, *, synchronized: bool = True, algorithm: str = RING) -> Prediction:
@@ -48,20 +53,36 @@ class Model:
         images = self.batch if scaling == WEAK else self.batch / processes
         alone = self.per_step_ns + self.per_image_ns * images
         met = self.links.ns(ALL_REDUCE, processes, self.gradients)
-        for kind, sent in self.statistics if synchronized else ():
-            met += self.links.ns(kind, processes, sent if kind == ALL_REDUCE else sent * processes, algorithm)
+        once = 0.0
+        if synchronized:
+            met += messages_ns(self.links, self.statistics, processes, algorithm)
+            once = self.meeting_ns * len(self.statistics)
+        waits = once * slowest(processes) / slowest(self.fitted_to)
         off = self.links.spread**Z
-        return Prediction(alone + met, alone + met / off, alone + met * off)
+        return Prediction(alone + met + waits, alone + met / off + min(once, waits), alone + met * off + waits)
+
+
+def messages_ns(links: Links, statistics: Sequence[tuple[str, int]], processes: int, algorithm: str = RING) -> float:
+    """What batch norm's collectives take by the model of links."""
+    return sum(
+        links.ns(kind, processes, sent if kind == ALL_REDUCE else sent * processes, algorithm)
+        for kind, sent in statistics
+    )
 
 
 class Check(NamedTuple):
-    """A measured row beside its prediction, and whether its median lies in the band."""
+    """A measured row beside its prediction, and whether its median lies in the band.
+
+    Attributes:
+        fitted: Whether the model has its meetings from this row.
+    """
 
     world: World
     scaling: str
     row: Row
     predicted: Prediction
     inside: bool
+    fitted: bool
 
 
 def links_of(worlds: list[World]) -> Links | None:
@@ -93,7 +114,9 @@ def model_of(worlds: list[World], implementation: str) -> Model | None:
         per_image = max(0.0, (world.step_ns(whole) - world.step_ns(local)) / (batch - share))
         per_step = max(0.0, part - per_image * share)
         statistics = tuple((made["kind"], made["bytes"]) for made in world.of_batch_norm(joint))
-        return Model(links, per_step, per_image, gradients, statistics, batch)
+        between = world.step_ns(joint) - world.step_ns(local) - messages_ns(links, statistics, world.processes)
+        meeting = max(0.0, between) / len(statistics)
+        return Model(links, per_step, per_image, gradients, statistics, meeting, world.processes, batch)
     return None
 
 
@@ -105,5 +128,6 @@ def held(worlds: list[World], implementation: str, model: Model) -> list[Check]:
             if row := world.row(implementation, SYNCHRONIZED, scaling):
                 predicted = model.step(world.processes, scaling)
                 inside = predicted.low <= world.step_ns(row) <= predicted.high
-                rows.append(Check(world, scaling, row, predicted, inside))
+                fitted = scaling == STRONG and world.processes == model.fitted_to
+                rows.append(Check(world, scaling, row, predicted, inside, fitted))
     return rows

@@ -203,7 +203,7 @@ def conditions(records: list[Record]) -> str:
             *_gpu_states([state for pair in states for state in pair]),
             "- " + ", ".join(f"{package} {version}" for package, version in c["versions"].items()),
             f"- allocator: {c['allocator']}" + "".join(f", {n} {v}" for n, v in c.get("container_limits", {}).items()),
-            f"- {len(measured)} measurements of {', '.join(names)}",
+            f"- {counted(len(measured), 'measurement')} of {', '.join(names)}",
         ]
         busy = False
         if others:

@@ -1,8 +1,11 @@
 """What a collective takes: messages counted by hand, and a latency and a bandwidth found again."""
 
+import math
+
+import numpy as np
 import pytest
 
-from bench.stats.cost_model import ALL_GATHER, ALL_REDUCE, DOUBLING, RING, Links, fitted, messages
+from bench.stats.cost_model import ALL_GATHER, ALL_REDUCE, DOUBLING, RING, Links, fitted, messages, slowest
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,14 @@ def test_latency_and_bandwidth_are_found_again():
     found = fitted(points)
     assert (found.latency_ns, found.ns_per_byte, found.spread) == pytest.approx((100_000, 0.5, 1.0))
     assert fitted([(k, n, size, 1.3 * ns) for k, n, size, ns in points]).latency_ns == pytest.approx(130_000)
+
+
+def test_the_slowest_of_many_is_expected_later():
+    assert slowest(1) == pytest.approx(0, abs=1e-9)
+    assert slowest(2) == pytest.approx(math.pi**-0.5)
+    assert slowest(3) == pytest.approx(1.5 * math.pi**-0.5)
+    drawn = np.random.default_rng(0).standard_normal((4000, 1024)).max(axis=1)
+    assert slowest(1024) == pytest.approx(drawn.mean(), abs=4 * drawn.std() / len(drawn) ** 0.5)
 
 
 def test_the_spread_is_how_far_collectives_are_from_the_model():

@@ -75,13 +75,37 @@ def test_the_model_finds_the_links_and_predicts_what_was_measured(session):
     assert model_of(worlds, BASELINE) is None  # nobody synchronized it
 
 
-def test_what_lies_outside_of_its_band_is_called_so(session):
-    record = world(session, 2)
-    slow = [
-        {**r, "samples_ns": [3 * ns for ns in r["samples_ns"]]} if r["way"] == SYNCHRONIZED else r
+def slower(record, scaling, factor):
+    """The same with other synchronized steps."""
+    return [
+        {**r, "samples_ns": [factor * ns for ns in r["samples_ns"]]}
+        if (r["way"], r["scaling"]) == (SYNCHRONIZED, scaling)
+        else r
         for r in record["rows"]
     ]
-    page = distributed_page.page([{**record, "rows": slow}])
+
+
+def test_waiting_is_fitted_to_one_row_and_predicted_for_the_others(session):
+    record = world(session, 2)
+    waiting = {**record, "rows": slower(record, STRONG, 2)}
+    worlds = worlds_of([waiting])
+    model = model_of(worlds, "naive")
+    extra = step_ns("naive", SYNCHRONIZED, STRONG, 2)
+    assert model.meeting_ns * len(statistics()) == pytest.approx(extra, rel=5e-3)
+    of_strong, of_weak = held(worlds, "naive", model)
+    assert of_strong.fitted
+    assert of_strong.predicted.ns == pytest.approx(2 * extra, rel=5e-3)
+    assert not of_weak.fitted
+    assert of_weak.predicted.ns == pytest.approx(step_ns("naive", SYNCHRONIZED, WEAK, 2) + extra, rel=5e-3)
+    assert model.step(64, STRONG).ns - model_of(worlds_of([record]), "naive").step(64, STRONG).ns > 4 * extra
+    page = distributed_page.page([waiting])
+    assert "strong scaling: fitted" in page
+    assert "weak scaling: predicted" in page
+
+
+def test_what_lies_outside_of_its_band_is_called_so(session):
+    record = world(session, 2)
+    page = distributed_page.page([{**record, "rows": slower(record, WEAK, 3)}])
     assert "**outside of** the band" in page
     assert "**outside of** the band" not in distributed_page.page([record])
     assert "ms, within the band" in distributed_page.page([record])
@@ -90,13 +114,13 @@ def test_what_lies_outside_of_its_band_is_called_so(session):
 def test_an_interval_that_meets_the_band_does_not_bring_the_median_into_it(session):
     record = world(session, 2)
     model = model_of(worlds_of([record]), "naive")
-    edge = model.step(2, STRONG).high * 2  # of two steps
+    edge = model.step(2, WEAK).high * 2  # of two steps
     slow = [
         {**r, "samples_ns": [edge * factor for factor in (0.9, 1.1, 1.1, 1.1) * 5]} if r["way"] == SYNCHRONIZED else r
         for r in record["rows"]
     ]
-    checks = held(worlds_of([{**record, "rows": slow}]), "naive", model)
-    assert not checks[0].inside
+    _, of_weak = held(worlds_of([{**record, "rows": slow}]), "naive", model)
+    assert not of_weak.inside
 
 
 def test_more_processes_than_cores_are_warned_of(session):
