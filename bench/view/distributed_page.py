@@ -59,7 +59,8 @@ this run, then DDP's `all_reduce` and batch norm's collectives, none of them ove
 process also waits for the slowest. What a meeting takes beyond its messages is *fitted* to the step with strong scaling
 in the smallest world, and grows as the expected delay of the slowest of n (David & Nagaraja 2003).
 *Predicted* for processes that each have a core and a link like those here; the band has the 95% range of that factor,
-and waiting that doesn't grow. A library that chooses {doubling} for small messages needs log2(n) of them: the last column.
+and waiting that doesn't grow. A library that chooses {doubling} for small messages needs log2(n) of them:
+the last column.
 """
 
 
