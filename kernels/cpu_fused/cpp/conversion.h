@@ -23,6 +23,13 @@ struct Shorts<HalfVector> {
     typedef std::uint16_t type __attribute__((vector_size(VECTOR_BYTES / 4)));
 };
 
+#ifdef __AVX512F__
+template <>
+struct Shorts<WideVector> {
+    typedef std::uint16_t type __attribute__((vector_size(VECTOR_BYTES)));
+};
+#endif
+
 // Words of 32 bits from numbers of 16, and back. Compilers don't find the short way for a vector of AVX2.
 template <class Number>
 inline auto words_of(typename Shorts<Number>::type bits) {
@@ -76,8 +83,11 @@ inline void put(Number number, BFloat16* to) {
 template <class Number>
 inline Number get(const Half* from) {
 #ifdef __F16C__
-    if constexpr (std::is_same_v<Number, Real>)
-        return _cvtsh_ss(bits_of<std::uint16_t>(*from));
+    if constexpr (std::is_same_v<Number, Real>) return _cvtsh_ss(bits_of<std::uint16_t>(*from));
+#ifdef __AVX512F__
+    else if constexpr (std::is_same_v<Number, WideVector>)
+        return bits_of<Number>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#endif
     else if constexpr (std::is_same_v<Number, Vector>)
         return bits_of<Number>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
     else
@@ -94,8 +104,11 @@ inline Number get(const Half* from) {
 template <class Number>
 inline void put(Number number, Half* to) {
 #ifdef __F16C__
-    if constexpr (std::is_same_v<Number, Real>)
-        *to = bits_of<Half>(_cvtss_sh(number, 0));
+    if constexpr (std::is_same_v<Number, Real>) *to = bits_of<Half>(_cvtss_sh(number, 0));
+#ifdef __AVX512F__
+    else if constexpr (std::is_same_v<Number, WideVector>)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph(bits_of<__m512>(number), 0));
+#endif
     else if constexpr (std::is_same_v<Number, Vector>)
         _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(bits_of<__m256>(number), 0));
     else

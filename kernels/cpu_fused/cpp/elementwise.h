@@ -13,9 +13,9 @@ namespace {
 template <class Input, int N, class Channels>
 inline void activate(const Input* x, const Stored* residual, Lines<N> lines, Index count, Channels channels,
                      Activation activation, Stored* y) {
-    const auto with = [&](auto activated) {
+    const auto with = [&](auto activated, auto pace) {
         const auto to_each = [&](auto added) {
-            for_numbers(count, [&](auto kind, Index i) {
+            for_numbers(pace, count, [&](auto kind, Index i) {
                 using Number = decltype(kind);
                 const Channel<Number> channel = channels.template at<Number>(i);
 #pragma GCC unroll 4
@@ -30,25 +30,25 @@ inline void activate(const Input* x, const Stored* residual, Lines<N> lines, Ind
         else
             to_each([](auto z, Index) { return z; });
     };
-    if (activation == NONE) with([](auto z) { return z; });
-    if (activation == SIGMOID) with([](auto z) { return sigmoid(z); });
-    if (activation == RELU) with([](auto z) { return z < decltype(z){} ? decltype(z){} : z; });  // NaN stays
+    if (activation == NONE) with([](auto z) { return z; }, Quick());
+    if (activation == SIGMOID) with([](auto z) { return sigmoid(z); }, Slow());
+    if (activation == RELU) with([](auto z) { return z < decltype(z){} ? decltype(z){} : z; }, Quick());  // NaN stays
 }
 
-// Calls body with the function that makes dz of dy and z, where there is an activation.
+// Calls body with the function that makes dz of dy and z, and how fast that is, where there is an activation.
 template <class Body>
 inline void with_slope(Activation activation, Body body) {
-    if (activation == SIGMOID) body([](auto dy, auto z) { return dy * sigmoid_slope(z); });
+    if (activation == SIGMOID) body([](auto dy, auto z) { return dy * sigmoid_slope(z); }, Slow());
     if (activation == RELU)
-        body([](auto dy, auto z) { return z <= decltype(z){} ? decltype(z){} : dy; });  // NaN lets pass
+        body([](auto dy, auto z) { return z <= decltype(z){} ? decltype(z){} : dy; }, Quick());  // NaN lets pass
 }
 
 // dz, the gradient before the activation, where there is one.
 template <class Input, class Channels>
 inline void before_activation(const Input* x, const Stored* dy, Index count, Channels channels, Activation activation,
                               Real* dz) {
-    with_slope(activation, [&](auto times_slope) {
-        for_numbers(count, [&](auto kind, Index i) {
+    with_slope(activation, [&](auto times_slope, auto pace) {
+        for_numbers(pace, count, [&](auto kind, Index i) {
             using Number = decltype(kind);
             const Number z = channels.template at<Number>(i).normalized(get<Number>(x + i));
             put(times_slope(get<Number>(dy + i), z), dz + i);

@@ -62,10 +62,10 @@ public:
         : sums(sums), channels(channels), width(copies * channels), of_columns(2 * width) {}
 
     // Some numbers of each line, from `column` on. dz(channel, x, k, i) is dz of number i of line k.
-    template <class Input, int N, class Gradient>
-    void add(const Input* x, Lines<N> lines, Index column, Index count, ManyChannels each, Gradient dz) {
+    template <class Input, int N, class Pace, class Gradient>
+    void add(const Input* x, Lines<N> lines, Index column, Index count, ManyChannels each, Pace pace, Gradient dz) {
         Real *const a = of_columns.data() + column, *const b = a + width;
-        for_numbers(count, [=](auto kind, Index i) {
+        for_numbers(pace, count, [=](auto kind, Index i) {
             using Number = decltype(kind);
             const Channel<Number> channel = each.at<Number>(i);
             Number of_dz{}, of_dz_x{};

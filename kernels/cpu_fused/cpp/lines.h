@@ -28,12 +28,17 @@ public:
 
     Index copies() const { return group; }
 
+    // Whether numbers of the same column are in different sets of the cache. Where they aren't, four lines that are
+    // read and four that are written drive each other out.
+    bool spread() const { return line * sizeof(Stored) % PAGE; }
+
 protected:
     Index lines() const { return (numbers + line - 1) / line; }
 
-    // Calls body(lines, start in memory, its column, how many numbers of each line).
+    // Calls body(lines, start in memory, its column, how many numbers of each line), four lines at a time if
+    // `together`.
     template <class Body>
-    void for_lines(Part part, Body body) const {
+    void for_lines(Part part, Body body, bool together = true) const {
         const Index whole = std::min(part.end, numbers / line);
         const Index width = group == 1 ? part.channels_end - part.channel : line;
         const auto of = [&](auto lines, Index number, Index width) {
@@ -41,7 +46,7 @@ protected:
                 body(lines, number * line + part.channel + i, part.channel + i, std::min(COLUMNS, width - i));
         };
         Index k = part.begin;
-        for (; k + 4 <= whole; k += 4) of(Lines<4>{line}, k, width);
+        for (; together && k + 4 <= whole; k += 4) of(Lines<4>{line}, k, width);
         for (; k < whole; k++) of(Lines<1>{line}, k, width);
         if (k < part.end) of(Lines<1>{line}, k, numbers - k * line);
     }
@@ -49,6 +54,8 @@ protected:
     const Index group, line, numbers;
 
 private:
+    static constexpr Index PAGE = 4096;  // of memory: a cache's sets begin again with it
+
     // Until a line is four vectors long and, if that doesn't take too many, ends where a vector ends.
     static Index group_of(Index channels) {
         Index group = 1;

@@ -31,8 +31,8 @@ public:
     Index copies() const { return 1; }
 
     // With a pool also the pixels that count, into the memory where y will be, so that x is read only once.
-    void statistics(const Stored* x, ChannelTable& table, Part part, Moments* moments, Stored* y,
-                    Scratch& scratch) const {
+    WITH_ALL_IT_CALLS void statistics(const Stored* x, ChannelTable& table, Part part, Moments* moments, Stored* y,
+                                      Scratch& scratch) const {
         const Index planes = std::max<Index>(1, TILE / pixels);  // of small planes several are taken as one
         for_each_span(part, planes, [&](Part span) {
             const Index n = span.begin / tiles, first = span.begin % tiles, units = span.end - span.begin;
@@ -50,8 +50,8 @@ public:
         });
     }
 
-    void apply(const Stored* x, const Stored* residual, ChannelTable& table, Part part, Stored* y,
-               Scratch& scratch) const {
+    WITH_ALL_IT_CALLS void apply(const Stored* x, const Stored* residual, ChannelTable& table, Part part, Stored* y,
+                                 Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         if (plan.pool && !plan.training) choose_all(x, table, part, y, scratch);
         const Stored* from = plan.pool ? y : x;
@@ -61,8 +61,8 @@ public:
         });
     }
 
-    void backward_sums(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Sums* sums, Real* notes,
-                       Scratch& scratch) const {
+    WITH_ALL_IT_CALLS void backward_sums(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Sums* sums,
+                                         Real* notes, Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         std::vector<RunningSums> running(part.channels_end - part.channel);
         for_each_tile(part, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
@@ -99,8 +99,8 @@ public:
         for (Index c = part.channel; c < part.channels_end; c++) sums[c].merge(running[c - part.channel].result());
     }
 
-    void backward_apply(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Stored* dx,
-                        const Real* notes, Scratch& scratch) const {
+    WITH_ALL_IT_CALLS void backward_apply(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Stored* dx,
+                                          const Real* notes, Scratch& scratch) const {
         for_each_tile(part, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
             const OneChannel channel = table.one(c);
             if (!plan.pool && plan.activation == NONE)

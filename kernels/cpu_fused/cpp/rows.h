@@ -82,10 +82,11 @@ public:
             });
             return;
         }
-        for_lines(part, [&](auto lines, Index at, Index column, Index count) {
+        const auto body = [&](auto lines, Index at, Index column, Index count) {
             const Stored* added = residual ? residual + at : nullptr;
             activate(x + at, added, lines, count, table.from(column), activation, y + at);
-        });
+        };
+        for_lines(part, body, spread());
     }
 
     WITH_ALL_IT_CALLS void backward_sums(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Sums* sums,
@@ -103,7 +104,7 @@ public:
                 Real* dz = notes ? notes + in : scratch.at(WITHIN);
                 before_activation(input, dy + out, count, each, activation, dz);
                 const auto add = [&](const auto* dz) {
-                    of_columns.add(input, ONE_LINE, 0, count, each,
+                    of_columns.add(input, ONE_LINE, 0, count, each, Quick(),
                                    [=](auto, auto number, Index, Index i) { return get<decltype(number)>(dz + i); });
                 };
                 activation == NONE ? add(dy + out) : add(dz);
@@ -112,15 +113,15 @@ public:
             for_lines(part, [&](auto lines, Index at, Index column, Index count) {
                 const Index notes_apart = notes ? line : COLUMNS;
                 Real* note = notes ? notes + at : scratch.at(WITHIN);
-                const auto add = [&](auto dz) {
-                    of_columns.add(x + at, lines, column - part.channel, count, table.from(column), dz);
+                const auto add = [&](auto pace, auto dz) {
+                    of_columns.add(x + at, lines, column - part.channel, count, table.from(column), pace, dz);
                 };
                 if (activation == NONE)
-                    add([=](auto, auto number, Index k, Index i) {
+                    add(Quick(), [=](auto, auto number, Index k, Index i) {
                         return get<decltype(number)>(dy + at + k * lines.apart + i);
                     });
-                with_slope(activation, [&](auto times_slope) {
-                    add([=](auto channel, auto number, Index k, Index i) {
+                with_slope(activation, [&](auto times_slope, auto pace) {
+                    add(pace, [=](auto channel, auto number, Index k, Index i) {
                         const auto gradient = get<decltype(number)>(dy + at + k * lines.apart + i);
                         const auto dz = times_slope(gradient, channel.normalized(number));
                         put(dz, note + k * notes_apart + i);
@@ -138,7 +139,7 @@ public:
         ColumnSums of_columns(sums + part.channel, part.channels_end - part.channel, group);
         with_slope_from_output(Activation(plan.activation), [&](auto times_slope) {
             for_lines(part, [&](auto lines, Index at, Index column, Index count) {
-                of_columns.add(x + at, lines, column - part.channel, count, table.from(column),
+                of_columns.add(x + at, lines, column - part.channel, count, table.from(column), Quick(),
                                [=](auto, auto number, Index k, Index i) {
                                    using Number = decltype(number);
                                    const Index place = at + k * lines.apart + i;

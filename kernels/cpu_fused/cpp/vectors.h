@@ -10,7 +10,8 @@
 // the one before it in the same accumulator, but not for those in others.
 //
 // The vectors are GCC's and Clang's vector extensions: only conversion.h names instructions. Most functions are
-// templates over `Number`, which is Vector, HalfVector or, for the last few numbers, Real itself.
+// templates over `Number`, which is Vector, HalfVector or, for the last few numbers, Real itself. With AVX-512 it is
+// WideVector, too, where an exponential is calculated: for less, and where vectors change places, it gains nothing.
 
 #pragma once
 
@@ -29,7 +30,12 @@ typedef Real Vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef Real HalfVector __attribute__((vector_size(VECTOR_BYTES / 2)));
 constexpr Index LANES = VECTOR_BYTES / sizeof(Real);
 
-template <class Number>  // Real, Vector or HalfVector
+#ifdef __AVX512F__
+constexpr Index WIDE_LANES = 2 * LANES;
+typedef Real WideVector __attribute__((vector_size(2 * VECTOR_BYTES)));
+#endif
+
+template <class Number>  // Real, or one of the vectors
 struct Words;
 template <>
 struct Words<Real> {
@@ -43,6 +49,12 @@ template <>
 struct Words<HalfVector> {
     typedef Word type __attribute__((vector_size(VECTOR_BYTES / 2)));
 };
+#ifdef __AVX512F__
+template <>
+struct Words<WideVector> {
+    typedef Word type __attribute__((vector_size(2 * VECTOR_BYTES)));
+};
+#endif
 
 // `get` loads a Number of consecutive numbers, `put` stores one. In memory they may be of 16 bits.
 template <class Number>
@@ -71,6 +83,32 @@ inline void for_numbers(Index count, Body body) {
 #pragma GCC unroll 4
     for (Index left = 1; left < LANES / 2 && i < count; left++)
         body(Real{}, i++);  // compilers make no vectors of so few
+}
+
+// Whether so much is calculated for each number that wider vectors pay.
+using Slow = std::true_type;
+using Quick = std::false_type;
+
+// The same for either. A few numbers come from what has just been stored in parts: a wider load would have to wait for
+// all of them.
+template <class Body>
+inline void for_numbers(Quick, Index count, Body body) {
+    for_numbers(count, body);
+}
+
+template <class Body>
+inline void for_numbers(Slow, Index count, Body body) {
+#ifdef __AVX512F__
+    constexpr Index FEW = 8 * LANES;
+    Index i = 0;
+    if (count > FEW)
+        for (; i + WIDE_LANES <= count; i += WIDE_LANES) body(WideVector{}, i);
+    for (; i + LANES <= count; i += LANES) body(Vector{}, i);
+    if (i + LANES / 2 <= count) body(HalfVector{}, i), i += LANES / 2;
+    for (; i < count; i++) body(Real{}, i);
+#else
+    for_numbers(count, body);
+#endif
 }
 
 inline Vector load(const Real* from, Index at) { return get<Vector>(from + at); }
