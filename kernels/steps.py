@@ -36,8 +36,9 @@ class Moments(NamedTuple):
     def blank(x: Tensor) -> tuple[Moments, Tensor]:
         """Those of a batch, and where its kernels write the rest of them: (2, C)."""
         channels = x.shape[1]
-        values = x.new_full((2 * channels + 1,), x.numel() // channels, dtype=torch.float64)
-        return Moments(values), values[1:].view(2, channels)
+        # One number more at the head: kernels are compiled for memory that begins at a multiple of 16 bytes.
+        memory = x.new_full((2 * channels + 2,), x.numel() // channels, dtype=torch.float64)
+        return Moments(memory[1:]), memory[2:].view(2, channels)
 
     @property
     def size(self) -> int:
