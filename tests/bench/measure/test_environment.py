@@ -7,6 +7,7 @@ import sys
 from collections import namedtuple
 from types import SimpleNamespace
 
+import cpuinfo
 import psutil
 import pytest
 import torch
@@ -25,6 +26,12 @@ def named(monkeypatch, kind, name, *, hip=None):
     monkeypatch.setattr(environment, "processor", lambda: "6 85 7")
     monkeypatch.setattr(torch.version, "hip", hip)
     return environment.machine(torch.device(kind))
+
+
+def test_linux_and_py_cpuinfo_name_the_same_processor():
+    info = cpuinfo.get_cpu_info()
+    assert environment.cpu_name() == info.get("brand_raw", environment.cpu_name())
+    assert environment.processor() == " ".join(str(info[n]) for n in ("family", "model", "stepping") if n in info)
 
 
 @pytest.mark.parametrize(
