@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import operator
 import os
@@ -16,11 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import cpuinfo
 import psutil
 import torch
 
 from bench import ROOT
+from bench.measure.processor import identity
 from models import allocator
 from models.device import cores
 
@@ -29,26 +28,9 @@ PRECISION: dict[str, Any] = {"all": torch.backends} | {p: operator.attrgetter(p)
 """Where torch keeps the precision of float32 arithmetic."""
 
 
-IDENTITY = {"model name": "brand_raw", "cpu family": "family", "model": "model", "stepping": "stepping"}
-"""What Linux calls on an x86 processor what py-cpuinfo calls otherwise."""
-
-
-@functools.cache
-def _identity() -> dict[str, str]:
-    """Of the processor, by py-cpuinfo's names; it takes up to a second to ask, where Linux only needs a file."""
-    with contextlib.suppress(OSError):
-        first = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").partition("\n\n")[0]
-        lines = (line.partition(":") for line in first.splitlines())
-        found = {IDENTITY[name.strip()]: value.strip() for name, _, value in lines if name.strip() in IDENTITY}
-        if len(found) == len(IDENTITY):
-            return found
-    info = cpuinfo.get_cpu_info()
-    return {name: str(info[name]) for name in IDENTITY.values() if name in info}
-
-
 def cpu_name() -> str:
     """The name of the processor."""
-    return _identity().get("brand_raw") or platform.processor() or platform.machine()
+    return identity().get("brand_raw") or platform.processor() or platform.machine()
 
 
 @functools.cache
@@ -98,7 +80,7 @@ def zen_generation(family: int, model: int) -> int | None:
 
 def processor() -> str:
     """Family, model and stepping, since a virtual machine's name for its processor may cover several."""
-    return " ".join(_identity()[name] for name in ("family", "model", "stepping") if name in _identity())
+    return " ".join(identity()[name] for name in ("family", "model", "stepping") if name in identity())
 
 
 def container_limits() -> dict[str, str]:
