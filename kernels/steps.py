@@ -119,7 +119,7 @@ class Steps:
         apply: (x, normal, around) to the output.
         backward_sums: (dy, x, y, normal, around) to the sums; y, the output, where there are residual and activation.
         backward_apply: (kept, x, normal, sums, count) to dx, from the sums and the count of the whole batch.
-        meet: What is between the first two, in one call; None: eager operations do it.
+        meet: What is between the first two, in one call, for moments on the CPU; None: eager operations do it.
     """
 
     statistics: Callable[[Tensor], Moments]

@@ -135,7 +135,7 @@ def met(own: Moments, call: Call) -> tuple[int, Tensor]:
         ValueError: The whole batch has less than two values per channel.
     """
     running = call.running_mean, call.running_var
-    if call.steps.meet:
+    if call.steps.meet is not None and own.values.is_cpu:
         count, saved = call.steps.meet(gathered(own, call.group), *running, call.momentum, call.eps)
     else:
         whole = merged(own, call.group)

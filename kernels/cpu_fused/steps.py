@@ -50,7 +50,8 @@ def meet(
     processes, sent = every.shape
     channels = sent // 2
     saved = every.new_empty((2, channels))
-    real = torch.float64 if running_mean is not None and running_mean.dtype is torch.float64 else torch.float32
+    types = {running.dtype for running in (running_mean, running_var) if running is not None}
+    real = torch.float64 if torch.float64 in types else torch.float32
     mean, var = as_real(running_mean, real), as_real(running_var, real)
     pointers = map(memory_of, (every, saved, mean, var))
     count = library.load(real).meet(*pointers, processes, channels, momentum, eps)

@@ -120,6 +120,15 @@ def test_between_the_steps_kernels_do_what_eager_operations_do(cpu):
                 assert tensor._version == 1
 
 
+def test_moments_elsewhere_are_not_for_the_kernels_of_the_cpu(monkeypatch):
+    """They would read another device's addresses."""
+    monkeypatch.setattr(synchronized, "gathered", lambda own, _: own.values.view(1, -1))
+    ours, x = kernels.load("cpu_fused"), torch.empty(4, 3, device="meta")
+    call = synchronized.Call(ours.steps, None, None, None, 0.1, 1e-5, None, None)
+    with pytest.raises(RuntimeError, match=r"meta tensors|Meta tensor"):  # of eager operations, which ask for the count
+        synchronized.met(EAGER.statistics(x), call)
+
+
 def test_with_one_value_nothing_moves(cpu):
     ours = kernels.load("cpu_fused")
     if reason := ours.why_unavailable(cpu):
