@@ -115,7 +115,7 @@ def model_of(worlds: list[World], implementation: str) -> Model | None:
         per_step = max(0.0, part - per_image * share)
         statistics = tuple((made["kind"], made["bytes"]) for made in world.of_batch_norm(joint))
         between = world.step_ns(joint) - world.step_ns(local) - messages_ns(links, statistics, world.processes)
-        meeting = max(0.0, between) / len(statistics)
+        meeting = max(0.0, between) / max(1, len(statistics))  # none, where the profiler names them otherwise
         return Model(links, per_step, per_image, gradients, statistics, meeting, world.processes, batch)
     return None
 

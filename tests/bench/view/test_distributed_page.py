@@ -103,6 +103,12 @@ def test_waiting_is_fitted_to_one_row_and_predicted_for_the_others(session):
     assert "weak scaling: predicted" in page
 
 
+def test_collectives_that_nobody_saw_leave_a_page(session):
+    record = world(session, 2)
+    unseen = [{**row, "collectives": []} for row in record["rows"]]
+    assert "## Predicted" in distributed_page.page([{**record, "rows": unseen}])
+
+
 def test_what_lies_outside_of_its_band_is_called_so(session):
     record = world(session, 2)
     page = distributed_page.page([{**record, "rows": slower(record, WEAK, 3)}])
