@@ -1,9 +1,9 @@
 """Compile C++ on first use, and keep what is made in the cache.
 
 The compiler is the one that torch.compile would use: `$CXX` where that is set, else the first of `c++`, `g++` and
-`clang++` that is there. A library is written under another name and then renamed: of two processes that compile at the
-same time either one's file is whole. Where the cache can't be written, is full, or lets no program run, a folder of
-this process will do.
+`clang++` that is there. Of several processes that need a library, one compiles it and the others wait. It is written
+under another name and then renamed: where no lock holds, either one's file is whole. Where the cache can't be written,
+is full, or lets no program run, a folder of this process will do.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from kernels.cache import cache_dir
+from filelock import FileLock, Timeout
+
+from kernels.cpu_fused import folders
 from kernels.reasons import in_one_line, without_folders
 
 _SECONDS = 120
-_ROOM = 2**22
-"""Bytes that a folder must have left: for a library, and for what its compiler writes on the way."""
 
 Loaded = TypeVar("Loaded")
 
@@ -96,19 +96,45 @@ def opened(
         "no folder takes the compiled kernels: let BNBENCH_CACHE or TMPDIR name one that has room, can be written"
         " and is not mounted noexec"
     )
-    for folder in _folders():
+    for folder in folders.folders():
         path = folder / name
-        if path.is_file():
-            with contextlib.suppress(OSError, ImportError):
-                return load(str(path))
-        if not _has_room(folder):
+        if (kept := _kept(path, load)) is not None:
+            return kept
+        if not folders.has_room(folder):
             continue
-        try:
-            made = _made(path, sources[0], command, flags) if made is None else _copied(made, path)
-            return load(str(made))
-        except (OSError, ImportError) as error:
-            failure = error
+        with _alone(path):
+            if (kept := _kept(path, load)) is not None:
+                return kept
+            try:
+                made = _made(path, sources[0], command, flags) if made is None else _copied(made, path)
+                return load(str(made))
+            except (OSError, ImportError) as error:
+                failure = error
     raise failure
+
+
+def _kept(path: Path, load: Callable[[str], Loaded]) -> Loaded | None:
+    """What is at this path, unless nothing is or it is damaged."""
+    if path.is_file():
+        with contextlib.suppress(OSError, ImportError):
+            return load(str(path))
+    return None
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While another process or thread compiles this library, wait for it, though no longer than a compiler may take."""
+    lock = FileLock(path.with_suffix(".lock"))
+    last = time.monotonic() + _SECONDS
+    with contextlib.suppress(OSError, NotImplementedError):  # some file systems know no locks
+        while not _over.is_set() and time.monotonic() < last:
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=0.2)
+                break
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _digest(sources: Sequence[Path], command: tuple[str, ...], flags: tuple[str, ...], *identity: str) -> str:
@@ -170,42 +196,6 @@ def _renamed_to(path: Path) -> Iterator[Path]:
         raise
 
 
-def _folders() -> Iterator[Path]:
-    """The cache's, and one of this process wherever there may be one. Not those from which no program can be loaded."""
-    kept = cache_dir() / "kernels"
-    with contextlib.suppress(OSError):
-        kept.mkdir(parents=True, exist_ok=True)
-    if _runs_programs(kept):
-        yield kept
-    places = (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
-    for place in dict.fromkeys(filter(None, places)):
-        if _runs_programs(Path(place)):
-            with contextlib.suppress(OSError):
-                yield Path(_temporary(place).name)
-
-
-def _runs_programs(folder: Path) -> bool:
-    """Whether there is such a folder, and it isn't mounted `noexec`."""
-    with contextlib.suppress(OSError):
-        return not os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0)
-    return False
-
-
-def _has_room(folder: Path) -> bool:
-    """Whether a library can be written there: asked before the compiler is, which takes seconds to find out."""
-    try:
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
-            return probe.write(bytes(_ROOM)) == _ROOM
-    except OSError:
-        return False
-
-
-@functools.cache
-def _temporary(place: str) -> tempfile.TemporaryDirectory[str]:
-    """A folder of this process, which no one else can write to; it goes with the process."""
-    return tempfile.TemporaryDirectory(dir=place, prefix="bnbench-", ignore_cleanup_errors=True)
-
-
 _running: set[subprocess.Popen[str]] = set()
 _over = threading.Event()
 
@@ -255,6 +245,8 @@ def _run(arguments: list[str], folder: str) -> tuple[int, str]:
 
 def _compile(arguments: list[str]) -> None:
     name = Path(arguments[0]).name
+    if _over.is_set():
+        raise NoLibraryError("nothing is compiled any more: the process ends")
     try:
         with tempfile.TemporaryDirectory(dir=Path(arguments[-1]).parent) as folder:  # there is room there
             code, printed = _run(arguments, folder)

@@ -13,7 +13,7 @@ import torch
 
 import kernels
 from kernels import cache, compiled, routes
-from kernels.cpu_fused import compilation, library
+from kernels.cpu_fused import compilation, folders, library
 from kernels.reasons import in_one_line, without_folders
 
 ROOT = Path(__file__).parents[2]
@@ -59,9 +59,9 @@ def compilations(monkeypatch, tmp_path):
 
     monkeypatch.setattr(compilation, "_compile", compile_)
     monkeypatch.setenv("BNBENCH_CACHE", str(tmp_path / "cache"))
-    compilation._temporary.cache_clear()
+    folders.temporary.cache_clear()
     yield made
-    compilation._temporary.cache_clear()
+    folders.temporary.cache_clear()
 
 
 def opened():
@@ -69,13 +69,13 @@ def opened():
 
 
 def test_a_cache_mounted_noexec_is_left_before_anything_is_compiled(compilations, monkeypatch, tmp_path):
-    monkeypatch.setattr(compilation, "_runs_programs", lambda folder: not folder.is_relative_to(tmp_path / "cache"))
+    monkeypatch.setattr(folders, "runs_programs", lambda folder: not folder.is_relative_to(tmp_path / "cache"))
     assert not opened().is_relative_to(tmp_path / "cache")
     assert len(compilations) == 1
 
 
 def test_a_full_cache_is_left_before_anything_is_compiled(compilations, monkeypatch, tmp_path):
-    monkeypatch.setattr(compilation, "_has_room", lambda folder: not folder.is_relative_to(tmp_path / "cache"))
+    monkeypatch.setattr(folders, "has_room", lambda folder: not folder.is_relative_to(tmp_path / "cache"))
     assert not opened().is_relative_to(tmp_path / "cache")
     assert len(compilations) == 1
 
@@ -96,7 +96,7 @@ def test_a_folder_that_loads_nothing_for_another_reason_costs_a_copy_and_no_comp
 
 
 def test_no_folder_at_all_is_said_in_one_line_without_a_path(compilations, monkeypatch):
-    monkeypatch.setattr(compilation, "_has_room", lambda _folder: False)
+    monkeypatch.setattr(folders, "has_room", lambda _folder: False)
     with pytest.raises(compilation.NoFolderError, match="BNBENCH_CACHE or TMPDIR") as found:
         opened()
     assert "/" not in str(found.value)

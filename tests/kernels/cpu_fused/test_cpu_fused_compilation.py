@@ -11,7 +11,10 @@ import shutil
 import stat
 import sys
 import textwrap
+import threading
+import time
 
+import filelock
 import pytest
 import torch
 
@@ -152,15 +155,68 @@ def test_the_second_process_compiles_nothing_and_a_damaged_library_is_made_again
     assert ctypes.CDLL(str(kept)).has_openmp() in (0, 1)
 
 
+UNLOCKED = """
+    from kernels.cpu_fused import compilation
+    def acquire(*_, **__):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+    compilation.FileLock.acquire = acquire
+"""
+
+
 @linux_only
-def test_processes_that_compile_at_once_do_not_collide(tmp_path):
-    """Each has written half a library when the last of them begins."""
-    environment = {"CXX": copier(tmp_path, at_once=4), "BNBENCH_CACHE": tmp_path}
-    several = [start("-c", textwrap.dedent(SAY_WHY), **environment) for _ in range(4)]
+@pytest.mark.parametrize(("before", "compiled"), [("", 1), (UNLOCKED, 4)], ids=["locked", "unlocked"])
+def test_of_processes_that_need_a_library_at_once_one_compiles_it_or_they_do_not_collide(before, compiled, tmp_path):
+    """Where no lock holds, each has written half a library when the last of them begins."""
+    environment = {"CXX": copier(tmp_path, at_once=compiled), "BNBENCH_CACHE": tmp_path}
+    several = [start("-c", textwrap.dedent(before + SAY_WHY), **environment) for _ in range(4)]
     assert [process.wait() for process in several] == [(0, "None\n")] * 4
-    assert compilations(tmp_path) == 4
+    assert compilations(tmp_path) == compiled
     (kept,) = tmp_path.glob("kernels/*.so")
-    assert set(tmp_path.glob("kernels/*")) == {kept, kept.with_suffix(".seconds")}
+    # Some versions of filelock leave the lock's file.
+    assert set(tmp_path.glob("kernels/*")) - {kept.with_suffix(".lock")} == {kept, kept.with_suffix(".seconds")}
+
+
+class Held:
+    """A lock that another process never releases."""
+
+    waits = 0
+
+    def __init__(self, path):
+        self.path = path
+
+    def acquire(self, timeout):
+        Held.waits += 1
+        time.sleep(timeout)
+        raise filelock.Timeout(str(self.path))
+
+    def release(self):
+        pass
+
+
+@linux_only
+@pytest.mark.usefixtures("empty_cache")
+def test_a_process_that_ends_waits_for_no_other_and_compiles_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", str(copier(tmp_path)))
+    monkeypatch.setattr(compilation, "_over", threading.Event())
+    monkeypatch.setattr(compilation, "FileLock", Held)
+    said = []
+    waiting = threading.Thread(target=lambda: said.append(library.why_not(torch.float32)), daemon=True)
+    waiting.start()
+    while not Held.waits:
+        time.sleep(0.01)
+    compilation.end()
+    waiting.join(60)
+    assert "the process ends" in said[0]
+    assert not (tmp_path / "calls").exists()
+
+
+@linux_only
+@pytest.mark.usefixtures("empty_cache")
+def test_a_lock_is_waited_for_no_longer_than_a_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", str(copier(tmp_path)))
+    monkeypatch.setattr(compilation, "_SECONDS", 1)
+    monkeypatch.setattr(compilation, "FileLock", Held)
+    assert library.why_not(torch.float32) is None
 
 
 # --- The sources -----------------------------------------------------------------------------------------------------
