@@ -80,7 +80,8 @@ def convert_synchronized(module: nn.Module, process_group: Group = None) -> nn.M
     """Have a network's batch norms take their statistics from all processes of a group in training.
 
     Keys of `state_dict` are those of before. After `torch.nn.SyncBatchNorm.convert_sync_batchnorm`; but layers stay
-    what they are, and with them fused activations and pools.
+    what they are, and with them fused activations and pools. Under gloo, call `models.gloo.step_back()` when the groups
+    are there: its event loop spins where others calculate.
 
     Args:
         module: A network with layers of ours: see `convert`. It is changed in place.
