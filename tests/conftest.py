@@ -3,7 +3,9 @@
 Without a GPU, Triton kernels are tested there.
 """
 
+import gc
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,10 +36,23 @@ LONG = (
 the others without work: these begin first, the longest at the head."""
 
 
+_begun: dict[str, Path] = {}
+"""The file whose tests run."""
+
+
 def pytest_sessionstart() -> None:
-    """What `cpu_fused` compiles in the background is there before the first test: else it would come amid one."""
+    """Begin to compile what `cpu_fused` compiles in the background; tests are collected meanwhile, without garbage."""
     import kernels  # not before Triton's interpreter is asked for, below
 
+    kernels.load("cpu_fused").ready(0)
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What is compiled is there before the first test: else it would come amid one."""
+    import kernels
+
+    gc.enable()
     kernels.load("cpu_fused").ready(None)
 
 
@@ -45,6 +60,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, all others in their usual order."""
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """No collection of garbage looks through what was there before the file began: libraries, and thousands of tests.
+
+    A full one takes a quarter of a second otherwise, and some tests have one for each thing that they time.
+    """
+    if item.path != _begun.get("file"):
+        _begun["file"] = item.path
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """What is frozen never ends, of which libraries complain."""
+    gc.unfreeze()
 
 
 @pytest.fixture

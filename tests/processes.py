@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import multiprocessing
 import os
 import runpy
@@ -118,6 +119,7 @@ def _as_spawned(
     os.environ.update(variables)
     os.chdir(folder)
     sys.path[:] = path
+    gc.freeze()  # what comes from the server is not looked through, and so not copied, by every collection
     real, server = os.getppid, os.getppid()
     os.getppid = lambda: parent if real() == server else real()
     target(*args)
@@ -130,6 +132,7 @@ def _serve(command: tuple[str, ...], variables: dict[str, str], output: str) -> 
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(ROOT)
+    gc.freeze()
     kind, what, *arguments = command
     threads = variables.get("OMP_NUM_THREADS")
     if threads and "torch" in sys.modules:  # which has read it in the server

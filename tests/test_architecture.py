@@ -1,6 +1,7 @@
 """The rooms and the arrows between them: kernels -> models -> bench, and inside `bench/` measure -> record -> view."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,7 +79,10 @@ def arrows(modules: dict[str, Path]) -> dict[str, dict[str, int]]:
     return found
 
 
-ARROWS = arrows(FILES)
+@functools.cache
+def all_arrows() -> dict[str, dict[str, int]]:
+    """Of this project; not at every collection of the tests."""
+    return arrows(FILES)
 
 
 def room_of(module: str) -> str:
@@ -130,11 +134,11 @@ def without_packages(graph: dict[str, dict[str, int]]) -> dict[str, dict[str, in
 
 @pytest.mark.parametrize("module", FILES)
 def test_arrows_point_one_way(module):
-    assert not forbidden(module, ARROWS[module])
+    assert not forbidden(module, all_arrows()[module])
 
 
 def test_nothing_imports_in_a_circle_not_even_inside_of_a_function():
-    assert not cycles(without_packages(ARROWS))
+    assert not cycles(without_packages(all_arrows()))
 
 
 def test_at_the_top_of_bench_is_only_what_a_person_starts():
@@ -158,7 +162,7 @@ def reached(*starts: str) -> set[str]:
         module = waiting.pop()
         if module not in found:
             found.add(module)
-            waiting += ARROWS[module]
+            waiting += all_arrows()[module]
     return found
 
 

@@ -18,14 +18,15 @@ from tests.processes import run, start
 
 CPU = torch.device("cpu")
 IMPLEMENTATION = kernels.load("cpu_fused")
-pytestmark = [
-    pytest.mark.skipif(bool(IMPLEMENTATION.why_unavailable(CPU)), reason=str(IMPLEMENTATION.why_unavailable(CPU))),
-    pytest.mark.skipif(not NODE.wait(), reason=f"no node here: {NODE.why_not}"),
-]
+pytestmark = pytest.mark.skipif(
+    bool(IMPLEMENTATION.why_unavailable(CPU)), reason=str(IMPLEMENTATION.why_unavailable(CPU))
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def every_type():
+    if not NODE.wait():
+        pytest.skip(f"no node here: {NODE.why_not}")
     for dtype in library.STORED:
         if library.why_not(dtype) is None:
             NODE.offer(dtype)
