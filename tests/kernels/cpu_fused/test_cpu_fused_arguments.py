@@ -9,13 +9,7 @@ import kernels
 from kernels.cpu_fused import NODE
 
 REASON = kernels.load("cpu_fused").why_unavailable(torch.device("cpu"))
-pytestmark = pytest.mark.skipif(bool(REASON), reason=str(REASON))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def node():
-    if not NODE.wait():
-        pytest.skip(f"no node here: {NODE.why_not}")
+pytestmark = [pytest.mark.skipif(bool(REASON), reason=str(REASON)), pytest.mark.usefixtures("node")]
 
 
 def usual(**changes):

@@ -199,6 +199,7 @@ def test_a_process_that_ends_waits_for_no_other_and_compiles_nothing(tmp_path, m
     monkeypatch.setenv("CXX", str(copier(tmp_path)))
     monkeypatch.setattr(compilation, "_over", threading.Event())
     monkeypatch.setattr(compilation, "FileLock", Held)
+    monkeypatch.setattr(Held, "waits", 0)
     said = []
     waiting = threading.Thread(target=lambda: said.append(library.why_not(torch.float32)), daemon=True)
     waiting.start()

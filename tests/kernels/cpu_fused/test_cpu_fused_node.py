@@ -24,9 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def every_type():
-    if not NODE.wait():
-        pytest.skip(f"no node here: {NODE.why_not}")
+def every_type(node):  # noqa: ARG001 - it waits
     for dtype in library.STORED:
         if library.why_not(dtype) is None:
             NODE.offer(dtype)
