@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -110,6 +110,39 @@ class Around(NamedTuple):
     pool: int | None = None
 
 
+class Together(Protocol):
+    """The four steps and autograd in one call, for a training batch of plain tensors."""
+
+    def __call__(
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        momentum: float,
+        eps: float,
+        around: Around,
+        gather: Callable[[Tensor], Tensor],
+        reduce: Callable[[Tensor], object],
+    ) -> Tensor | None:
+        """The output; None where anything is unusual, and then nothing has happened yet.
+
+        Args:
+            input: (N, C, ...).
+            running_mean: (C,) or None; moved by the whole batch's mean.
+            running_var: (C,) or None; moved by its unbiased variance.
+            weight: (C,) or None.
+            bias: (C,) or None.
+            momentum: Weight of the batch in the running statistics.
+            eps: Added to the variance.
+            around: The rest of the block.
+            gather: (2C + 1,), a batch's moments, to those of each process, (processes, 2C + 1).
+            reduce: (2, C), a batch's sums, which become those of all batches, in place.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Steps:
     """Functions for tensors of a batch, (N, C, ...), and an empty one: N = 0.
@@ -120,6 +153,7 @@ class Steps:
         backward_sums: (dy, x, y, normal, around) to the sums; y, the output, where there are residual and activation.
         backward_apply: (kept, x, normal, sums, count) to dx, from the sums and the count of the whole batch.
         meet: What is between the first two, in one call, for moments on the CPU; None: eager operations do it.
+        together: A shorter way through all of them and autograd, or None.
     """
 
     statistics: Callable[[Tensor], Moments]
@@ -127,3 +161,4 @@ class Steps:
     backward_sums: Callable[[Tensor, Tensor, Tensor | None, Normal, Around], Sums]
     backward_apply: Callable[[Any, Tensor, Normal, Tensor, int], Tensor]
     meet: Meet | None = None
+    together: Together | None = None

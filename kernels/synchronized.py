@@ -10,12 +10,12 @@ Sources: Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.contract import Implementation
 from kernels.naive import update_running_statistics
@@ -106,9 +106,19 @@ def block(
     Raises:
         ValueError: On all processes: the whole batch has less than two values per channel.
     """
+    if steps.together is not None:
+        operands, around = (input, running_mean, running_var, weight, bias), Around(residual, activation, pool)
+        gather, reduce = partial(_gather, group), partial(dist.all_reduce, group=group)
+        short = steps.together(*operands, momentum, eps, around, gather, reduce)
+        if short is not None:
+            return short
     call = Call(steps, group, running_mean, running_var, momentum, eps, activation, pool)
     y: Tensor = _Synchronized.apply(input, weight, bias, residual, call)
     return y
+
+
+def _gather(group: Group, values: Tensor) -> Tensor:
+    return gathered(Moments(values), group)
 
 
 def gathered(own: Moments, group: Group) -> Tensor:
@@ -163,8 +173,17 @@ class _Synchronized(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        again = torch.is_grad_enabled()
+        with torch.no_grad():
+            gradients = _Synchronized._gradients(ctx, dy)
+        if again:
+            leaves = (gradient if gradient is None else gradient.detach().requires_grad_() for gradient in gradients)
+            gradients = _Last.apply(*leaves)
+        return *gradients, None
+
+    @staticmethod
+    def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, residual, y, *normal = ctx.saved_tensors
         normal, call = Normal(*normal), ctx.call
         around = Around(residual, call.activation, call.pool)
@@ -174,4 +193,16 @@ class _Synchronized(torch.autograd.Function):
         dbias = sums[0].to(normal.bias.dtype, copy=True) if of_bias and normal.bias is not None else None
         dist.all_reduce(sums, group=call.group)  # from here on those of the whole batch
         dx = call.steps.backward_apply(kept, x, normal, sums, ctx.count) if of_x else None
-        return dx, dweight, dbias, dz if of_residual else None, None
+        return dx, dweight, dbias, dz if of_residual else None
+
+
+class _Last(torch.autograd.Function):
+    """Gradients that nobody can differentiate again; without a graph, second derivatives would be silently left out."""
+
+    @staticmethod
+    def forward(_: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        return gradients
+
+    @staticmethod
+    def backward(_: Any, *__: Tensor) -> tuple[Tensor | None, ...]:
+        raise RuntimeError("synchronized batch norm can't be differentiated twice")

@@ -74,6 +74,6 @@ IMPLEMENTATION = Implementation(
     ready=NODE.wait,
     compile_seconds=compile_seconds,
     counts_batches=True,
-    steps=STEPS,
+    steps=replace(STEPS, together=NODE.together),
     order=70,
 )

@@ -19,9 +19,10 @@ STORED = {torch.float32: "float", torch.float64: "double", torch.float16: "Half"
 
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
 FUNCTIONS = ("batch_norm_forward", "batch_norm_backward", "residual_forward", "residual_backward")
-"""That `node.py` calls, too."""
-
 STEPS = ("first_of_forward", "second_of_forward", "first_of_backward", "second_of_backward")
+OF_NODE = (*FUNCTIONS, *STEPS, "meet")
+"""In the order of `Kernels` in `node_cpp/kernel_calls.h`."""
+
 _POINTER = ctypes.c_void_p
 
 

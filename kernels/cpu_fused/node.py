@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from kernels import background
 from kernels.cpu_fused import compilation, kernel_calls, library
@@ -27,6 +28,7 @@ from kernels.cpu_fused.compilation import NoFolderError, NoLibraryError, compile
 from kernels.fused.autograd import Asked
 from kernels.fused.pair import ACTIVATIONS
 from kernels.reasons import in_one_line
+from kernels.steps import Around
 
 NAME = "bnbench_node"
 SOURCES = Path(__file__).with_name("node_cpp")
@@ -67,8 +69,33 @@ class CompiledNode:
         elif dtype not in self._known:
             self._known.add(dtype)
             compiled = library.load(dtype)
-            functions = (ctypes.cast(getattr(compiled, name), ctypes.c_void_p).value for name in library.FUNCTIONS)
+            functions = (ctypes.cast(getattr(compiled, name), ctypes.c_void_p).value for name in library.OF_NODE)
             self.module.know(dtype, *functions)
+
+    def together(
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        momentum: float,
+        eps: float,
+        around: Around,
+        gather: Callable[[Tensor], Tensor],
+        reduce: Callable[[Tensor], object],
+    ) -> Tensor | None:
+        """See `kernels.steps.Together`."""
+        if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+            return None
+        if input.dtype not in self._known and (input.dtype not in library.STORED or library.why_not(input.dtype)):
+            return None
+        self.offer(input.dtype)
+        if self.module is None:
+            return None
+        given = (input, running_mean, running_var, weight, bias, True, momentum, eps, *around, None)
+        y = self.module.synchronized(*given, gather, reduce)
+        return None if y is NotImplemented else y
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it is there or can't be, or so many seconds; whether it is there."""

@@ -4,6 +4,7 @@ python -m tests.kernels.divided_batches FOLDER RANK WORLD FAULT
 """
 
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -22,9 +23,14 @@ from tests.pairs import pairs
 
 SECONDS = 60
 CPU = torch.device("cpu")
-IMPLEMENTATIONS = [
-    own.name for own in map(kernels.load, kernels.names()) if own.steps is not None and not own.why_unavailable(CPU)
+_WITH_STEPS = [
+    own for own in map(kernels.load, kernels.names()) if own.steps is not None and not own.why_unavailable(CPU)
 ]
+IMPLEMENTATIONS = {own.name: own for own in _WITH_STEPS} | {
+    f"{own.name}, step by step": replace(own, steps=replace(own.steps, together=None))
+    for own in _WITH_STEPS
+    if own.steps.together is not None
+}
 IMAGES = (12, 2, 8, 6)
 BLOCKS = {
     "norm": {},
@@ -85,7 +91,7 @@ def solve(case, rank, world):
     bounds = list(pairwise([0, *torch.tensor(sizes).cumsum(0).tolist()]))[rank]
     layer = kernels.BatchNorm(
         problem.input.shape[1],
-        case["implementation"],
+        IMPLEMENTATIONS[case["implementation"]],
         activation=problem.activation,
         pool=problem.pool,
         eps=problem.eps,
@@ -96,12 +102,13 @@ def solve(case, rank, world):
     layer.running_mean, layer.running_var = problem.running_mean.clone(), problem.running_var.clone()
     x, residual = (part(t, bounds, case["layout"]) for t in (problem.input, problem.residual))
     y = layer(x, residual)
+    way = y.grad_fn.name()
     y.backward(problem.grad_output[slice(*bounds)])
     answers = {"output": y, "dx": x.grad, "dweight": layer.weight.grad, "dbias": layer.bias.grad}
     answers |= {"running_mean": layer.running_mean, "running_var": layer.running_var}
     if residual is not None:
         answers["dresidual"] = residual.grad
-    return {name: value.detach() for name, value in answers.items()}
+    return {"way": way, **{name: value.detach() for name, value in answers.items()}}
 
 
 # --- What must be found ----------------------------------------------------------------------------------------------
@@ -167,6 +174,9 @@ def main(folder, rank, world, fault):
     gloo.step_back()
     if fault:
         synchronized.merged = FAULTS[fault]
+    for implementation in _WITH_STEPS:
+        if implementation.ready is not None:
+            implementation.ready(None)
     answers = [solve(case, rank, world) for case in (FOR_FAULTS if fault else CASES)]
     torch.save(answers, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

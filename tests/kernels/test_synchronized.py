@@ -14,7 +14,7 @@ from kernels.eager_steps import EAGER
 from kernels.problems import make_problem
 from kernels.steps import Moments
 from tests.copies import through_pickle
-from tests.kernels.divided_batches import CASES, FAULTS, FOR_FAULTS, parts, problem_of
+from tests.kernels.divided_batches import CASES, FAULTS, FOR_FAULTS, IMPLEMENTATIONS, parts, problem_of
 from tests.processes import start
 
 pytestmark = pytest.mark.skipif(
@@ -47,7 +47,7 @@ def together(answers):
 
 def deviation(case, answers):
     """The worst deviation of a case from float64 that isn't allowed; None where all is right."""
-    return worst(Exam(problem_of(case)).judge(kernels.load(case["implementation"]), together(answers)))
+    return worst(Exam(problem_of(case)).judge(IMPLEMENTATIONS[case["implementation"]], together(answers)))
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda n: "-".join(map(str, CASES[n].values())))
@@ -56,6 +56,22 @@ def test_a_divided_batch_has_the_answers_of_the_whole_one(world, number):
     assert deviation(CASES[number], answers) is None
     for name in SAME:
         assert all(torch.equal(own[name], answers[0][name]) for own in answers), f"{name} differs between processes"
+
+
+def test_plain_batches_go_the_short_way(world):
+    """In one call; an empty batch, one value per channel, or a block of residual and pool step by step."""
+    node = kernels.load("cpu_fused")
+    if node.why_unavailable(torch.device("cpu")) or not node.ready(None):
+        pytest.skip("there is no short way here")
+    if len(world) == 1:
+        pytest.skip("a process alone is not synchronized")
+    ways = {
+        process[number]["way"]
+        for number, case in enumerate(CASES)
+        for process in world
+        if case["implementation"] == "cpu_fused" and case["division"] == "even"
+    }
+    assert ways == {"SynchronizedBlockBackward"}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

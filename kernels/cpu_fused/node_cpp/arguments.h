@@ -27,7 +27,7 @@ public:
         return input_is_usual() && channels_are_usual() && settings_are_usual() && residual_is_usual();
     }
 
-    Tensor tensor(int place) const { return is_none(place) ? Tensor() : THPVariable_Unpack(given[place]); }
+    Operands operands() const { return {tensor(INPUT), tensor(WEIGHT), tensor(BIAS), tensor(RESIDUAL)}; }
 
     Call call() const {
         const bool training = given[TRAINING] == Py_True;
@@ -41,6 +41,8 @@ public:
 
 private:
     bool is_none(int place) const { return given[place] == Py_None; }
+
+    Tensor tensor(int place) const { return is_none(place) ? Tensor() : THPVariable_Unpack(given[place]); }
 
     const Tensor& at(int place) const { return THPVariable_Unpack(given[place]); }
 

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <array>
@@ -20,7 +21,7 @@ struct Plan {
     int64_t images, channels, height, width, in_rows, pool, activation, training, threads;
 };
 
-// The four functions of a library, as batch_norm.cpp declares them; what they point to is of the library's types.
+// The functions of a library, as batch_norm.cpp declares them; what they point to is of the library's types.
 struct Kernels {
     using Forward = void (*)(const Plan*, const void* x, void* y, double* saved, const void* weight, const void* bias,
                              void* running_mean, void* running_var, double momentum, double eps);
@@ -32,10 +33,25 @@ struct Kernels {
     using ResidualBackward = void (*)(const Plan*, const void* x, const void* dy, const void* y, void* dx, void* dz,
                                       const double* saved, const void* weight, const void* bias, void* dweight,
                                       void* dbias);
+    using FirstOfForward = void (*)(const Plan*, const void* x, double* moments);
+    using SecondOfForward = void (*)(const Plan*, const void* x, const void* residual, void* y, const double* saved,
+                                     const void* weight, const void* bias);
+    using FirstOfBackward = void (*)(const Plan*, const void* x, const void* dy, const void* y, void* dz, void* notes,
+                                     const double* saved, const void* weight, const void* bias, double* sums);
+    using SecondOfBackward = void (*)(const Plan*, const void* x, const void* dy, void* dz, void* notes, void* dx,
+                                      const double* saved, const void* weight, const void* bias, double* sums,
+                                      double count);
+    using Meet = double (*)(const double* every, double* saved, void* running_mean, void* running_var,
+                            int64_t processes, int64_t channels, double momentum, double eps);
     Forward forward = nullptr;
     Backward backward = nullptr;
     ResidualForward residual_forward = nullptr;
     ResidualBackward residual_backward = nullptr;
+    FirstOfForward first_of_forward = nullptr;
+    SecondOfForward second_of_forward = nullptr;
+    FirstOfBackward first_of_backward = nullptr;
+    SecondOfBackward second_of_backward = nullptr;
+    Meet meet = nullptr;
 };
 
 std::array<Kernels, static_cast<size_t>(at::ScalarType::NumOptions)> libraries;
@@ -110,6 +126,21 @@ void* memory_of(const Tensor& t) {
     TORCH_CHECK(address, "a kernel can't read a tensor without memory: it is fake, on meta, or was freed");
     return address;
 }
+
+// Of one call.
+struct Operands {
+    Tensor x, weight, bias, residual;
+
+    bool need_gradients() const {
+        const auto needs_gradient = [](const Tensor& t) { return t.defined() && t.requires_grad(); };
+        return at::GradMode::is_enabled() &&
+               (needs_gradient(x) || needs_gradient(weight) || needs_gradient(bias) || needs_gradient(residual));
+    }
+
+    void make_dense() {
+        if (!x.is_contiguous() && !in_rows(x)) x = x.contiguous();
+    }
+};
 
 // --- Forward ---------------------------------------------------------------------------------------------------------
 

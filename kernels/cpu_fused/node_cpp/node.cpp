@@ -5,57 +5,18 @@
 // numbers, and what shall be differentiated again, goes to the function in Python.
 
 #include "arguments.h"
+#include "autograd.h"
 #include "kernel_calls.h"
+#include "synchronized.h"
 
-#include <torch/csrc/autograd/function.h>
-#include <torch/csrc/autograd/functions/utils.h>
-#include <torch/csrc/autograd/saved_variable.h>
 #include <torch/csrc/Dtype.h>
 #include <torch/csrc/dynamo/compiled_autograd.h>
-#include <torch/csrc/Exceptions.h>
 
 namespace {
 
-using torch::autograd::SavedVariable;
-using torch::autograd::variable_list;
-
 PyObject* backward_in_python = nullptr;
 
-struct Gil {
-    PyGILState_STATE state = PyGILState_Ensure();
-    ~Gil() { PyGILState_Release(state); }
-};
-
-struct NoGil {
-    PyThreadState* state = PyEval_SaveThread();
-    ~NoGil() { PyEval_RestoreThread(state); }
-};
-
-[[noreturn]] void raise_again() {
-    python_error error;
-    error.persist();
-    throw std::move(error);
-}
-
-struct Owned {
-    explicit Owned(PyObject* object) : object(object) {
-        if (!object) raise_again();
-    }
-    Owned(const Owned&) = delete;
-    Owned& operator=(const Owned&) = delete;
-    ~Owned() { Py_DECREF(object); }
-    PyObject* object;
-};
-
 // --- Backward, where it isn't for the kernels ------------------------------------------------------------------------
-
-// Whether it holds numbers that nobody watches, batches or differentiates: what `gradients_of` of `fused/autograd.py`
-// asks.
-bool is_plain(const Tensor& dy) {
-    return dy.is_cpu() && dy.layout() == at::kStrided && !at::isTensorSubclassLike(dy) && !dy._is_zerotensor() &&
-           !dy.is_neg() && !c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::Tracer) &&
-           !dy._fw_grad(0).defined() && (dy.numel() == 0 || dy.data_ptr());
-}
 
 PyObject* wrapped(const Tensor& t) {
     if (t.defined()) return THPVariable_Wrap(t);
@@ -141,15 +102,6 @@ private:
     bool adds = false, keeps_output = false;
 };
 
-// torch counts references to nodes in one of two ways, by version.
-template <class Kind>
-auto new_node() {
-    if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, Kind>)
-        return c10::make_intrusive<Kind>();
-    else
-        return std::shared_ptr<Kind>(new Kind(), [](Kind* node) { deleteNode(node); });
-}
-
 Tensor differentiable(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual,
                       const Call& call) {
     const auto node = new_node<BatchNormBlock>();
@@ -161,26 +113,46 @@ Tensor differentiable(const Tensor& x, const Tensor& weight, const Tensor& bias,
 
 // --- What Python calls -----------------------------------------------------------------------------------------------
 
-bool needs_gradient(const Tensor& t) { return t.defined() && t.requires_grad(); }
-
 // The output of the block, or NotImplemented; the arguments are `Arguments::Place`.
 PyObject* block(PyObject*, PyObject* const* given, Py_ssize_t count) {
     HANDLE_TH_ERRORS
     TORCH_CHECK(count == Arguments::COUNT, "block takes 12 arguments, not ", count);
     const Arguments arguments(given);
     if (!arguments.are_usual()) Py_RETURN_NOTIMPLEMENTED;
-    Tensor x = arguments.tensor(Arguments::INPUT);
-    const Tensor weight = arguments.tensor(Arguments::WEIGHT), bias = arguments.tensor(Arguments::BIAS);
-    const Tensor residual = arguments.tensor(Arguments::RESIDUAL);
+    Operands operands = arguments.operands();
+    const auto& [x, weight, bias, residual] = operands;
     const Call call = arguments.call();
     Tensor y;
     {
         NoGil no_gil;
-        if (!x.is_contiguous() && !in_rows(x)) x = x.contiguous();
-        const bool differentiates = at::GradMode::is_enabled() && (needs_gradient(x) || needs_gradient(weight) ||
-                                                                   needs_gradient(bias) || needs_gradient(residual));
-        y = differentiates ? differentiable(x, weight, bias, residual, call)
-                           : normalized(x, weight, bias, residual, call).y;
+        operands.make_dense();
+        y = operands.need_gradients() ? differentiable(x, weight, bias, residual, call)
+                                      : normalized(x, weight, bias, residual, call).y;
+    }
+    return THPVariable_Wrap(std::move(y));
+    END_HANDLE_TH_ERRORS
+}
+
+// The same with the statistics of all processes: the arguments of a block in training, then `gather` and `reduce`.
+PyObject* synchronized(PyObject*, PyObject* const* given, Py_ssize_t count) {
+    HANDLE_TH_ERRORS
+    TORCH_CHECK(count == Arguments::COUNT + 2, "synchronized takes 14 arguments, not ", count);
+    const Arguments arguments(given);
+    if (given[Arguments::TRAINING] != Py_True || !arguments.are_usual()) Py_RETURN_NOTIMPLEMENTED;
+    Operands operands = arguments.operands();
+    const Call call = arguments.call();
+    PyObject *const gather = given[Arguments::COUNT], *const reduce = given[Arguments::COUNT + 1];
+    const auto node = operands.need_gradients() ? new_node<SynchronizedBlock>(reduce) : nullptr;
+    Tensor y;
+    {
+        NoGil no_gil;
+        operands.make_dense();
+        const Together output = normalized_together(operands, call, gather);
+        y = output.y;
+        if (node) {
+            torch::autograd::set_history(y, node);
+            node->keep(operands, output, call.form);
+        }
     }
     return THPVariable_Wrap(std::move(y));
     END_HANDLE_TH_ERRORS
@@ -192,16 +164,20 @@ PyObject* connect(PyObject*, PyObject* backward) {
     Py_RETURN_NONE;
 }
 
-// (dtype, the addresses of its library's four functions)
-PyObject* know(PyObject*, PyObject* arguments) {
+// (dtype, the addresses of the functions of its library, in the order of `Kernels`)
+PyObject* know(PyObject*, PyObject* const* given, Py_ssize_t count) {
     HANDLE_TH_ERRORS
-    PyObject* dtype;
-    unsigned long long a[4];
-    if (!PyArg_ParseTuple(arguments, "OKKKK", &dtype, &a[0], &a[1], &a[2], &a[3])) return nullptr;
-    TORCH_CHECK(THPDtype_Check(dtype), "know takes a torch.dtype");
-    libraries[static_cast<size_t>(reinterpret_cast<THPDtype*>(dtype)->scalar_type)] = {
-        reinterpret_cast<Kernels::Forward>(a[0]), reinterpret_cast<Kernels::Backward>(a[1]),
-        reinterpret_cast<Kernels::ResidualForward>(a[2]), reinterpret_cast<Kernels::ResidualBackward>(a[3])};
+    TORCH_CHECK(count == 10 && THPDtype_Check(given[0]), "know takes a torch.dtype and 9 addresses");
+    Kernels kernels;
+    PyObject* const* address = given;
+    const auto take = [&](auto& function) {
+        function = reinterpret_cast<std::decay_t<decltype(function)>>(PyLong_AsVoidPtr(*++address));
+    };
+    take(kernels.forward), take(kernels.backward), take(kernels.residual_forward), take(kernels.residual_backward);
+    take(kernels.first_of_forward), take(kernels.second_of_forward);
+    take(kernels.first_of_backward), take(kernels.second_of_backward), take(kernels.meet);
+    if (PyErr_Occurred()) return nullptr;
+    libraries[static_cast<size_t>(reinterpret_cast<THPDtype*>(given[0])->scalar_type)] = kernels;
     Py_RETURN_NONE;
     END_HANDLE_TH_ERRORS
 }
@@ -214,10 +190,14 @@ PyObject* divide(PyObject*, PyObject* elements) {
     Py_RETURN_NONE;
 }
 
+using Fast = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
+PyCFunction as_method(Fast function) { return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)); }
+
 PyMethodDef methods[] = {
-    {"block", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(block)), METH_FASTCALL, nullptr},
+    {"block", as_method(block), METH_FASTCALL, nullptr},
+    {"synchronized", as_method(synchronized), METH_FASTCALL, nullptr},
     {"connect", connect, METH_O, nullptr},
-    {"know", know, METH_VARARGS, nullptr},
+    {"know", as_method(know), METH_FASTCALL, nullptr},
     {"divide", divide, METH_O, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
