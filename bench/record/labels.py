@@ -5,6 +5,9 @@ from __future__ import annotations
 from bench.record.records import Record
 
 BASELINE = "builtin"
+TUTORIAL = "tutorial"
+"""The lesson's own code."""
+
 AA = "A/A"
 """The baseline against itself: any difference is noise."""
 

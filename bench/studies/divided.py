@@ -69,9 +69,10 @@ def answer(records: list[Record]) -> str:
     slower = [each for each in known if gained(records, each, LOSS).high < 0]
     worse = [each for each in known if gained(records, each).low > 0]
     better = [each for each in known if gained(records, each).high < 0]
-    slows = f"slows training where a process has {_images(slower)}" if slower else "is not shown to slow training"
+    where = _images(slower, known)
+    slows = f"slows training where a process has {where}" if slower else "is not shown to slow training"
     costs = (
-        f"**It costs test accuracy where a process has {_images(worse)}, and synchronizing heals it.**"
+        f"**It costs test accuracy where a process has {_images(worse, known)}, and synchronizing heals it.**"
         if worse
         else "**It is not shown to cost test accuracy.**"
     )
@@ -86,7 +87,7 @@ def answer(records: list[Record]) -> str:
         ),
     ]
     if better:
-        parts.append(f"**Local statistics end ahead where a process has {_images(better)}.**")
+        parts.append(f"**Local statistics end ahead where a process has {_images(better, known)}.**")
     return " ".join(parts)
 
 
@@ -97,7 +98,10 @@ def _both(records: list[Record], each: int, name: str) -> str:
     return f"{local:.3f} with local statistics and {joint:.3f} with synchronized ones ({text})"
 
 
-def _images(counts: list[int]) -> str:
+def _images(counts: list[int], known: list[int]) -> str:
+    """`4 and 16 images`; `up to 64 images` where they are the smallest that are known, and there are several."""
+    if len(counts) > 2 and counts == known[: len(counts)]:
+        return f"up to {counts[-1]} images"
     return f"{listed([str(count) for count in counts])} images"
 
 

@@ -36,7 +36,7 @@ def named(row: Row) -> str:
 
 
 def claim(best: Best, place: str) -> str:
-    """A clause: `cpu_fused` takes 0.14 [0.12, 0.14] of the time of the best alternative (`compiled`) at ...
+    """A clause: `cpu_fused` takes 0.14 [0.12, 0.14] of the best alternative's time (`compiled`) at ...
 
     Args:
         best: The comparison.
@@ -46,7 +46,7 @@ def claim(best: Best, place: str) -> str:
     also = "" if best.alternative.name == BASELINE else ratio_text(best.ours.ratio)
     if best.verdict == FASTER:
         beside = f" and {also} of `{BASELINE}`'s" if also else ""
-        return f"{ours} takes {ratio} of the time of the best alternative ({alternative}){beside} {place}"
+        return f"{ours} takes {ratio} of the best alternative's time ({alternative}){beside} {place}"
     words = {SLOWER: "is slower than", SAME: "is as fast as", UNCLEAR: "is tied with"}[best.verdict]
     beside = f", {also} times `{BASELINE}`'s" if also else ""
     return f"{ours} {words} the best alternative ({alternative}) {place}: {ratio} times its time{beside}"
@@ -77,8 +77,9 @@ def slower(compared: Sequence[Cell]) -> str:
     losses = _worst_first(compared)
     if not losses:
         return ""
-    ours, share = named(losses[0].best.ours), f"{len(losses)} of {len(compared)} operations and passes"
-    return f"{ours} is slower than the best alternative in {share}, most at {_named_loss(losses[0])}"
+    ours, share = named(losses[0].best.ours), f"{len(losses)} of {len(compared)} cells"
+    most = "most " if len(losses) > 1 else ""
+    return f"{ours} is slower than the best alternative in {share}, {most}at {_named_loss(losses[0])}"
 
 
 def _named_loss(cell: Cell) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from bench.record.clocks import COLD, GRAPH, ON_THE_DEVICE, WALL, Clock, on_gpu
-from bench.record.labels import BASELINE, OURS, PLAIN
+from bench.record.labels import BASELINE, OURS, PLAIN, TUTORIAL
 from bench.record.networks import title_of
 from bench.record.records import Record
 from bench.record.runs import main_run
@@ -131,7 +131,7 @@ def _accuracy(done: list[trainings.Training], seeds: int) -> str:
     if not done:
         return NONE
     few = f" ({len(done)} of {seeds} seeds)" if len(done) < seeds else ""
-    return training_tables.spread([trainings.last_mean(t) for t in done]) + few
+    return training_tables.middle([trainings.last_mean(t) for t in done]) + few
 
 
 def _microseconds(compared: Compared) -> str:
@@ -139,13 +139,18 @@ def _microseconds(compared: Compared) -> str:
 
 
 def sentence(records: list[Record]) -> str:
-    """Ours against the best alternative by each clock, and where it is slower; without ours, the fastest."""
+    """The sentences in one paragraph; empty without figures."""
+    return " ".join(sentences(records))
+
+
+def sentences(records: list[Record]) -> list[str]:
+    """Ours against the best alternative, a sentence by clock, and where it is slower; without ours, the fastest."""
     implementations, latency = figures(records), main_run(records).get("latency", [])
     blocks = {name: one.block for name, one in implementations.items()}
     steps = {name: one.step for name, one in implementations.items()}
     best_block, best_step = best_blocks(latency), best_steps(implementations)
     known = {clock for clocks in [*blocks.values(), *steps.values()] for clock in clocks}
-    wall = "By wall time, the host's launches included, " if known & set(ON_THE_DEVICE) else ""
+    wall = "By wall time, launches included, " if known & set(ON_THE_DEVICE) else ""
     first_block, step = "at LeNet's first block", "in a training step"
     device_block, device_step = on_the_device(blocks), on_the_device(steps)
     losses = {
@@ -165,7 +170,7 @@ def sentence(records: list[Record]) -> str:
             clauses.setdefault(lead, []).append(text)
         if place == first_block and (loss := losses.get(clock)):
             clauses.setdefault(lead, []).append(loss)
-    return " ".join(f"{lead}{joined(texts)}." for lead, texts in clauses.items())
+    return [f"{lead}{joined(texts)}." for lead, texts in clauses.items()]
 
 
 def _fastest(timed: Mapping[str, Mapping[Clock, Compared]], clock: Clock, place: str) -> str:
@@ -212,17 +217,17 @@ def table(records: list[Record], most: int | None = None) -> str:
         " **bold**: fastest with batch norm, or statistically tied with it"
         + (f";{MARK}: best alternative, the fastest of what a user gets without {listed(ours)}." if marked else ".")
         + (GPU_NOTE if on_gpu(r for kind in run.values() for r in kind) else "")
-        + (f" Left out for space: {listed(left_out)}." if left_out else "")
+        + (f" Left out: {listed(left_out)}." if left_out else "")
     )
 
 
 def _kept(lines: Mapping[str, Line], implementations: Mapping[str, Figures], most: int) -> list[str]:
-    """The rows that there is room for: ours, the baseline, the marked and `plain`, then the fastest of the others."""
+    """The rows that there is room for: ours, the baseline, the marked, the lesson's, then the fastest of the others."""
 
     def rank(name: str) -> tuple[bool, float]:
         one = implementations[name]
         ratios = [clocks[WALL].ratio for clocks in (one.block, one.step) if WALL in clocks]
-        needed = name in (*OURS, BASELINE, PLAIN) or is_marked(lines[name])
+        needed = name in (*OURS, BASELINE, TUTORIAL, PLAIN) or is_marked(lines[name])
         return not needed, min((ratio.value for ratio in ratios if ratio), default=math.inf)
 
     kept = sorted(lines, key=rank)[:most]

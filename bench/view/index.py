@@ -10,7 +10,7 @@ from bench.record.records import Record
 from bench.record.runs import newest
 from bench.view import headline, side_by_side
 
-MOST_ROWS = 9
+MOST_ROWS = 6
 """Of README's table."""
 
 
@@ -78,7 +78,8 @@ def readme(machines: Sequence[Machine], where: str) -> str:
         conditions = newest(machine.records)["conditions"]
         host = f"host: {conditions['cpu']}, " if on_gpu(machine.records) else ""
         place = f"On {conditions['device_name']}, {host}{conditions['cores']} cores"
-        parts.append(f"{place} ([all tables]({where}/{machine.name}/)): {headline.sentence(machine.records)}")
+        parts.append(f"{place} ([all tables]({where}/{machine.name}/)):")
+        parts.append("\n".join(f"- {sentence}" for sentence in headline.sentences(machine.records)))
         if device == "cpu" or "cpu" not in by_device:
             parts.append(headline.table(machine.records, MOST_ROWS))
     answers: dict[str, str] = {}
@@ -102,4 +103,4 @@ def _answers(machine: Machine, where: str) -> dict[str, str]:
 
 
 def _listed(answers: Mapping[str, str]) -> str:
-    return "\n".join(["Studies of the lesson's claims about batch norm:", "", *answers.values()]) if answers else ""
+    return "\n".join(["What studies found:", "", *answers.values()]) if answers else ""

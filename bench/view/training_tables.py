@@ -55,10 +55,14 @@ STUDIES = {LENET: "test-jumps", RESNET20: "resnet20"}
 
 def spread(values: Sequence[float], decimals: int = 3) -> str:
     """`0.851 ± 0.012 [0.838, 0.861]`; a single value alone."""
-    if len(values) == 1:
-        return f"{values[0]:.{decimals}f}"
-    middle = f"{mean(values):.{decimals}f} ± {stdev(values):.{decimals}f}"
-    return f"{middle} [{min(values):.{decimals}f}, {max(values):.{decimals}f}]"
+    ends = f" [{min(values):.{decimals}f}, {max(values):.{decimals}f}]" if len(values) > 1 else ""
+    return middle(values, decimals) + ends
+
+
+def middle(values: Sequence[float], decimals: int = 3) -> str:
+    """`0.851 ± 0.012`, mean and standard deviation; a single value alone."""
+    deviation = f" ± {stdev(values):.{decimals}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{decimals}f}{deviation}"
 
 
 class Row(NamedTuple):

@@ -193,7 +193,7 @@ def test_readme_has_each_piece_from_the_newest_machine_that_has_it(tmp_path):
     ]
     assert text.count("| `naive`") == 1
     assert text.index("cpu-new/") < text.index("| `naive`") < text.index("cuda-newest/")
-    assert [line for line in text.splitlines() if line.startswith("- ")] == [
+    assert [line for line in text.splitlines() if line.startswith("- [")] == [
         "- [Does it?](there/cpu-new/study-x.md) No.",
         "- [Why?](there/cpu-old/study-y.md) So.",
     ]

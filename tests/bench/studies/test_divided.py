@@ -18,11 +18,12 @@ from tests.bench.studies.samples import add, epochs
 STUDY = divided.STUDY
 
 
-def add_trainings(session, lost=0.1, slower=0.1):
-    """Local statistics lose at 4 images, and nothing at 64; recalibration heals it. Train losses are worse at both."""
+def add_trainings(session, lost=0.1, slower=0.1, sizes=(4, 64)):
+    """Local statistics lose at 4 images, and nothing at more; recalibration heals it. Train losses are always worse."""
     for seed in range(3):
         uneven = 0.001 * seed
-        for each, less in ((4, lost), (64, 0.0)):
+        for each in sizes:
+            less = lost if each == 4 else 0.0
             point = {"implementation": "cpu_fused", "seed": seed, "epochs": 2, "limit": 12_000, "each": each}
             joint = epochs([1.0, 0.5], [0.5, 0.8 + uneven])
             add(session, "divided", {**point, "statistics": SYNCHRONIZED}, {"epochs": joint})
@@ -42,6 +43,11 @@ def test_it_hurts_where_the_seeds_show_it(session):
     assert "over the training set, 0.800 with local statistics" in text
     assert divided.gained(good, 4).value == pytest.approx(0.101)
     assert "end ahead" not in text
+
+
+def test_many_sizes_are_named_by_their_limit(session):
+    text = divided.answer(STUDY.newest(add_trainings(session, sizes=(4, 16, 64)).records))
+    assert "**Splitting slows training where a process has up to 64 images.**" in text
 
 
 def test_what_the_seeds_do_not_show_is_not_said(session):

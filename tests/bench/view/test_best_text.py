@@ -27,8 +27,8 @@ def row(name, value):
 @pytest.mark.parametrize(
     ("ours", "compiled", "words"),
     [
-        (0.5, 2.0, "takes 0.50 [0.49, 0.51] of the time of the best alternative (`builtin`) here"),
-        (0.5, 0.8, "takes 0.62 [0.61, 0.64] of the time of the best alternative (`compiled`) and 0.50 [0.49, 0.51] of"),
+        (0.5, 2.0, "takes 0.50 [0.49, 0.51] of the best alternative's time (`builtin`) here"),
+        (0.5, 0.8, "takes 0.62 [0.61, 0.64] of the best alternative's time (`compiled`) and 0.50 [0.49, 0.51] of"),
         (1.5, 2.0, "is slower than the best alternative (`builtin`) here: 1.50 [1.49, 1.51] times its time"),
         (0.8, 0.4, "is slower than the best alternative (`compiled`) here: 2.00 [1.95, 2.06] times its time, 0.80 [0."),
         (1.0, 2.0, "is as fast as the best alternative (`builtin`) here: 1.00 [0.99, 1.01] times its time"),

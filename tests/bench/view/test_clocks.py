@@ -136,14 +136,13 @@ def test_the_index_has_both_clocks(gpu):
     assert (fused.device_block, fused.device_ratio, fused.device_verdict) == ("2", "**0.10 [0.09, 0.11]**", "faster")
     wall, device = headline.sentence(gpu.records).split("On the device, as a replayed CUDA graph, ")
     assert "`triton_fused` is slower than the best alternative (`builtin`) at LeNet's first block: 1.30 [1.29," in wall
-    assert "; it is slower than the best alternative in 2 of 2 operations and passes, most at" in wall
-    assert (
-        "`triton_fused` takes 0.20 [0.18, 0.22] of the time of the best alternative (`compiled`) and 0.10 [" in device
-    )
+    assert "; it is slower than the best alternative in 2 of 2 cells, most at" in wall
+    assert "`triton_fused` takes 0.20 [0.18, 0.22] of the best alternative's time (`compiled`) and 0.10 [" in device
     assert "slower" not in device
     assert "ratio on the device" in headline.table(gpu.records)
     readme = index.readme([index.Machine("cuda-a", gpu.records, [], {})], "results")
-    assert readme.startswith("On Test GPU, host: Test CPU, 2 cores ([all tables](results/cuda-a/)): By wall time")
+    assert readme.startswith("On Test GPU, host: Test CPU, 2 cores ([all tables](results/cuda-a/)):\n\n- By wall time")
+    assert "\n- On the device, as a replayed CUDA graph, " in readme
     assert "cold caches" not in headline.table(gpu.records)
 
 

@@ -33,7 +33,7 @@ def test_the_page_leads_with_the_finding_and_lists_every_batch_norm(session):
     samples.step(session, "cpu_fused", 1 - GAIN)
     page = model_page.page(session.records)
     assert "The 3 batch norms of resnet18 take 30% of a step" in page
-    assert "`cpu_fused` takes 0.85 [0.84, 0.86] of the time of the best alternative (`builtin`) in a training" in page
+    assert "`cpu_fused` takes 0.85 [0.84, 0.86] of the best alternative's time (`builtin`) in a training" in page
     assert "8x3x32x32" in page
     for name in ("`bn1`", "`layer1.0.bn2`", "8x64x16x16", "batch norm + residual + ReLU", "**0.50**"):
         assert name in page

@@ -73,7 +73,7 @@ def test_what_no_system_counts_is_a_dash(session):
 def test_our_step_and_the_best_alternatives_are_on_top(stepped):
     text = page(stepped.records)
     answer = (
-        "`cpu_fused` takes 0.50 [0.48, 0.52] of the time of the best alternative (`builtin`) in a training step (5 ms,"
+        "`cpu_fused` takes 0.50 [0.48, 0.52] of the best alternative's time (`builtin`) in a training step (5 ms,"
         " against 10 ms)."
     )
     assert answer in text
@@ -188,7 +188,7 @@ def test_the_answer_names_both_clocks_where_they_disagree(folder):
     answer = page(gpu_steps(folder).records).split("| implementation")[0]
     wall, device = answer.split("On the device, as a replayed CUDA graph, ")
     assert "`triton_fused` is slower than the best alternative (`builtin`) in a training step: 1.20 [1.19, 1" in wall
-    assert "`triton_fused` takes 0.25 [0.20, 0.31] of the time of the best alternative (`builtin`)" in device
+    assert "`triton_fused` takes 0.25 [0.20, 0.31] of the best alternative's time (`builtin`)" in device
 
 
 def test_a_replayed_graph_is_held_to_the_aa_row_of_its_own_clock(folder):
@@ -223,7 +223,7 @@ def test_the_index_has_steps_on_the_device(folder):
     assert (fused.step_ratio, fused.device_step_ratio) == ("1.20 [1.19, 1.21]", "**0.25 [0.20, 0.31]**")
     wall, device = headline.sentence(records).split("On the device, as a replayed CUDA graph, ")
     assert "`triton_fused` is slower than the best alternative (`builtin`) in a training step: 1.20 [" in wall
-    assert "`triton_fused` takes 0.25 [0.20, 0.31] of the time of the best alternative (`builtin`) in a" in device
+    assert "`triton_fused` takes 0.25 [0.20, 0.31] of the best alternative's time (`builtin`) in a" in device
 
 
 def test_without_a_gpu_the_page_does_not_speak_of_it(stepped):
@@ -269,7 +269,7 @@ def test_the_headline_takes_the_step_in_pairs_where_there_is_one(session):
 def test_pages_and_the_terminal_get_their_part(stepped):
     written, digest = report.build(stepped.folder, stepped.run.id)
     assert [path.name for path in written] == ["records.jsonl", "step.md", "step.csv", "report.html"]
-    assert "`cpu_fused` takes 0.50 [0.48, 0.52] of the time of the best alternative (`builtin`)" in digest
+    assert "`cpu_fused` takes 0.50 [0.48, 0.52] of the best alternative's time (`builtin`)" in digest
     assert "0.50 [0.48, 0.52]" in digest
 
 
