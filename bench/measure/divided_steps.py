@@ -116,10 +116,7 @@ class DividedSteps:
         """
         if not self._takes_part:
             return
-        binding.bind(self._cores)
-        torch.set_num_threads(self._threads)
-        self._chosen = [next(self._batches)]
-        self.run()
+        self.step_once()
         self._chosen = [next(self._batches) for _ in range(iterations)]
         if judge:
             self._judged = Judged(state_of(self.model), self._chosen)
@@ -133,9 +130,12 @@ class DividedSteps:
                 )
 
     def step_once(self) -> None:
-        """Take one step on the next batch."""
-        self._chosen = [next(self._batches)]
-        self.run()
+        """Take one step on the next batch, with this row's threads and cores, whichever row was before."""
+        if self._takes_part:
+            binding.bind(self._cores)
+            torch.set_num_threads(self._threads)
+            self._chosen = [next(self._batches)]
+            self.run()
 
     def end(self) -> None:
         """Note the state after the sample that is judged."""

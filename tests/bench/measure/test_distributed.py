@@ -12,6 +12,7 @@ from bench.measure import distributed, divided_steps, worlds
 from bench.measure.distributed import Effort, rows
 from bench.measure.divided_steps import Row
 from bench.measure.figures import PlainError, WrongError
+from bench.measure.timing import threads
 from bench.measure.verification import state_of, why_no_step
 from bench.record.labels import BASELINE
 from bench.record.worlds import ALONE, ALONE_ALL, IN_ONE, LOCAL, OF_ONE, STRONG, SUMS, SYNCHRONIZED, TORCHS, WEAK
@@ -69,6 +70,24 @@ def test_every_row_has_a_sample_in_each_round(world):
         (BASELINE, LOCAL),
         (OURS, SYNCHRONIZED),
     ]
+
+
+def test_a_step_has_the_threads_and_cores_of_its_row_whichever_was_before(data, monkeypatch):
+    """The step under the profiler, too: after a row that had all cores, its collectives took milliseconds."""
+    bound = []
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(divided_steps.binding, "share", lambda rank, processes, _: {rank, processes})
+    monkeypatch.setattr(divided_steps.binding, "bind", bound.append)
+    images = divided_steps.first_images(data, 512)
+    everything, alone = (
+        divided_steps.DividedSteps(Row(BASELINE, way, STRONG), images, CPU, 1, 2) for way in (ALONE_ALL, ALONE)
+    )
+    with threads(torch.get_num_threads()):
+        everything.prepare(1)
+        assert (torch.get_num_threads(), bound[-1]) == (2, {0, 1})
+        alone.step_once()
+        assert (torch.get_num_threads(), bound[-1]) == (1, {0, 2})
 
 
 def test_collectives_are_counted_with_their_bytes(world):
