@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from models import device, gloo
+from models import binding, device, gloo
 from models.world import ALONE, World
 
 SECONDS = 45.0
@@ -110,9 +110,11 @@ def join(place: torch.device) -> World:
             timeout=timedelta(seconds=SECONDS),
             device_id=place if place.index is not None and place.type != "cpu" else None,
         )
+        cores = binding.share_of_launched(place)
     except (RuntimeError, ValueError) as error:  # torch's own for networks and stores are RuntimeErrors
         raise GroupError(f"the processes didn't meet: {_first_line(error)}") from error
-    gloo.step_back()
+    binding.bind(cores)
+    gloo.step_back(cores)
     return World(rank, size)
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 import kernels
-from bench.measure import binding, collectives, divided_steps, worlds
+from bench.measure import collectives, divided_steps, worlds
 from bench.measure.collectives import decided, slowest
 from bench.measure.context import Context
 from bench.measure.divided_steps import DividedSteps, Row
@@ -26,7 +26,7 @@ from bench.measure.rest import rest
 from bench.measure.step import SETTINGS
 from bench.record.worlds import ALONE, ALONE_ALL, LOCAL, OF_ONE, STRONG, SUMS, SYNCHRONIZED, TORCHS, WEAK
 from kernels import Implementation
-from models import gloo
+from models import binding, gloo
 from models.alternatives.missing import MissingError
 from models.device import synchronize
 from models.fashion_mnist import FashionMNIST

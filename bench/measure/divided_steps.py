@@ -10,11 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import kernels
-from bench.measure import binding
 from bench.measure.step import EPOCH, SETTINGS
 from bench.measure.synchronized_peers import SumsSlot, TorchsSlot
 from bench.measure.verification import State, state_of, why_no_step, why_not_divided
 from bench.record.worlds import ALONE_ALL, IN_ONE, OF_ONE, OF_THE_WHOLE_BATCH, SUMS, SYNCHRONIZED, TORCHS, WEAK
+from models import binding
 from models.fashion_mnist import FashionMNIST
 from models.lenet import lenet
 from models.step import Totals, take_step

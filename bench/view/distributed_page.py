@@ -48,8 +48,8 @@ them. **above local + collectives** is what a synchronized step takes beyond the
 at each of them, processes also wait for the slower one. *E[x²] - E[x]²* is the form that one finds for the CPU: two
 differentiable `all_reduce` a layer, and no digits at large means. The noise floor is what a row timed twice differs by.
 """
-BOUND_NOTE = """, its main one bound to cores of its own (unbound, Linux may put processes that wait for each other on
-one core, and a small collective takes several times as long)"""
+BOUND_NOTE = """, its main one bound to its share of the cores (unbound, Linux may put processes that wait for each
+other on one core, and a small collective takes several times as long)"""
 
 MODEL_NOTE = """\
 A message takes {latency} µs and {gbps} GB/s (least squares of the relative error over the table by size; a measured

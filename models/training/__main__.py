@@ -72,6 +72,7 @@ def _run(options: argparse.Namespace, start: float) -> int:
     memory = allocator.settle()
     try:
         place = torchrun.own_device(options.device)
+        slow = torchrun.why_slow(place)  # before this process is bound to its share of the cores
         world = torchrun.join(place)
     except device.DeviceUnavailableError as error:
         return _fail(error, UNAVAILABLE)
@@ -80,7 +81,7 @@ def _run(options: argparse.Namespace, start: float) -> int:
     except torchrun.GroupError as error:
         return _fail(error, LOST)
     try:
-        code = _train(options, start, memory, place, world)
+        code = _train(options, start, memory, place, world, slow)
     except RuntimeError as error:
         reason = torchrun.why_lost(error) if world.size > 1 else None
         if reason is None:
@@ -111,7 +112,9 @@ def _prepare(options: argparse.Namespace, place: torch.device) -> tuple[nn.Modul
     return model, data, settings
 
 
-def _train(options: argparse.Namespace, start: float, memory: str, place: torch.device, world: World) -> int:
+def _train(
+    options: argparse.Namespace, start: float, memory: str, place: torch.device, world: World, slow: str | None
+) -> int:
     prepared, problem = None, None
     try:
         prepared = _prepare(options, place)
@@ -140,7 +143,7 @@ def _train(options: argparse.Namespace, start: float, memory: str, place: torch.
         return _fail_together(world, error, BAD_INPUT)
     load_seconds = time.perf_counter() - start
     _say(f"data: {data.source}; memory: {memory}")
-    for notice in _notices(options, place, world, earlier):
+    for notice in _notices(options, slow, world, earlier):
         _say(notice)
     warm_up_seconds = warm_up(model, data, settings, world)
 
@@ -158,7 +161,7 @@ def _train(options: argparse.Namespace, start: float, memory: str, place: torch.
     return 0
 
 
-def _notices(options: argparse.Namespace, place: torch.device, world: World, earlier: Epoch | None) -> Iterator[str]:
+def _notices(options: argparse.Namespace, slow: str | None, world: World, earlier: Epoch | None) -> Iterator[str]:
     """What a reader of the lines must know."""
     if world.size > 1 and not options.sync and options.norm != "none":
         yield (
@@ -167,7 +170,7 @@ def _notices(options: argparse.Namespace, place: torch.device, world: World, ear
         )
     if options.sync and world.size == 1:
         yield "--sync changes nothing: one process has whole batches"
-    if slow := torchrun.why_slow(place):
+    if slow:
         yield f"warning: {slow}"
     if restarts := torchrun.restarts():
         yield f"restart {restarts}: " + (
