@@ -125,6 +125,7 @@ def _made_once(step: Callable[[], object]) -> list[Point]:
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
         dist.barrier(group=control())
         step()
+        dist.barrier(group=control())  # or the profiler may stop before it hears that the last collective ended
     assert seen.profiler is not None
     events: Any = seen.profiler.kineto_results  # the profiler's own list has no types
     spans = [event for event in events.events() if event.name().partition(":")[0] in ("gloo", "nccl")]
