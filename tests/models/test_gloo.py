@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from datetime import timedelta
 
 import pytest
@@ -22,6 +23,9 @@ def group(tmp_path):
     init = (tmp_path / "store").as_uri()
     dist.init_process_group("gloo", init_method=init, rank=0, world_size=1, timeout=timedelta(seconds=30))
     dist.all_reduce(torch.zeros(1))
+    ends = time.monotonic() + 30
+    while not any(gloo.threads(gloo.LOOP)) and time.monotonic() < ends:  # alone, nobody waits until it has its name
+        time.sleep(0.01)
     yield
     dist.destroy_process_group()
 
