@@ -166,5 +166,5 @@ def _process(function: Callable[..., Any], device_type: str, arguments: tuple[An
         if torchrun.why_lost(error):
             time.sleep(CAUSE_SECONDS)
         raise
-    dist.destroy_process_group()
+    torchrun.part()
     return answer

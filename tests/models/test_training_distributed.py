@@ -1,6 +1,9 @@
 """Data-parallel training: the steps of one process, what is left of a killed one, and what bad input is told."""
 
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -47,6 +50,18 @@ def printed(folder, attempt, rank, stream):
 def notices(text):
     """What stands below the line of the data; old versions of rich end with an empty line."""
     return [line for line in text.splitlines()[1:] if line]
+
+
+@with_gloo
+def test_the_command_ends_well(tmp_path):
+    """In processes that torchrun starts itself: at their end nothing may still need the interpreter."""
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "models.training"]
+    environment = {**os.environ, "BNBENCH_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, *command, "--norm", "naive", "--sync", *FEW], env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "examples/sec on cpu, 2 processes" in ended.stdout
 
 
 # --- The steps -------------------------------------------------------------------------------------------------------
