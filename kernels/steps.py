@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -110,37 +110,13 @@ class Around(NamedTuple):
     pool: int | None = None
 
 
-class Together(Protocol):
-    """The four steps and autograd in one call, for a training batch of plain tensors."""
+Together = Callable[..., "Tensor | None"]
+"""The four steps and autograd in one call; None where anything is unusual, and then nothing has happened yet.
 
-    def __call__(
-        self,
-        input: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        momentum: float,
-        eps: float,
-        around: Around,
-        gather: Callable[[Tensor], Tensor],
-        reduce: Callable[[Tensor], object],
-    ) -> Tensor | None:
-        """The output; None where anything is unusual, and then nothing has happened yet.
-
-        Args:
-            input: (N, C, ...).
-            running_mean: (C,) or None; moved by the whole batch's mean.
-            running_var: (C,) or None; moved by its unbiased variance.
-            weight: (C,) or None.
-            bias: (C,) or None.
-            momentum: Weight of the batch in the running statistics.
-            eps: Added to the variance.
-            around: The rest of the block.
-            gather: (2C + 1,), a batch's moments, to those of each process, (processes, 2C + 1).
-            reduce: (2, C), a batch's sums, which become those of all batches, in place.
-        """
-        ...
+Positional, as `fused.pair.Node.call`: the arguments of `F.batch_norm` in training, residual, activation, pool, None;
+then `gather`, from a batch's moments, (2C + 1,), to those of each process, (processes, 2C + 1), and `reduce`, which
+makes a batch's sums, (2, C), those of all batches, in place.
+"""
 
 
 @dataclass(frozen=True)

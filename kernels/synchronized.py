@@ -107,9 +107,9 @@ def block(
         ValueError: On all processes: the whole batch has less than two values per channel.
     """
     if steps.together is not None:
-        operands, around = (input, running_mean, running_var, weight, bias), Around(residual, activation, pool)
-        gather, reduce = partial(_gather, group), partial(dist.all_reduce, group=group)
-        short = steps.together(*operands, momentum, eps, around, gather, reduce)
+        asks = partial(_gather, group), partial(dist.all_reduce, group=group)
+        given = (input, running_mean, running_var, weight, bias, True, momentum, eps, residual, activation, pool, None)
+        short = steps.together(*given, *asks)
         if short is not None:
             return short
     call = Call(steps, group, running_mean, running_var, momentum, eps, activation, pool)

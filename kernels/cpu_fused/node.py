@@ -28,7 +28,6 @@ from kernels.cpu_fused.compilation import NoFolderError, NoLibraryError, compile
 from kernels.fused.autograd import Asked
 from kernels.fused.pair import ACTIVATIONS
 from kernels.reasons import in_one_line
-from kernels.steps import Around
 
 NAME = "bnbench_node"
 SOURCES = Path(__file__).with_name("node_cpp")
@@ -72,19 +71,7 @@ class CompiledNode:
             functions = (ctypes.cast(getattr(compiled, name), ctypes.c_void_p).value for name in library.OF_NODE)
             self.module.know(dtype, *functions)
 
-    def together(
-        self,
-        input: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        momentum: float,
-        eps: float,
-        around: Around,
-        gather: Callable[[Tensor], Tensor],
-        reduce: Callable[[Tensor], object],
-    ) -> Tensor | None:
+    def together(self, input: Tensor, *others: Any) -> Tensor | None:
         """See `kernels.steps.Together`."""
         if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
             return None
@@ -93,8 +80,7 @@ class CompiledNode:
         self.offer(input.dtype)
         if self.module is None:
             return None
-        given = (input, running_mean, running_var, weight, bias, True, momentum, eps, *around, None)
-        y = self.module.synchronized(*given, gather, reduce)
+        y = self.module.synchronized(input, *others)
         return None if y is NotImplemented else y
 
     def wait(self, seconds: float | None = None) -> bool:

@@ -42,25 +42,13 @@ variable_list in_python(const Tensor& dy, const Tensor& x, const Tensor& weight,
 
 // --- Autograd --------------------------------------------------------------------------------------------------------
 
-// A node as torch's own: `torch::autograd::Function` would box what is kept, and needs a fifth of the time of a block's
-// backward on a small matrix for it.
-class BatchNormBlock : public torch::autograd::Node {
+class BatchNormBlock : public BlockNode {
 public:
     std::string name() const override { return "BatchNormBlockBackward"; }
 
-    void keep(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual, const Output& output,
-              const Form& its_form) {
-        set_next_edges(torch::autograd::collect_next_edges(x, weight, bias, residual));
-        form = its_form, adds = residual.defined(), keeps_output = adds && form.activation;
-        of_input = SavedVariable(x, false), of_weight = SavedVariable(weight, false);
-        of_bias = SavedVariable(bias, false), of_saved = SavedVariable(output.saved, false);
-        if (keeps_output) of_output = SavedVariable(output.y, true);
-    }
-
     variable_list apply(variable_list&& gradients) override {
         const std::lock_guard<std::mutex> lock(mutex_);
-        const Tensor x = of_input.unpack(), weight = of_weight.unpack(), bias = of_bias.unpack();
-        const Tensor saved = of_saved.unpack(), y = keeps_output ? of_output.unpack(getptr()) : Tensor();
+        const auto [x, weight, bias, saved, y] = unpacked();
         const Tensor& dy = gradients[0];
         if (!dy.defined()) return variable_list(num_outputs());
         const bool again = at::GradMode::is_enabled() || !is_plain(dy);
@@ -72,11 +60,6 @@ public:
         if (!bias.defined()) found[2] = Tensor();
         if (!adds) found[3] = Tensor();
         return found;
-    }
-
-    void release_variables() override {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        for (auto* kept : {&of_input, &of_weight, &of_bias, &of_saved, &of_output}) kept->reset_data();
     }
 
     // For compiled autograd, which calls it with fakes of what was kept, and records the operations.
@@ -95,21 +78,7 @@ public:
         for (auto* kept : all) fakes.after(*kept);
         return found;
     }
-
-private:
-    SavedVariable of_input, of_weight, of_bias, of_saved, of_output;
-    Form form{};
-    bool adds = false, keeps_output = false;
 };
-
-Tensor differentiable(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual,
-                      const Call& call) {
-    const auto node = new_node<BatchNormBlock>();
-    const Output output = normalized(x, weight, bias, residual, call);
-    torch::autograd::set_history(output.y, node);
-    node->keep(x, weight, bias, residual, output, call.form);
-    return output.y;
-}
 
 // --- What Python calls -----------------------------------------------------------------------------------------------
 
@@ -120,14 +89,19 @@ PyObject* block(PyObject*, PyObject* const* given, Py_ssize_t count) {
     const Arguments arguments(given);
     if (!arguments.are_usual()) Py_RETURN_NOTIMPLEMENTED;
     Operands operands = arguments.operands();
-    const auto& [x, weight, bias, residual] = operands;
     const Call call = arguments.call();
+    const auto node = operands.need_gradients() ? new_node<BatchNormBlock>() : nullptr;
     Tensor y;
     {
         NoGil no_gil;
         operands.make_dense();
-        y = operands.need_gradients() ? differentiable(x, weight, bias, residual, call)
-                                      : normalized(x, weight, bias, residual, call).y;
+        const auto& [x, weight, bias, residual] = operands;
+        const Output output = normalized(x, weight, bias, residual, call);
+        y = output.y;
+        if (node) {
+            torch::autograd::set_history(y, node);
+            node->keep(operands, y, output.saved, call.form);
+        }
     }
     return THPVariable_Wrap(std::move(y));
     END_HANDLE_TH_ERRORS
@@ -151,7 +125,8 @@ PyObject* synchronized(PyObject*, PyObject* const* given, Py_ssize_t count) {
         y = output.y;
         if (node) {
             torch::autograd::set_history(y, node);
-            node->keep(operands, output, call.form);
+            node->keep(operands, y, output.saved, call.form);
+            node->count = output.count;
         }
     }
     return THPVariable_Wrap(std::move(y));

@@ -64,20 +64,11 @@ Together normalized_together(const Operands& operands, const Call& call, PyObjec
     return {y, saved, count};
 }
 
-class SynchronizedBlock : public torch::autograd::Node {
+class SynchronizedBlock : public BlockNode {
 public:
     explicit SynchronizedBlock(PyObject* reduce) : reduce(Py_NewRef(reduce), getPyInterpreter()) {}
 
     std::string name() const override { return "SynchronizedBlockBackward"; }
-
-    void keep(const Operands& operands, const Together& output, const Form& its_form) {
-        const auto& [x, weight, bias, residual] = operands;
-        set_next_edges(torch::autograd::collect_next_edges(x, weight, bias, residual));
-        form = its_form, count = output.count, adds = residual.defined(), keeps_output = adds && form.activation;
-        of_input = SavedVariable(x, false), of_weight = SavedVariable(weight, false);
-        of_bias = SavedVariable(bias, false), of_saved = SavedVariable(output.saved, false);
-        if (keeps_output) of_output = SavedVariable(output.y, true);
-    }
 
     // Every process has to come here, whatever its gradient is: the others wait for its sums.
     variable_list apply(variable_list&& gradients) override {
@@ -95,17 +86,14 @@ public:
             ->apply(std::move(found));
     }
 
-    void release_variables() override {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        for (auto* kept : {&of_input, &of_weight, &of_bias, &of_saved, &of_output}) kept->reset_data();
-    }
+    double count = 0;  // of the whole batch
 
 private:
     variable_list gradients_together(const Tensor& gradient) {
         TORCH_CHECK_NOT_IMPLEMENTED(is_plain(gradient),
                                     "synchronized batch norm takes gradients that are plain numbers");
-        const Tensor x = of_input.unpack(), weight = of_weight.unpack(), bias = of_bias.unpack();
-        const Tensor saved = of_saved.unpack(), y = keeps_output ? of_output.unpack(getptr()) : Tensor();
+        const auto kept = unpacked();
+        const Tensor &x = kept.x, &weight = kept.weight, &bias = kept.bias, &saved = kept.saved, &y = kept.y;
         const Kernels& kernels = library_of(x);
         const at::ScalarType real = real_type(x);
         const bool planes = in_planes(x);
@@ -139,10 +127,6 @@ private:
     }
 
     c10::SafePyObject reduce;
-    SavedVariable of_input, of_weight, of_bias, of_saved, of_output;
-    Form form{};
-    double count = 0;
-    bool adds = false, keeps_output = false;
 };
 
 }  // namespace

@@ -11,7 +11,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from kernels import synchronized
 from kernels.cpu_fused import IMPLEMENTATION, NODE
 from kernels.problems import make_problem
-from kernels.steps import Around
 from tests.pairs import pairs
 
 pytestmark = pytest.mark.usefixtures("node")
@@ -174,13 +173,13 @@ def test_an_error_between_processes_reaches_the_caller_as_it_is(monkeypatch):
 
 def block_with_others(x, reduce, gather=lambda values: values.view(1, -1)):
     """The node's call itself."""
-    return NODE.together(x, None, None, None, None, 0.1, 1e-5, Around(), gather, reduce)
+    return NODE.together(x, None, None, None, None, True, 0.1, 1e-5, None, None, None, None, gather, reduce)
 
 
 def test_what_is_unusual_is_left_to_the_single_steps(another_process):
     def refused(x, *operands, pooled=None):
-        around = Around(pooled, None, None if pooled is None else 2)
-        return NODE.together(x, *operands, 0.1, 1e-5, around, None, None) is None
+        pool = None if pooled is None else 2
+        return NODE.together(x, *operands, True, 0.1, 1e-5, pooled, None, pool, None, None, None) is None
 
     nothing, x = [None] * 4, torch.randn(6, 3)
     assert refused(torch.randn(0, 3), *nothing)
