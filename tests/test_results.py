@@ -1,13 +1,10 @@
 """What is committed is what the records say, and the README says what the options are."""
 
-import io
 import re
 import shutil
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
-from rich.markdown import Markdown
 
 from bench import ROOT, report
 from bench.record.records import FILE, read_all
@@ -68,17 +65,13 @@ def test_the_readme_names_every_option_and_no_other():
     ours = Options()
     pytest_addoption(ours)
     readme = (ROOT / "README.md").read_text("utf-8")
-    table = [line for line in readme.splitlines() if line.startswith("| `--")]
-    named = set(re.findall(r"--[a-z-]+", " ".join(line.split("|")[1] for line in table)))
+    listed = [line for line in readme.splitlines() if line.startswith("- `--")]
+    named = set(re.findall(r"--[a-z-]+", " ".join(line.partition(": ")[0] for line in listed)))
     assert {name for name in named if not name.startswith("--benchmark")} == ours.names
 
 
 def test_the_readme_is_short():
-    """As a reader sees it: without the marks of tables, and the places of links."""
-    readme = re.sub(r"\]\([^)]+\)", "]", (ROOT / "README.md").read_text("utf-8"))
-    shown = io.StringIO()
-    Console(file=shown, width=1000).print(Markdown(readme))
-    assert len([word for word in shown.getvalue().split() if re.search(r"\w", word)]) < 1100
+    assert len((ROOT / "README.md").read_text("utf-8").split()) < 1100
 
 
 def test_links_in_committed_pages_lead_somewhere():

@@ -79,7 +79,7 @@ def slower(compared: Sequence[Cell]) -> str:
         return ""
     ours, share = named(losses[0].best.ours), f"{len(losses)} of {len(compared)} cells"
     most = "most " if len(losses) > 1 else ""
-    return f"{ours} is slower than the best alternative in {share}, {most}at {_named_loss(losses[0])}"
+    return f"{ours} is slower in {share}, {most}at {_named_loss(losses[0])}"
 
 
 def _named_loss(cell: Cell) -> str:

@@ -28,6 +28,7 @@ from bench.view.headline_figures import (
     winners,
 )
 from bench.view.tables import bold, listed, ratio_to_baseline, ratios_listed
+from bench.view.tables import counted as number_of
 from bench.view.timings import COLD_CACHES, DEVICE, timings
 
 MARK = " †"
@@ -57,6 +58,7 @@ class Line(NamedTuple):
 
 
 SUMMARY = Column[Line]("what it is", lambda line: line.summary)
+VERDICT = Column[Line]("verdict", lambda line: line.verdict)
 COLD_RATIO = Column[Line]("ratio, cold caches", lambda line: line.cold_ratio)
 DEVICE_BLOCK = Column[Line]("block on the device, µs", lambda line: line.device_block)
 DEVICE_RATIO = Column[Line]("ratio on the device", lambda line: line.device_ratio)
@@ -70,7 +72,7 @@ COLUMNS: tuple[Column[Line], ...] = (
     SUMMARY,
     Column("block, µs", lambda line: line.block),
     Column("ratio to builtin", lambda line: line.block_ratio),
-    Column("verdict", lambda line: line.verdict),
+    VERDICT,
     COLD_RATIO,
     DEVICE_BLOCK,
     DEVICE_RATIO,
@@ -82,6 +84,8 @@ COLUMNS: tuple[Column[Line], ...] = (
 )
 OF_OTHER_CLOCKS = (COLD_RATIO, DEVICE_BLOCK, DEVICE_RATIO, DEVICE_VERDICT, DEVICE_STEP)
 """Left out where no row has them."""
+OF_THE_WHOLE_TABLE = (SUMMARY, VERDICT, DEVICE_VERDICT)
+"""Left out of a short table."""
 
 
 def headline(records: list[Record]) -> list[Line]:
@@ -192,7 +196,8 @@ def table(records: list[Record], most: int | None = None) -> str:
 
     Args:
         records: Of a machine.
-        most: The largest number of rows, for a short table: those left out are named, and it has no descriptions.
+        most: The largest number of rows, for a short table: those left out are counted, and it has neither
+            descriptions nor verdicts.
     """
     implementations = figures(records)
     lines = _lines(records, implementations)
@@ -202,11 +207,11 @@ def table(records: list[Record], most: int | None = None) -> str:
     trained = f"; training: {run['epoch'][-1]['data']}" if "epoch" in run else ""
     last = trainings.last_epochs(run["epoch"]) if "epoch" in run else trainings.LAST
     columns = [c for c in COLUMNS if c not in OF_OTHER_CLOCKS or any(c.cell(line) != NONE for line in lines.values())]
-    columns = [replace(c, name=c.name.format(last)) for c in columns if c is not SUMMARY or most is None]
+    columns = [replace(c, name=c.name.format(last)) for c in columns if most is None or c not in OF_THE_WHOLE_TABLE]
     cold = any(line.cold_ratio != NONE for line in lines.values())
     caches = ", caches warm unless named cold" if cold else ", caches warm"
     kept = _kept(lines, implementations, most or len(lines))
-    left_out = [f"`{name}`" for name in lines if name not in kept]
+    left_out = len(lines) - len(kept)
     ours = [f"`{name}`" for name in lines if name in OURS]
     marked = any(is_marked(line) for line in lines.values())
     return (
@@ -214,10 +219,10 @@ def table(records: list[Record], most: int | None = None) -> str:
         + "\n\nBlock: batch norm + sigmoid + 2x2 max-pool at (256, 6, 24, 24), forward + backward"
         f"{caches}{trained}."
         " Ratios with 95% intervals; below 1 is faster;"
-        " **bold**: fastest with batch norm, or statistically tied with it"
-        + (f";{MARK}: best alternative, the fastest of what a user gets without {listed(ours)}." if marked else ".")
+        " **bold**: fastest batch norm, or statistically tied with it"
+        + (f";{MARK}: best alternative, the fastest without {listed(ours)}." if marked else ".")
         + (GPU_NOTE if on_gpu(r for kind in run.values() for r in kind) else "")
-        + (f" Left out: {listed(left_out)}." if left_out else "")
+        + (f" Left out: {number_of(left_out, 'row')}." if left_out else "")
     )
 
 

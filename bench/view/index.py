@@ -10,7 +10,7 @@ from bench.record.records import Record
 from bench.record.runs import newest
 from bench.view import headline, side_by_side
 
-MOST_ROWS = 6
+MOST_ROWS = 5
 """Of README's table."""
 
 
