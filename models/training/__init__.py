@@ -226,7 +226,7 @@ def evaluate(model: nn.Module, data: FashionMNIST, world: World = ALONE) -> floa
     dtype = next(model.parameters()).dtype
     correct = torch.zeros((), dtype=torch.int64, device=data.test_images.device)
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():  # inference mode is more than a batch norm must do to be trained
         for images, labels in zip(
             torch.split(world.shard(data.test_images), EVALUATION_BATCH),
             torch.split(world.shard(data.test_labels), EVALUATION_BATCH),

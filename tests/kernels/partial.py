@@ -1,5 +1,7 @@
 """Honest batch norms that do a part only, or go about it in odd ways: nobody may accuse them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -122,6 +124,18 @@ def inference_in_numpy(x, running_mean, running_var, weight=None, bias=None, tra
     scale = w / np.sqrt(var + np.float32(eps))
     shape = [1, -1] + [1] * (x.dim() - 2)
     return torch.from_numpy(x.numpy() * scale.reshape(shape) + (b - mean * scale).reshape(shape)).to(x.dtype)
+
+
+THREADS = ThreadPoolExecutor(1)
+
+
+@odd
+def fills_its_output_in_a_thread(x, *rest):
+    """torch's inference mode belongs to a thread: there, tensors that were made in it can't be written to."""
+    if torch.is_grad_enabled():
+        return F.batch_norm(x, *rest)
+    y = torch.empty_like(x)
+    return THREADS.submit(lambda: y.copy_(F.batch_norm(x, *rest))).result()
 
 
 FOLDED = {}

@@ -24,6 +24,8 @@ FILE = """
 import torch
 
 def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("can be trained nevertheless")
     return torch.nn.functional.batch_norm(
         input, running_mean, running_var, weight, bias, training, momentum, eps
     )
