@@ -11,7 +11,9 @@ that has the whole size in the end: log2(n) a + (n - 1) / n size / B for `all_ga
 `all_reduce`.
 
 Who meets also waits for the slowest. Where the processes' times between two meetings vary alike and apart from each
-other, the wait is their deviation times the expected maximum of n standard normal numbers.
+other, the wait is their deviation times the expected maximum of n standard normal numbers. Where interruptions are
+independent, the deviation grows as the square root of the time between meetings; where one core is slower than another,
+as the time itself.
 
 Sources: Thakur, Rabenseifner & Gropp 2005, "Optimization of collective communication operations in MPICH"; David &
 Nagaraja 2003, "Order Statistics" (the expected maximum).

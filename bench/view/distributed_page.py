@@ -57,10 +57,10 @@ collective is off by a factor of {spread:.2f}). Rings: an `all_gather` has n - 1
 2 (n - 1) of size / n (Thakur, Rabenseifner & Gropp 2005). A step is a constant and a time per image, from local rows of
 this run, then DDP's `all_reduce` and batch norm's collectives, none of them overlapped. At each of the latter, a
 process also waits for the slowest. What a meeting takes beyond its messages is *fitted* to the step with strong scaling
-in the smallest world, and grows as the expected delay of the slowest of n (David & Nagaraja 2003).
-*Predicted* for processes that each have a core and a link like those here; the band has the 95% range of that factor,
-and waiting that doesn't grow. A library that chooses {doubling} for small messages needs log2(n) of them:
-the last column.
+in the smallest world, and grows as the expected delay of the slowest of n (David & Nagaraja 2003) and as the square
+root of the time between meetings. *Predicted* for processes that each have a core and a link like those here; the band
+has the 95% range of that factor, and waiting that grows with neither, or as the time itself. A library that chooses
+{doubling} for small messages needs log2(n) of them: the last column.
 """
 
 

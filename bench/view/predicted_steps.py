@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -17,7 +18,7 @@ PROCESSES = tuple(2**power for power in range(1, 11))
 
 @dataclass(frozen=True)
 class Prediction:
-    """A step in nanoseconds, with a band: the collectives' spread, and waiting that does or doesn't grow."""
+    """A step in nanoseconds, with a band: the collectives' spread, and waiting that grows less or more."""
 
     ns: float
     low: float
@@ -50,16 +51,23 @@ class Model:
 
     def step(self, processes: int, scaling: str, *, synchronized: bool = True, algorithm: str = RING) -> Prediction:
         """The step of so many processes, each with a core and a link like those that were measured."""
-        images = self.batch if scaling == WEAK else self.batch / processes
-        alone = self.per_step_ns + self.per_image_ns * images
+        alone = self._alone_ns(self.batch if scaling == WEAK else self.batch / processes)
         met = self.links.ns(ALL_REDUCE, processes, self.gradients)
         once = 0.0
         if synchronized:
             met += messages_ns(self.links, self.statistics, processes, algorithm)
             once = self.meeting_ns * len(self.statistics)
-        waits = once * slowest(processes) / slowest(self.fitted_to)
+        behind = slowest(processes) / slowest(self.fitted_to)
+        longer = alone / self._alone_ns(self.batch / self.fitted_to)
         off = self.links.spread**Z
-        return Prediction(alone + met + waits, alone + met / off + min(once, waits), alone + met * off + waits)
+        return Prediction(
+            alone + met + once * behind * math.sqrt(longer),
+            alone + met / off + once * min(behind, 1) * min(longer, 1),
+            alone + met * off + once * behind * max(longer, 1),
+        )
+
+    def _alone_ns(self, images: float) -> float:
+        return self.per_step_ns + self.per_image_ns * images
 
 
 def messages_ns(links: Links, statistics: Sequence[tuple[str, int]], processes: int, algorithm: str = RING) -> float:
