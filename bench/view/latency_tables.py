@@ -21,7 +21,7 @@ from bench.record.operations import (
 from bench.record.records import OK, Record
 from bench.record.verdicts import Verdicts
 from bench.stats.ratios import LEAST_DIFFERENCE, NARROW, SAME_WITHIN, Ratio
-from bench.view import clock_columns, cold_tables, device_tables, peer_tables, tables
+from bench.view import changed_rows, clock_columns, cold_tables, device_tables, peer_tables, tables
 from bench.view.columns import Column, comma_separated, markdown, plain_text
 from bench.view.tables import significant
 from bench.view.timings import ALONE, Timing, floors, timings
@@ -56,9 +56,6 @@ memory; [roofline.md](roofline.md) has the bandwidth on the device. **error** is
 reference over output, gradients and running statistics, relative to the quantity's scale. **first call** includes
 compilation by torch.compile and Triton, which their disk caches may shorten; no other figure includes it.
 """
-ON_GPU = """\
-Both are wall time: at small shapes the host's launches fill both, and the share says nothing of the device's memory;
-[roofline.md](roofline.md) has the bandwidth on the device."""
 ON_GPU = """\
 **Wall time on a GPU** is the longer of two: what the host takes to launch a call's kernels, and what the device takes
 to run them. At small shapes it is the host's, so a kernel that runs faster does not show in it, unless a CUDA graph
@@ -99,6 +96,7 @@ def page(records: list[Record], answer: str = "", against: str = "", beside: str
     parts += [
         tables.not_measured(records),
         cold_tables.note(records),
+        changed_rows.note((line.name, line.cells) for line in lines(records)),
         beside,
         "## Every cell",
     ]
