@@ -58,7 +58,8 @@ class Model:
             met += messages_ns(self.links, self.statistics, processes, algorithm)
             once = self.meeting_ns * len(self.statistics)
         behind = slowest(processes) / slowest(self.fitted_to)
-        longer = alone / self._alone_ns(self.batch / self.fitted_to)
+        fitted_alone = self._alone_ns(self.batch / self.fitted_to)
+        longer = alone / fitted_alone if fitted_alone else 1.0
         off = self.links.spread**Z
         return Prediction(
             alone + met + once * behind * math.sqrt(longer),

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import pytest
 
@@ -103,6 +103,8 @@ def test_waiting_is_fitted_to_one_row_and_predicted_for_the_others(session):
     assert longer > 1.2
     assert waits == pytest.approx([extra * longer**0.5, extra, extra * longer], rel=5e-3)
     assert model.step(64, WEAK).ns - model_of(worlds_of([record]), "naive").step(64, WEAK).ns > 4 * extra
+    collectives_only = replace(model, per_step_ns=0, per_image_ns=0).step(2, WEAK)  # where links fit badly
+    assert collectives_only.ns == pytest.approx(model.step(2, STRONG).ns - step_ns("naive", LOCAL, STRONG, 2), rel=0.1)
     page = distributed_page.page([waiting])
     assert "strong scaling: fitted" in page
     assert "weak scaling: predicted" in page
