@@ -129,7 +129,8 @@ class Gate:
                 return str(worst(exam.mark(candidate.implementation)) or "") or None
             except DutyError as error:
                 return str(error)
-        duty = single("", exam.problem, grad_mode="grad" if exam.problem.training else "no_grad")
+        mode = "grad" if exam.problem.training else "no_grad"  # as in training and its evaluation
+        duty = single("", exam.problem, grad_mode=mode)
         facts, tensors = asked_of(candidate.child, self._device)(*duty.plan())
         if "refused" in facts[0]:
             kind, _, words = str(facts[0]["refused"]).partition(": ")

@@ -12,7 +12,7 @@ from bench.record.records import Record, identity
 from bench.stats.ratios import FASTER, SAME, SLOWER, UNCLEAR
 from bench.view.best import Best, Cell, Row, cells
 from bench.view.columns import Column, markdown
-from bench.view.tables import bold, listed, ratio_text, significant
+from bench.view.tables import bold, first_of, listed, ratio_text, significant
 from bench.view.timings import ALONE, COLD_CACHES, DEVICE, timings
 
 MOST_LOSSES = 3
@@ -91,9 +91,8 @@ def _losses(compared: Sequence[Cell]) -> str:
     losses = _worst_first(compared)
     if not losses:
         return ""
-    texts = [_named_loss(cell) for cell in losses[:MOST_LOSSES]]
-    texts += [f"{len(losses) - MOST_LOSSES} others"] if len(losses) > MOST_LOSSES else []
-    return f"{', worst first' if len(losses) > 1 else ''}: {'; '.join(texts)}"
+    named_losses = first_of([_named_loss(cell) for cell in losses], MOST_LOSSES)
+    return f"{', worst first' if len(losses) > 1 else ''}: {named_losses}"
 
 
 def _worst_first(compared: Sequence[Cell]) -> list[Cell]:

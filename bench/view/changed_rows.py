@@ -8,6 +8,7 @@ from typing import NamedTuple
 from bench.record.clocks import WALL, call_ns, measured
 from bench.record.labels import BASELINE, OURS
 from bench.record.records import Record
+from bench.view.tables import first_of
 
 LEAST = 1.25
 """A smaller factor is the usual noise."""
@@ -57,18 +58,14 @@ def note(operations: Iterable[tuple[str, Mapping[str, Record]]]) -> str:
     if not found:
         return ""
     factors = [row.factor for row in found]
+    ours: dict[str, list[str]] = {}
+    for row in found:
+        if row.implementation in OURS:
+            ours.setdefault(row.implementation, []).append(f"{row.operation} ({row.factor:.2g})")
     return NOTE.format(
         changed=len(found),
         rows=sum(len(measured(cells.values(), WALL)) for _, cells in operations),
         least=min(factors),
         most=max(factors),
-        ours="".join(f" {_named(name, found)}" for name in OURS if any(row.implementation == name for row in found)),
+        ours="".join(f" `{name}`'s: {first_of(texts, MOST_NAMED)}." for name, texts in ours.items()),
     )
-
-
-def _named(implementation: str, found: list[Changed]) -> str:
-    """The rows of one implementation: `cpu_fused`'s: 256x84 norm, inference (1.4); ..."""
-    texts = [f"{row.operation} ({row.factor:.2g})" for row in found if row.implementation == implementation]
-    if len(texts) > MOST_NAMED:
-        texts[MOST_NAMED:] = [f"{len(texts) - MOST_NAMED} others"]
-    return f"`{implementation}`'s: {'; '.join(texts)}."

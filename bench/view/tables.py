@@ -67,6 +67,12 @@ def listed(parts: Sequence[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)
 
 
+def first_of(parts: Sequence[str], most: int) -> str:
+    """`a; b; 3 others`: at most so many by name."""
+    others = [f"{len(parts) - most} others"] if len(parts) > most else []
+    return "; ".join([*parts[:most], *others])
+
+
 def ratios_listed(names: Iterable[str], ratios: Mapping[str, Ratio | None]) -> str:
     """`a` (0.59 [0.59, 0.60]) and `b`: those of `names`, with the ratios that they have."""
     return listed([f"`{name}`" + (f" ({ratio_text(ratio)})" if (ratio := ratios.get(name)) else "") for name in names])
