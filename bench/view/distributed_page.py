@@ -46,7 +46,8 @@ median over rounds of time per image, divided by that of one process with {all};
 collectives** and **inside all collectives** are counted and timed in some steps under torch's profiler, DDP's own among
 them. **above local + collectives** is what a synchronized step takes beyond the local one and its collectives by size:
 at each of them, processes also wait for the slower one. *E[x²] - E[x]²* is the form that one finds for the CPU: two
-differentiable `all_reduce` a layer, and no digits at large means. The noise floor is what a row timed twice differs by.
+differentiable `all_reduce` a layer, and no digits at large means. The noise floor is what a row timed twice (A/A)
+differs by.
 """
 BOUND_NOTE = """, its main one bound to its share of the cores (unbound, Linux may put processes that wait for each
 other on one core, and a small collective takes several times as long)"""

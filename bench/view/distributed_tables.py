@@ -54,7 +54,7 @@ def way_of(line: Line) -> str:
         what = OF_ONE if row["way"] == OF_ONE else ALONE
         return f"{what}, {tables.counted(threads, 'thread')}"
     way = SYNCHRONIZED if row["way"] in (TORCHS, SUMS) else row["way"]
-    return f"{processes_of(world)}, {way}"
+    return f"{processes_of(world)}, {way}{', again (A/A)' if row['again'] else ''}"
 
 
 def step_text(line: Line) -> str:
@@ -105,8 +105,8 @@ COLUMNS: tuple[Column[Line], ...] = (
 
 
 def scaling_table(world: World, scaling: str, render: Callable[..., str] = markdown) -> str:
-    """A row per implementation and way to divide a batch; "" where there are none."""
-    return render(COLUMNS, [Line(world, row) for row in world.rows if row["scaling"] == scaling])
+    """A row per implementation and way to divide a batch, and those timed twice; "" where there are none."""
+    return render(COLUMNS, [Line(world, row) for row in world.record["rows"] if row["scaling"] == scaling])
 
 
 def left_out(world: World) -> str:

@@ -35,6 +35,7 @@ def test_a_row_has_its_time_throughput_and_collectives(session):
     assert own[6] == f"8, {sum(made['bytes'] for made in statistics()):,} B"
     assert own[7] == "2.5"  # eight of a quarter, and DDP's of a half
     assert cells(page, "`naive`", "2 processes, local")[6] == "–"
+    assert cells(page, "`naive`", "2 processes, synchronized, again (A/A)")[2:4] == own[2:4]
 
 
 def test_weak_scaling_is_compared_per_image(session):
