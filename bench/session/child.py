@@ -70,6 +70,8 @@ def serve(requests: socket.socket, output: Connection, setup: Setup) -> None:
             os._exit(UNHEARD)
         except Exception as error:
             reply(requests, number, _failure(error, device))
+        if worker:
+            worker.answered()
 
 
 def _failure(error: BaseException, device: torch.device) -> dict[str, Any]:
@@ -146,6 +148,11 @@ class Worker:
         assert self._again is not None
         self._again[1].go()
         return {"status": OK}
+
+    def answered(self) -> None:
+        """What follows an answer at once, when the parent's clock has stopped: a copy of a large output takes a while."""
+        if self._again:
+            self._again[1].seal()
 
     def judged(self) -> dict[str, Any]:
         """The verdict on the calls that were run."""

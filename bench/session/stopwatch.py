@@ -111,6 +111,8 @@ class Again:
         self._device = context.device
         self._run: Callable[[], object] | None = None
         self._sample: object = None
+        self._unsealed = False
+        self._error: Exception | None = None
         if kind == "latency":
             operation, pass_name, _ = arguments
             workload = context.latency.workload(operation, implementation, pass_name)
@@ -133,8 +135,24 @@ class Again:
         """Run them."""
         assert self._run is not None
         _, self._sample = timed(self._run, self._device)
-        self._of.seal(self._sample)
+        self._unsealed = True
+
+    def seal(self) -> None:
+        """Note what the last calls left, if it isn't noted yet: at once, so that nothing is written late."""
+        if not self._unsealed:
+            return
+        self._unsealed = False
+        try:
+            self._of.seal(self._sample)
+        except Exception as error:
+            self._error = error
 
     def why_wrong(self) -> str | None:
-        """None, or what was wrong with them."""
+        """None, or what was wrong with them.
+
+        Raises:
+            Exception: What they left couldn't be noted.
+        """
+        if self._error:
+            raise self._error
         return self._of.why_wrong(self._sample)

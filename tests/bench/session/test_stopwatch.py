@@ -4,8 +4,11 @@ import pytest
 
 from bench.measure import environment
 from bench.measure.figures import PlainError, WrongError
+from bench.record.operations import Operation
 from bench.session import stopwatch
 from bench.session.candidate import ChildError
+from bench.session.child import Worker
+from tests.bench.samples import candidate, context
 
 MESSAGE, CALL = 100e-6, 50e-6
 
@@ -91,3 +94,35 @@ def test_who_cannot_do_it_again_has_no_figures():
 def test_helpers_that_keep_working_are_reported():
     with pytest.raises(WrongError, match=r"its helper processes keep working after its answer, on 1\.5 cores$"):
         stopwatch.check(Said(CALL, cores=1.5), "latency", claimed(CALL), ())
+
+
+def inference():
+    """A child's end of the calls, in this process."""
+    asked = (Operation((64, 3, 8, 8), "block"), "inference", False)
+    return stopwatch.Again("latency", candidate("naive").implementation, context(), asked)
+
+
+def test_a_large_answer_is_copied_when_our_clock_has_stopped(tmp_path):
+    """A copy of the answer takes as long as a fast call: honest files were accused of reporting too little."""
+    again = inference()
+    noted = []
+    again._of.seal = lambda sample: noted.append(sample)
+    worker = object.__new__(Worker)
+    worker._again = ((), again)
+    again.prepare(2)
+    worker.answered()
+    worker.go()
+    assert not noted
+    worker.answered()
+    worker.answered()
+    assert [set(sample.answers) for sample in noted] == [{"output"}]
+
+
+def test_what_cannot_be_copied_is_reported():
+    again = inference()
+    again.prepare(1)
+    again.go()
+    again._sample.answers["output"] = None
+    again.seal()
+    with pytest.raises(AttributeError):
+        again.why_wrong()
