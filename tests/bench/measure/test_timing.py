@@ -65,8 +65,8 @@ def test_a_subject_that_warms_itself_is_called_for_its_samples_only():
     sides = (timing.SelfWarming(sleeper(0.001, log=own)), sleeper(0.001, log=plain))
     rounds = paired_rounds(*sides, CPU, Effort(0.0, 0.0, 6, 6), seed=0)
     assert len(rounds.candidate_ns) == 6
-    assert len(own) < len(plain)
-    assert len(plain) - len(own) >= 6
+    in_settling, in_turns = 3, 2
+    assert len(plain) - len(own) == in_settling + in_turns
 
 
 def test_a_long_sample_is_not_taken_again_to_settle_iterations():
@@ -113,16 +113,34 @@ def test_time_ends_rounds_whose_interval_stays_wide():
     assert len(rounds.candidate_ns) < 100
 
 
-def test_each_round_times_both_once_and_every_two_rounds_have_both_orders():
+def turns(monkeypatch, round_ns):
+    """Who has the turns of twenty rounds, and how many calls each: those off the clock, too."""
+    monkeypatch.setattr(timing, "settle_iterations", lambda *_: (1, round_ns))
+    monkeypatch.setattr(timing, "WARM_UP_NS", 0)
     log = []
-    rounds = paired_rounds(
-        sleeper(0.001, log=log, name="candidate"), sleeper(0.001, log=log, name="baseline"), CPU, TWENTY, seed=0
-    )
-    taken = log[-4 * len(rounds.candidate_ns) :]
-    turns = list(zip(taken[::4], taken[1::4], taken[2::4], taken[3::4], strict=True))
-    orders = {("candidate",) * 2 + ("baseline",) * 2, ("baseline",) * 2 + ("candidate",) * 2}
-    assert all({first, second} == orders for first, second in zip(turns[::2], turns[1::2], strict=True))
-    assert set(turns[::2]) == orders, "which order comes first is random"
+    sides = (sleeper(0.001, log=log, name=name) for name in ("candidate", "baseline"))
+    assert len(paired_rounds(*sides, CPU, TWENTY, seed=0).candidate_ns) == 20
+    return log
+
+
+def test_sides_take_turns_in_both_orders_and_warm_up_before_each(monkeypatch):
+    log = turns(monkeypatch, 10_000_000)
+    taken = []
+    for samples in (4, 4, 2):  # in each of two turns: 20 rounds
+        for _ in range(4):
+            who, log = log[: 3 + samples], log[3 + samples :]
+            assert len(set(who)) == 1
+            taken.append(who[0])
+    assert not log
+    orders = {("candidate", "baseline", "baseline", "candidate"), ("baseline", "candidate", "candidate", "baseline")}
+    assert {tuple(taken[i : i + 4]) for i in (0, 4, 8)} == orders, "which order comes first is random"
+
+
+def test_a_turn_of_long_calls_is_one_sample(monkeypatch):
+    log = turns(monkeypatch, 1_000_000_000)
+    assert len(log) == 2 * 2 * 20
+    assert log[::2] == log[1::2]
+    assert all({*pair} == {"candidate", "baseline"} for pair in zip(log[::4], log[2::4], strict=True))
 
 
 def test_order_follows_from_the_seed():
@@ -155,12 +173,11 @@ def test_preparation_is_outside_the_clock():
 
 def test_fast_calls_get_many_iterations_the_same_for_both():
     candidate, baseline = [], []
-    rounds = paired_rounds(counter(candidate), counter(baseline), CPU, SHORT, seed=0)
+    rounds = paired_rounds(counter(candidate), counter(baseline), CPU, Effort(0.0, 0.0, 8, 8), seed=0)
     assert candidate[0] == 1
     assert 10 < rounds.iterations <= MOST_ITERATIONS
     for samples in (candidate, baseline):
-        assert set(samples[-2 * len(rounds.candidate_ns) :: 2]) == {1}, "the call off the clock"
-        assert set(samples[-2 * len(rounds.candidate_ns) + 1 :: 2]) == {rounds.iterations}
+        assert samples[-7:] == [1] * 3 + [rounds.iterations] * 4, "a turn: calls off the clock, and samples"
 
 
 def test_what_the_other_side_left_behind_costs_a_sample_nothing():
