@@ -31,8 +31,8 @@ SEED = 20150211  # any fixed number: the day on which the paper went online
 GATE_SEED, SECOND_GATE_SEED = SEED + 1, SEED + 2
 LEAST_OF_A_COPY = 0.4
 """A call that takes less than this part of a plain copy of the fewest bytes can't have moved them."""
-ALONE_NS = 50_000_000
-"""How long to time the baseline alone."""
+ALONE_NS = 20_000_000
+"""How long to time the baseline alone, which is far from noise where it matters: see `clean.SLOWER`."""
 
 
 @dataclass
@@ -154,6 +154,8 @@ class Latency:
 
     def _turn_to(self, operation: Operation) -> None:
         if operation != self._operation:
+            if self._operation is None:
+                gc.freeze()  # modules, which collections would look through every time
             self._operation = operation
             for shared in (self._exams, self._operands, self._workloads, self._passed, self._same_bits):
                 shared.clear()

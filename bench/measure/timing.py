@@ -255,7 +255,7 @@ def compilations() -> int:
 def samples(subject: Subject, device: torch.device, budget_ns: int) -> list[float]:
     """Nanoseconds per call, a sample each, of one subject alone."""
     iterations, round_ns = settle_iterations((subject,), device)
-    rounds = min(200, max(10, int(budget_ns / max(round_ns, 1))))
+    rounds = min(200, max(6, int(budget_ns / max(round_ns, 1))))
     return [warm_sample_ns(subject, iterations, device) / iterations for _ in range(rounds)]
 
 
