@@ -15,7 +15,7 @@ from bench.measure.ledger import Ledger
 from bench.measure.operands import Content, Operands
 from bench.measure.timing import SelfWarming, Subject
 from kernels import Implementation
-from kernels.agreement import ROUNDINGS, Exam, worst
+from kernels.agreement import ROUNDINGS, Exam, lost_by_adding, worst
 from kernels.attempts import is_block
 
 GRADIENTS = ("dx", "dweight", "dbias", "dresidual")
@@ -227,7 +227,7 @@ class Workload:
         dtype = self._operands.problem.input.dtype
         rounding = torch.finfo(dtype if "half" in differences else torch.float32).eps
         values = self._operands.problem.input.numel() / self._operands.problem.input.shape[1]
-        added = values**0.5 * torch.finfo(torch.float32).eps  # as `Exam` has it
+        added = lost_by_adding(values) * torch.finfo(torch.float32).eps
         tolerance = ROUNDINGS * rounding * condition * (1 + len(sample.places)) + added
         for name, value, exact in (("running_mean", mean_after, mean), ("running_var", var_after, var)):
             error = float((value - exact).abs().max() / exact.abs().max().clamp(min=1e-300))

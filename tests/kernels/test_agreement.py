@@ -99,7 +99,10 @@ class ByLoops(torch.autograd.Function):
         return (dy - shared) * per_channel(weight * rstd, dy), dweight, dbias, None, None, None, None
 
 
+@pytest.mark.parametrize("block", [{}, {"activation": "sigmoid"}])
 @pytest.mark.parametrize("shape", [(256, 84), (4096, 64), (256, 6, 24, 24)])
-def test_a_plain_loop_over_many_values_is_honest(shape):
+def test_a_plain_loop_over_many_values_is_honest_by_a_margin(shape, block):
+    """Timed tensors are judged by the thousand: who is right on one draw must not be wrong on another."""
     loops = broken(lambda x, mean, var, w, b, _training, *rest: ByLoops.apply(x, w, b, mean, var, *rest))
-    assert worst(Exam(make_problem(shape)).mark(loops)) is None
+    marks = Exam(make_problem(shape, **block)).mark(loops)
+    assert {d.quantity: d.error / d.tolerance for d in marks if d.error > 0.6 * d.tolerance} == {}
