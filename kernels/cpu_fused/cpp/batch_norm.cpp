@@ -14,13 +14,14 @@
 //     numbers.h         the types of numbers
 //     vectors.h         several numbers in one instruction
 //     conversion.h      numbers of 16 bits in memory
+//     layout.h          planes and rows: how a tensor lies in memory, and how it is cut into pieces
+//     streaming.h       stores past the caches
 //     channels.h        mean, scale, ... of each channel, in the form that the loops use
 //     activation.h      sigmoid and relu, and their slopes
 //     elementwise.h     normalize and activate, and the gradients of both, over a run of numbers
 //     pool.h            which pixel of a window counts
 //     statistics.h      mean and variance without loss of digits
 //     gradient_sums.h   the two sums of the backward
-//     layout.h          planes and rows: how a tensor lies in memory, and how it is cut into pieces
 //     residual.h        the gradient of what is added before the activation
 //     plane_windows.h   pooling in planes
 //     planes.h          the four steps on planes

@@ -6,13 +6,14 @@
 #include "activation.h"
 #include "channels.h"
 #include "conversion.h"
+#include "streaming.h"
 
 namespace {
 
 // y = activation(z + residual), z the normalized x; y = activation(z) where the residual is null.
-template <class Input, int N, class Channels>
+template <class Input, int N, class Channels, class Store = Kept>
 inline void activate(const Input* x, const Stored* residual, Lines<N> lines, Index count, Channels channels,
-                     Activation activation, Stored* y) {
+                     Activation activation, Stored* y, Store store = {}) {
     const auto with = [&](auto activated, auto pace) {
         const auto to_each = [&](auto added) {
             for_numbers(pace, count, [&](auto kind, Index i) {
@@ -21,7 +22,7 @@ inline void activate(const Input* x, const Stored* residual, Lines<N> lines, Ind
 #pragma GCC unroll 4
                 for (int k = 0; k < N; k++) {
                     const Index at = k * lines.apart + i;
-                    put(activated(added(channel.normalized(get<Number>(x + at)), at)), y + at);
+                    store.put(activated(added(channel.normalized(get<Number>(x + at)), at)), y + at);
                 }
             });
         };
@@ -57,16 +58,16 @@ inline void before_activation(const Input* x, const Stored* dy, Index count, Cha
 }
 
 // dx from dz.
-template <class Gradient, int N, class Channels>
+template <class Gradient, int N, class Channels, class Store = Kept>
 inline void input_gradient(const Stored* x, const Gradient* dz, Lines<N> lines, Index count, Channels channels,
-                           Stored* dx) {
+                           Stored* dx, Store store = {}) {
     for_numbers(count, [&](auto kind, Index i) {
         using Number = decltype(kind);
         const Channel<Number> channel = channels.template at<Number>(i);
 #pragma GCC unroll 4
         for (int k = 0; k < N; k++) {
             const Index at = k * lines.apart + i;
-            put(channel.through_statistics(get<Number>(x + at)) + channel.scale * get<Number>(dz + at), dx + at);
+            store.put(channel.through_statistics(get<Number>(x + at)) + channel.scale * get<Number>(dz + at), dx + at);
         }
     });
 }

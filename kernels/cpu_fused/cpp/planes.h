@@ -55,9 +55,11 @@ public:
         const auto activation = Activation(plan.activation);
         if (plan.pool && !plan.training) choose_all(x, table, part, y, scratch);
         const Stored* from = plan.pool ? y : x;
-        for_each_tile(part, [&](Index c, Index, Index, Index out, Index count) {
-            const Stored* added = residual ? residual + out : nullptr;
-            activate(from + out, added, ONE_LINE, count, table.one(c), activation, y + out);
+        with_stores(!plan.pool && exceeds_caches(plan, residual ? 3 : 2, pixels, y), [&](auto store) {
+            for_each_tile(part, [&](Index c, Index, Index, Index out, Index count) {
+                const Stored* added = residual ? residual + out : nullptr;
+                activate(from + out, added, ONE_LINE, count, table.one(c), activation, y + out, store);
+            });
         });
     }
 
@@ -101,10 +103,14 @@ public:
 
     WITH_ALL_IT_CALLS void backward_apply(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Stored* dx,
                                           const Real* notes, Scratch& scratch) const {
+        if (!plan.pool && plan.activation == NONE)
+            return with_stores(exceeds_caches(plan, 3, pixels, dx), [&](auto store) {
+                for_each_tile(part, [&](Index c, Index in, Index count, Index, Index) {
+                    input_gradient(x + in, dy + in, ONE_LINE, count, table.one(c), dx + in, store);
+                });
+            });
         for_each_tile(part, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
             const OneChannel channel = table.one(c);
-            if (!plan.pool && plan.activation == NONE)
-                return input_gradient(x + in, dy + out, ONE_LINE, in_count, channel, dx + in);
             if (!plan.pool) return input_gradient(x + in, notes + in, ONE_LINE, in_count, channel, dx + in);
             const Real* pixel = widened(x + in, in_count, scratch.at(INPUT));
             Real* output = target(dx + in, scratch.at(OUTPUT));

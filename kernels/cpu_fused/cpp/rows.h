@@ -82,11 +82,13 @@ public:
             });
             return;
         }
-        const auto body = [&](auto lines, Index at, Index column, Index count) {
-            const Stored* added = residual ? residual + at : nullptr;
-            activate(x + at, added, lines, count, table.from(column), activation, y + at);
-        };
-        for_lines(part, body, spread());
+        with_stores(exceeds_caches(plan, residual ? 3 : 2, line, y), [&](auto store) {
+            const auto body = [&](auto lines, Index at, Index column, Index count) {
+                const Stored* added = residual ? residual + at : nullptr;
+                activate(x + at, added, lines, count, table.from(column), activation, y + at, store);
+            };
+            for_lines(part, body, spread());
+        });
     }
 
     WITH_ALL_IT_CALLS void backward_sums(const Stored* x, const Stored* dy, ChannelTable& table, Part part, Sums* sums,
@@ -168,13 +170,13 @@ public:
             });
             return;
         }
-        for_lines(part, [&](auto lines, Index at, Index column, Index count) {
-            const ManyChannels each = table.from(column);
-            if (plan.activation == NONE)
-                input_gradient(x + at, dy + at, lines, count, each, dx + at);
-            else
-                input_gradient(x + at, notes + at, lines, count, each, dx + at);
-        });
+        const auto from = [&](auto* dz, auto store) {
+            for_lines(part, [&](auto lines, Index at, Index column, Index count) {
+                input_gradient(x + at, dz + at, lines, count, table.from(column), dx + at, store);
+            });
+        };
+        if (plan.activation != NONE) return from(notes, Kept());  // which are where dx will be
+        with_stores(exceeds_caches(plan, 3, line, dx), [&](auto store) { from(dy, store); });
     }
 
 private:

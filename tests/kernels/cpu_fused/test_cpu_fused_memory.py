@@ -102,6 +102,7 @@ def test_no_kernel_with_a_residual_writes_beyond_its_buffers(shape, rows, dtype)
 SANITIZED = """
     import itertools
     import torch, kernels
+    from kernels.agreement import Exam, worst
     from kernels.attempts import attempt
     from kernels.problems import make_problem
     from kernels.cpu_fused import NODE, kernel_calls
@@ -133,7 +134,10 @@ SANITIZED = """
             problem.input.view(-1)[-2] = case["value"]
         if len(shape) == 4:
             problem.input.data = problem.input.contiguous(memory_format=layout)
-        attempt(fused, problem)
+        if case["value"] == 0.5 and problem.input.numel():
+            assert worst(Exam(problem).mark(fused)) is None, case
+        else:
+            attempt(fused, problem)
     print("clean", flush=True)
 
     # And this is how it looks when they find something: a call for more images than there are.
@@ -157,8 +161,10 @@ def sanitizers(tmp_path):
     if not all(os.sep in library for library in libraries):
         pytest.skip("this compiler has no sanitizers")
     compiler = tmp_path / "compiler"
-    # The last -O counts: the accesses of the source are all there, and it compiles in a third of the time of -O1.
-    compiler.write_text(f'#!/bin/sh\nexec {command} "$@" -O0 -fsanitize=address,undefined -fno-sanitize-recover=all\n')
+    # The last -O counts: the accesses of the source are all there, and it compiles in a third of the time of -O1. With
+    # caches for one number, all stores that may pass the caches do.
+    flags = "-O0 -DCACHED_BYTES=1 -fsanitize=address,undefined -fno-sanitize-recover=all"
+    compiler.write_text(f'#!/bin/sh\nexec {command} "$@" {flags}\n')
     compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
     return {
         "CXX": str(compiler),
