@@ -25,7 +25,7 @@ ROUNDINGS = 16.0
 OWN_ROUNDINGS = 4.0
 
 SIGMOIDS_SHARE = 0.64
-"""Largest z times the second derivative of sigmoid, over its largest slope: what an error in z adds to one in 1 / std."""
+"""Largest z times the second derivative of sigmoid, over its largest slope: what one in z adds to one in 1 / std."""
 
 _GRADIENTS = {"dx", "dweight", "dbias", "dresidual"}
 
@@ -33,8 +33,8 @@ _GRADIENTS = {"dx", "dweight", "dbias", "dresidual"}
 def lost_by_adding(terms: float) -> float:
     """Roundings that float addition of so many terms, one after the other, may lose.
 
-    lambda sqrt(n) u with lambda = 4, where u is half of what `torch.finfo` calls eps (Higham & Mary 2019, "A new approach
-    to probabilistic rounding error analysis"). Sums by `torch.einsum` reach half of it at 147,456 terms.
+    lambda sqrt(n) u with lambda = 4, where u is half of what `torch.finfo` calls eps (Higham & Mary 2019, "A new
+    approach to probabilistic rounding error analysis"). Sums by `torch.einsum` reach half of it at 147,456 terms.
     """
     return 2 * terms**0.5
 

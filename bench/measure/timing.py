@@ -36,8 +36,8 @@ MOST_ITERATIONS = 1000
 
 WARM_UPS, IN_A_ROW = 3, 4
 """A turn of short calls: so many calls off the clock, then so many samples. After the other side's turn, three or more
-calls pass before the caches hold what a call uses again, and nothing else: with one call before each sample, `builtin`'s
-backward took up to 1.4 times as long beside an implementation that allocates much as it does alone."""
+calls pass before the caches hold what a call uses again, and nothing else: with one call before each sample,
+`builtin`'s backward took up to 1.4 times as long beside an implementation that allocates much as it does alone."""
 
 LONG_ROUND_NS = 30_000_000
 """Of such rounds a turn is one call off the clock and one sample: their tensors fit into no cache, and turns of several
@@ -49,11 +49,15 @@ GROWTH = 1.5
 
 @dataclass(frozen=True)
 class Rounds:
-    """Paired samples, in nanoseconds per round of `iterations` calls, in the order in which they were taken."""
+    """Paired samples, in nanoseconds per round of `iterations` calls, in the order in which they were taken.
+
+    A side's turn had at most `in_a_row` of them.
+    """
 
     iterations: int
     candidate_ns: list[int]
     baseline_ns: list[int]
+    in_a_row: int = 1
 
 
 def nothing() -> None:
@@ -178,8 +182,8 @@ def paired_rounds(
     """Time both in every round, until the interval of their ratio is narrow enough or the effort is spent.
 
     The sides take turns, of several samples where they are short. Turns come in twos, one in each order, and the first
-    order is random: so both sides are first equally often. Garbage collection is off while rounds run. The samples that settle the number of iterations, and the first rounds,
-    warm both sides up and are not kept.
+    order is random: so both sides are first equally often. Garbage collection is off while rounds run. The samples that
+    settle the number of iterations, and the first rounds, warm both sides up and are not kept.
 
     Args:
         candidate: What is timed.
@@ -232,7 +236,7 @@ def paired_rounds(
         check_total(total, candidate_ns, baseline_ns)
         if compilations() != before:
             raise RecompiledError("recompiled while timing")
-    return Rounds(iterations, candidate_ns, baseline_ns)
+    return Rounds(iterations, candidate_ns, baseline_ns, in_a_row)
 
 
 def check_total(total: int, *sides: list[int]) -> None:

@@ -150,7 +150,7 @@ class Worker:
         return {"status": OK}
 
     def answered(self) -> None:
-        """What follows an answer at once, when the parent's clock has stopped: a copy of a large output takes a while."""
+        """What follows an answer at once, off the parent's clock: a copy of a large output takes as long as a call."""
         if self._again:
             self._again[1].seal()
 

@@ -27,8 +27,8 @@ from bench.view.tables import significant
 from bench.view.timings import ALONE, Timing, floors, timings
 
 INTRODUCTION = """\
-Every round times the implementation and `builtin` next to each other, in both orders equally often. Each sample follows
-an untimed call of its own, so the caches hold what that call left. **ratio** is the median over rounds of time /
+Every round times the implementation and `builtin` next to each other, in both orders equally often. {turns}, so the
+caches hold what its own calls left. **ratio** is the median over rounds of time /
 `builtin`'s time, with its 95% interval; below 1 is faster. Rounds continue until half of the interval is within
 {narrow:.1%} (far from 1: a tenth of the distance) or the cell's time is up (2 s; 0.4 s on a GPU and with `--quick`).
 Don't divide rows: `builtin`'s own row comes from other rounds, under another load. The CSV has `builtin`'s time in each
@@ -84,7 +84,12 @@ def page(records: list[Record], answer: str = "", against: str = "", beside: str
         f"# Latency: {device}",
         answer,
         INTRODUCTION.format(
-            floor=floors(records), least=LEAST_DIFFERENCE, same=SAME_WITHIN, narrow=NARROW, verdicts=judged
+            turns=tables.turns(records, "call"),
+            floor=floors(records),
+            least=LEAST_DIFFERENCE,
+            same=SAME_WITHIN,
+            narrow=NARROW,
+            verdicts=judged,
         ),
         *((ON_GPU, COLUMNS_ON_GPU_NOTE) if on_gpu(records) else (COLUMNS_NOTE,)),
         *([COMPILED_NOTE] if _compiled(records) else []),
@@ -258,7 +263,7 @@ def csv_columns(records: list[Record]) -> list[Column[Record]]:
         *tables.facts("bytes_minimum", "saved_bytes"),
         Column("largest_error", largest_error),
         Column("first_call_s", lambda r: r["first_call_seconds"]),
-        *tables.facts("rounds", "iterations", "seed"),
+        *tables.facts("rounds", "iterations", "in_a_row", "seed"),
         *device_tables.CSV_COLUMNS,
         *cold_tables.CSV_COLUMNS,
         *tables.ORIGIN,

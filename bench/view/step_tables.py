@@ -20,13 +20,13 @@ from bench.view.tables import ratio_text, significant
 
 NOTE = """\
 A step is the training loop's own: gather and normalize a batch, forward, cross-entropy, backward, SGD, counting. Each
-round times one step of the implementation and one of `builtin` next to each other, in random order; each timed step
-follows an untimed one. Both train their own network from the same weights on the same batches in the same order, so
-images and activations are real. **ratio** is the median over rounds of time / `builtin`'s time, with its 95% interval;
-below 1 is faster. **verdict**: the noise floor is what the A/A row differs by beyond its interval, and at least
-{least:.0%}, because one row says little about noise. **examples/sec** is batch size / median step time; `builtin`'s row
-shows its side of the A/A rounds. **loss** is the mean over the first {first} steps, before the timed ones: all rows but
-`plain` agree up to rounding if they really learn.{end}
+round times one step of the implementation and one of `builtin` next to each other, in random order. {turns}. Both train
+their own network from the same weights on the same batches in the same order, so images and activations are real.
+**ratio** is the median over rounds of time / `builtin`'s time, with its 95% interval; below 1 is faster. **verdict**:
+the noise floor is what the A/A row differs by beyond its interval, and at least {least:.0%}, because one row says
+little about noise. **examples/sec** is batch size / median step time; `builtin`'s row shows its side of the A/A rounds.
+**loss** is the mean over the first {first} steps, before the timed ones: all rows but `plain` agree up to rounding if
+they really learn.{end}
 """
 PAGE_FAULTS_NOTE = """ **page faults** are minor faults, counted in the second half of these
 steps."""
@@ -149,7 +149,12 @@ def page(records: list[Record]) -> str:
             f" the full batches of epoch {key['epoch']} in order."
         ),
         table(records),
-        NOTE.format(least=UNKNOWN_FLOOR, first=first, end=WALL_NOTE if on_gpu(records) else PAGE_FAULTS_NOTE)
+        NOTE.format(
+            turns=tables.turns(records, "step"),
+            least=UNKNOWN_FLOOR,
+            first=first,
+            end=WALL_NOTE if on_gpu(records) else PAGE_FAULTS_NOTE,
+        )
         if first
         else "",
         whole_network.note(records),
@@ -172,7 +177,7 @@ def csv_page(records: list[Record]) -> str:
         *tables.RATIO,
         Column("noise_floor", verdicts.floor),
         Column("verdict", verdicts.of),
-        *tables.facts("first_steps_loss", "page_faults_per_step", "rounds", "iterations"),
+        *tables.facts("first_steps_loss", "page_faults_per_step", "rounds", "iterations", "in_a_row"),
         *tables.facts(*(name for name in OF_WHOLE_NETWORKS if any(name in r for r in records))),
         *device_tables.CSV_COLUMNS,
         *tables.ORIGIN,

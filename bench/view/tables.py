@@ -171,6 +171,14 @@ def facts(*names: str) -> list[Column[Any]]:
     return one_each(names, lambda name, row: row.get(name))
 
 
+def turns(records: list[Record], call: str) -> str:
+    """How many untimed calls a timed one follows, as the records were measured: a sentence without its end."""
+    most = max((record.get("in_a_row", 1) for record in records), default=1)
+    if most == 1:
+        return f"Each sample follows an untimed {call} of its own"
+    return f"A side's turn is a few untimed {call}s and then {most} samples, of long {call}s one and one"
+
+
 def footnotes(records: list[Record]) -> str:
     """Notes on the rows: what each implementation is, how it differs, what failed."""
     newest = {r["implementation"]: r for r in records}

@@ -102,7 +102,7 @@ def inference():
     return stopwatch.Again("latency", candidate("naive").implementation, context(), asked)
 
 
-def test_a_large_answer_is_copied_when_our_clock_has_stopped(tmp_path):
+def test_a_large_answer_is_copied_when_our_clock_has_stopped():
     """A copy of the answer takes as long as a fast call: honest files were accused of reporting too little."""
     again = inference()
     noted = []
