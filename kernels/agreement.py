@@ -8,6 +8,7 @@ of the problem (|mean| / std): two correct implementations differ by as much.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -36,7 +37,7 @@ def lost_by_adding(terms: float) -> float:
     lambda sqrt(n) u with lambda = 4, where u is half of what `torch.finfo` calls eps (Higham & Mary 2019, "A new
     approach to probabilistic rounding error analysis"). Sums by `torch.einsum` reach half of it at 147,456 terms.
     """
-    return 2 * terms**0.5
+    return 2 * math.sqrt(terms)
 
 
 @dataclass(frozen=True)

@@ -259,3 +259,13 @@ def test_cold_calls_have_columns_of_their_own(measured):
     assert row_of(table(page(measured.records), CELL), "training, naive")["cold, verdict"] == "–"
     assert row["ratio to builtin"] == "0.20 [0.19, 0.21]"
     assert "a write of 40 MiB" in page(measured.records)
+
+
+def test_how_samples_were_taken_is_said_as_the_records_have_it(measured):
+    """Pages are made anew, their records are not."""
+    single, turns = "Each sample follows an untimed call of its own", "A side's turn is a few untimed calls and then 4"
+    assert single in page(measured)
+    assert turns not in page(measured)
+    newer = [{**record, "in_a_row": 4} for record in measured]
+    assert turns in page(newer)
+    assert single not in page(newer)
