@@ -264,8 +264,8 @@ def test_cold_calls_have_columns_of_their_own(measured):
 def test_how_samples_were_taken_is_said_as_the_records_have_it(measured):
     """Pages are made anew, their records are not."""
     single, turns = "Each sample follows an untimed call of its own", "A side's turn is a few untimed calls and then 4"
-    assert single in page(measured)
-    assert turns not in page(measured)
-    newer = [{**record, "in_a_row": 4} for record in measured]
+    assert single in page(measured.records)
+    assert turns not in page(measured.records)
+    newer = [{**record, "in_a_row": 4} for record in measured.records]
     assert turns in page(newer)
     assert single not in page(newer)
