@@ -82,7 +82,7 @@ public:
             });
             return;
         }
-        with_stores(exceeds_caches(plan, residual ? 3 : 2, line, y), [&](auto store) {
+        with_stores(exceeds_caches(plan, residual ? 3 : 2, line, y + part.channel), [&](auto store) {
             const auto body = [&](auto lines, Index at, Index column, Index count) {
                 const Stored* added = residual ? residual + at : nullptr;
                 activate(x + at, added, lines, count, table.from(column), activation, y + at, store);
@@ -176,7 +176,7 @@ public:
             });
         };
         if (plan.activation != NONE) return from(notes, Kept());  // which are where dx will be
-        with_stores(exceeds_caches(plan, 3, line, dx), [&](auto store) { from(dy, store); });
+        with_stores(exceeds_caches(plan, 3, line, dx + part.channel), [&](auto store) { from(dy, store); });
     }
 
 private:

@@ -59,8 +59,8 @@ inline Index cached_bytes(Index threads) {
 #endif
 }
 
-// Whether a pass over so many tensors of the input's size should write one of them past the caches. Its runs of
-// numbers have to begin with a cache line.
+// Whether a pass over so many tensors of the input's size should write one of them past the caches, from `to` on. There
+// and after every `run` numbers a cache line has to begin, since these stores take only whole aligned vectors.
 inline bool exceeds_caches(const Plan& plan, Index tensors, Index run, const Stored* to) {
     const Index bytes = plan.images * plan.channels * plan.height * plan.width * sizeof(Stored);
     const Index cached = cached_bytes(plan.threads);
