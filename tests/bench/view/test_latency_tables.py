@@ -262,7 +262,7 @@ def test_cold_calls_have_columns_of_their_own(measured):
 
 
 def test_how_samples_were_taken_is_said_as_the_records_have_it(measured):
-    """Pages are made anew, their records are not."""
+    """Published pages are rebuilt from records of earlier runs."""
     single, turns = "Each sample follows an untimed call of its own", "A side's turn is a few untimed calls and then 4"
     assert single in page(measured.records)
     assert turns not in page(measured.records)
