@@ -111,8 +111,6 @@ class Again:
         self._device = context.device
         self._run: Callable[[], object] | None = None
         self._sample: object = None
-        self._unsealed = False
-        self._error: Exception | None = None
         if kind == "latency":
             operation, pass_name, _ = arguments
             workload = context.latency.workload(operation, implementation, pass_name)
@@ -127,32 +125,20 @@ class Again:
 
     def prepare(self, iterations: int) -> None:
         """Prepare this many calls, on content that no call has had before."""
-        self._subject(1)()
+        _, self._sample = timed(self._subject(1), self._device)
         self._between()
         self._run = self._subject(iterations)
 
+    def hear(self) -> None:
+        """Do what `go` does beside the calls: a copy of a large output takes as long as a call."""
+        self._of.seal(self._sample)
+
     def go(self) -> None:
-        """Run them."""
+        """Run them, and note what the last one left: at once, so that nothing is written late."""
         assert self._run is not None
         _, self._sample = timed(self._run, self._device)
-        self._unsealed = True
-
-    def seal(self) -> None:
-        """Note what the last calls left, if it isn't noted yet: at once, so that nothing is written late."""
-        if not self._unsealed:
-            return
-        self._unsealed = False
-        try:
-            self._of.seal(self._sample)
-        except Exception as error:
-            self._error = error
+        self._of.seal(self._sample)
 
     def why_wrong(self) -> str | None:
-        """None, or what was wrong with them.
-
-        Raises:
-            Exception: What they left couldn't be noted.
-        """
-        if self._error:
-            raise self._error
+        """None, or what was wrong with them."""
         return self._of.why_wrong(self._sample)

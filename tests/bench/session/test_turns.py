@@ -154,5 +154,4 @@ def test_a_child_takes_steps_of_the_network_again(data, monkeypatch, kind, argum
     assert type(again._of.model) is type(RECIPES[network].build(None))
     again.prepare(1)
     again.go()
-    again.seal()
     assert again.why_wrong() is None
