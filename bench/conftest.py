@@ -95,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if option.collectonly:
             return
         if config.stash[SELECTION].asked:
-            processes = 1 + sum(candidate.child is not None for candidate in config.stash[CANDIDATES])
+            processes = 1 + any(candidate.child for candidate in config.stash[CANDIDATES])
             check_memory(config.stash[SELECTION].operations, DTYPES[option.dtype], device, processes)
         allocator.settle()
         config.add_cleanup(exclusive(folder).release)

@@ -14,6 +14,8 @@ import os
 import platform
 import sys
 
+import torch
+
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
@@ -46,6 +48,17 @@ def settle() -> str:
     if threshold is None or not done:
         return "system default (glibc refused mallopt)"
     return f"glibc, mmap threshold {threshold} MiB, never trimmed, top pad {_TOP_PAD_MIB} MiB"
+
+
+def give_back() -> None:
+    """Give the system what this process has freed and, by the policy, would keep.
+
+    Source: malloc_trim(3).
+    """
+    if is_settled() and chooses():
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def chooses() -> bool:

@@ -157,9 +157,13 @@ class Latency:
             if self._operation is None:
                 gc.freeze()  # modules, which collections would look through every time
             self._operation = operation
-            for shared in (self._exams, self._operands, self._workloads, self._passed, self._same_bits):
-                shared.clear()
-            gc.collect()  # here and not before every cell, where it would take half as long as the timing
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Drop what the cells of an operation share; the next cell makes its own."""
+        for shared in (self._exams, self._operands, self._workloads, self._passed, self._same_bits):
+            shared.clear()
+        gc.collect()  # here and not before every cell, where it would take half as long as the timing
 
     def _problem(self, operation: Operation) -> Any:
         return self._exam(operation, True, GATE_SEED).problem

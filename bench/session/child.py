@@ -129,6 +129,13 @@ class Worker:
         self._forget_duties()
         return measured_here(self._candidate, self._context, self._gate, measurement, arguments, asked_already)
 
+    def let_go(self) -> dict[str, Any]:
+        """Have no large tensors until the next measurement: several processes may not have room for theirs."""
+        self._again = None
+        self._context.latency.let_go()
+        allocator.give_back()
+        return {"status": OK}
+
     def ready(self, kind: str, arguments: tuple[Any, ...], iterations: int) -> dict[str, Any]:
         """Prepare calls that the parent times; see `stopwatch.py`."""
         if self._again is None or self._again[0] != (kind, arguments):

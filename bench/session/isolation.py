@@ -54,8 +54,8 @@ CLOSE_SECONDS = 1.0
 WORK = ("measure", "epoch")
 """Requests after which an implementation's helpers must rest."""
 
-LIGHT = ("ready", "hear", "go", "judged")
-"""Requests that immediately follow such a request: checking all sources would take longer than they do."""
+LIGHT = ("ready", "hear", "go", "judged", "let_go")
+"""Requests right after such a request, or before another's: checking all sources would take longer than they do."""
 
 OF_THE_PARENT = ("child_seconds", "stderr", "content")
 """Fields of an answer that this process adds."""
@@ -141,6 +141,7 @@ class Child:
     sources: Sources | None = None
     verdicts: dict[Any, Any] = field(default_factory=dict)
     _deaths: list[str] = field(default_factory=list)
+    _measured: bool = False
     _process: Any = None
     _line: Line | None = None
     _output: bytes = b""
@@ -158,6 +159,8 @@ class Child:
             return {"status": ERROR, "reason": f"{self._deaths[-1]}; not tried again"}
         if name not in LIGHT and (changed := self._changed()):
             return changed
+        if name == "measure":
+            self._take_turn()
         start = time.perf_counter()
         try:
             if self._process is None:
@@ -180,6 +183,15 @@ class Child:
         if name not in LIGHT:
             answer = self._changed() or self._restless(name) or answer
         return {**answer, "child_seconds": seconds}
+
+    def _take_turn(self) -> None:
+        """Have whoever measured before let go of large tensors."""
+        for other in list(_started):
+            if other is not self and other._measured:
+                other._measured = False
+                if other._process is not None:
+                    other.ask("let_go")
+        self._measured = True
 
     def _changed(self) -> Answer | None:
         """None, or an error because the code has changed since the run began: a new process would load the new code."""

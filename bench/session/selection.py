@@ -134,7 +134,7 @@ def check_memory(chosen: Iterable[Operation], dtype: torch.dtype, device: torch.
         chosen: All that is to be measured, one after the other.
         dtype: Of the batch.
         device: Where it is, and the reference too.
-        processes: How many measure it, and keep what they have until the next operation.
+        processes: How many measure it at a time: this one, and one child after the other.
 
     Raises:
         ValueError: One of them does not fit; in one line.

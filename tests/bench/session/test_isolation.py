@@ -1,5 +1,6 @@
 """What an implementation from outside may do to its process, and what it costs: that cell, and nothing else."""
 
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from bench.record.operations import CHANNELS_LAST, Operation
 from bench.record.records import ERROR, OK
 from bench.session.gate import Gate
 from bench.session.isolation import MOST_DEATHS, Child, Isolation
-from bench.session.latency import outcome_of_cell
+from bench.session.latency import cell, outcome_of_cell
 from bench.session.roster import candidates
 from tests.bench.samples import SHORT as SHORT_EFFORT
 from tests.bench.samples import context
@@ -77,6 +78,26 @@ def test_a_child_measures_blocks_with_a_residual_in_channels_last():
         pytest.skip(record["reason"])
     assert record["status"] == OK, record["reason"]
     assert {"dx", "dresidual"} < record["errors"].keys()  # of a problem that only this process knew
+
+
+def memory(child):
+    """Bytes of a child, which is a descendant of its keeper."""
+    return sum(each.memory_info().rss for each in psutil.Process(child._process.pid).children(recursive=True))
+
+
+def test_who_has_had_its_turn_lets_go_of_large_tensors():
+    """Nine children at (32, 64, 56, 56) took 23 GiB."""
+    large = Operation((256, 64, 8, 8), "norm")  # a million elements, each of which takes hundreds of bytes
+    isolation = Isolation(everyone=True, timeout_seconds=LONG, device="cpu", dtype=torch.float32, effort=SHORT_EFFORT)
+    first, second = (c.child for c in candidates(["naive", "cpu_fused"], CPU, isolation) if c.label != BASELINE)
+    try:
+        second.ask("measure", cell, (large, WHICH, False))
+        had = memory(second)
+        first.ask("measure", cell, (large, WHICH, False))
+        assert had - memory(second) > 100 * math.prod(large.shape)
+    finally:
+        first.close()
+        second.close()
 
 
 def test_a_hang_costs_its_cell(outsider):
