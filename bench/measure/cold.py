@@ -6,11 +6,8 @@ other extreme: neither the batch nor the parameters nor the code's own buffers a
 
 from __future__ import annotations
 
-import functools
 import random
-import re
 from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter_ns  # bound here, before any implementation's file is loaded
 from typing import Any
 
@@ -19,19 +16,12 @@ import torch
 from bench.measure import timing
 from bench.measure.timing import Subject, Witness
 from bench.stats.ratios import paired_ratio
+from kernels.processor import last_level_cache
 
 LEAST_ROUNDS, MOST_ROUNDS = 6, 40
 BUDGET_NS = 80_000_000
-CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 UNKNOWN_CACHE_BYTES = 32 << 20
-UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-
-@functools.cache
-def cache_bytes() -> int:
-    """The largest cache of a processor, in bytes; where the system doesn't say, 32 MiB."""
-    sizes = [re.fullmatch(r"(\d+)([KMG])", file.read_text().strip()) for file in CACHES.glob("index*/size")]
-    return max((int(size[1]) * UNITS[size[2]] for size in sizes if size), default=UNKNOWN_CACHE_BYTES)
+"""Taken for the last-level cache where the system doesn't say."""
 
 
 def measure(
@@ -56,7 +46,8 @@ def measure(
         "rounds", "candidate_ns", "baseline_ns", "ratio", and "swept_bytes": how much is written before each call.
     """
     device, order = torch.device("cpu"), random.Random(seed)
-    swept = torch.zeros(cache_bytes() * 5 // 4, dtype=torch.uint8)
+    cache = last_level_cache()
+    swept = torch.zeros((cache.bytes if cache else UNKNOWN_CACHE_BYTES) * 5 // 4, dtype=torch.uint8)
     samples: tuple[list[int], list[int]] = ([], [])
     total = 0
     sides = [(candidate, samples[0]), (baseline, samples[1])]

@@ -9,10 +9,8 @@ is full, or lets no program run, a folder of this process will do.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import os
-import platform
 import shlex
 import shutil
 import signal
@@ -259,13 +257,3 @@ def _compile(arguments: list[str]) -> None:
         first = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "it says nothing")
         first = without_folders(first.strip())
         raise NoLibraryError(f"the C++ compiler {name} fails with exit code {code}: {first}")
-
-
-@functools.cache
-def processor() -> str:
-    """What `-march=native` depends on."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
-        known = ("vendor_id", "model name", "flags", "Features", "CPU implementer", "CPU part")
-        return "\n".join(sorted({line for line in lines if line.startswith(known)}))
-    return f"{platform.machine()} {platform.processor()}"

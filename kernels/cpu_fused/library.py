@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from kernels.cpu_fused.compilation import NoFolderError, NoLibraryError, compiler, opened, processor, seconds_of
+from kernels import processor
+from kernels.cpu_fused.compilation import NoFolderError, NoLibraryError, compiler, opened, seconds_of
 from kernels.reasons import in_one_line
 
 SOURCES = Path(__file__).with_name("cpp")
@@ -37,9 +38,9 @@ def load(dtype: torch.dtype) -> ctypes.CDLL:
     failures = []
     # Not every compiler knows the processor's name or has OpenMP; what is slower is better than nothing.
     for optional in (_processor_flags() + _openmp_flags(), _openmp_flags(), _processor_flags(), ()):
-        flags = (*FLAGS, *optional, f"-DSTORED={STORED[dtype]}")
+        flags = (*FLAGS, *optional, *_cache_flags(), f"-DSTORED={STORED[dtype]}")
         try:
-            return _declared(opened("cpu_fused", sources(), command, flags, ctypes.CDLL, processor()))
+            return _declared(opened("cpu_fused", sources(), command, flags, ctypes.CDLL, processor.identity()))
         except NoFolderError:
             raise
         except (NoLibraryError, OSError) as error:
@@ -52,6 +53,11 @@ def _processor_flags() -> tuple[str, ...]:
         return ("-mcpu=native",)
     # Wider vectors than these make LeNet's short rows slower, where a processor has them.
     return ("-march=native", "-mprefer-vector-width=256")
+
+
+def _cache_flags() -> tuple[str, ...]:
+    cache = processor.last_level_cache()
+    return (f"-DCACHE_BYTES={cache.bytes}", f"-DCACHE_PROCESSORS={cache.processors}") if cache else ()
 
 
 def _openmp_flags() -> tuple[str, ...]:

@@ -7,9 +7,7 @@
 #include "conversion.h"
 #include "layout.h"
 
-#include <algorithm>
-#include <cctype>
-#include <cstdio>
+#include <cstdint>
 
 #ifdef __SSE2__
 #include <immintrin.h>
@@ -19,43 +17,12 @@ namespace {
 
 constexpr Index CACHE_LINE = 64;  // bytes
 
-// Linux says how large the last-level cache of a processor is, and which processors share it.
-struct LastLevel {
-    Index bytes = 0, processors = 1;
-
-    LastLevel() {
-        const auto read = [](int level, const char* what, auto use) {
-            char path[96];
-            std::snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/%s", level, what);
-            std::FILE* const file = std::fopen(path, "r");
-            if (!file) return false;
-            use(file);
-            std::fclose(file);
-            return true;
-        };
-        int level = 0;
-        while (read(level, "size", [&](std::FILE* file) {
-            long long size = 0;
-            char unit = 0;
-            if (std::fscanf(file, "%lld%c", &size, &unit) == 2) bytes = size << (unit == 'M' ? 20 : 10);
-        }))
-            level++;
-        read(level - 1, "shared_cpu_map", [&](std::FILE* file) {
-            processors = 0;
-            for (int digit; (digit = std::fgetc(file)) != EOF;)
-                if (std::isxdigit(digit))
-                    processors += __builtin_popcount(unsigned(digit <= '9' ? digit : digit % 32 + 9) & 15);
-        });
-    }
-};
-
-// What so many threads can cache; 0 where the system doesn't say.
-inline Index cached_bytes(Index threads) {
-#ifdef CACHED_BYTES
-    return CACHED_BYTES;
+// What so many threads can cache; 0 where the compiler isn't told. So many processors share a last-level cache.
+inline Index cached_bytes([[maybe_unused]] Index threads) {
+#ifdef CACHE_BYTES
+    return CACHE_BYTES * ((threads + CACHE_PROCESSORS - 1) / CACHE_PROCESSORS);
 #else
-    static const LastLevel last;
-    return last.bytes * std::max<Index>(1, (threads + last.processors - 1) / std::max<Index>(1, last.processors));
+    return 0;
 #endif
 }
 

@@ -4,6 +4,7 @@ import torch
 
 from bench.measure import cold
 from bench.measure.timing import Witness, nothing
+from kernels.processor import Cache
 
 
 def counting(log, name):
@@ -23,7 +24,7 @@ def test_both_sides_run_one_call_a_sample_and_the_sweep_is_in_between(monkeypatc
     log = []
     original = torch.Tensor.add_
     monkeypatch.setattr(torch.Tensor, "add_", lambda *a: (log.append("sweep"), original(*a))[1])
-    monkeypatch.setattr(cold, "cache_bytes", lambda: 1 << 16)
+    monkeypatch.setattr(cold, "last_level_cache", lambda: Cache(1 << 16, 1))
     measured = cold.measure(counting(log, "c"), counting(log, "b"), 0, nothing, None)
     assert measured["rounds"] == len(measured["candidate_ns"]) == len(measured["baseline_ns"]) >= cold.LEAST_ROUNDS
     assert measured["swept_bytes"] == (1 << 16) * 5 // 4
@@ -33,24 +34,9 @@ def test_both_sides_run_one_call_a_sample_and_the_sweep_is_in_between(monkeypatc
 
 
 def test_its_samples_may_be_judged_too(monkeypatch):
-    monkeypatch.setattr(cold, "cache_bytes", lambda: 1 << 16)
+    monkeypatch.setattr(cold, "last_level_cache", lambda: Cache(1 << 16, 1))
     sealed = []
     witness = Witness(sealed.append)
     cold.measure(counting([], "c"), counting([], "b"), 0, nothing, witness)
     assert set(sealed) == {"c"}
     assert witness.kept == "c"
-
-
-def test_the_cache_that_must_be_swept_is_the_largest(monkeypatch, tmp_path):
-    for index, size in enumerate(("32K", "1M", "16384K")):
-        (tmp_path / f"index{index}").mkdir()
-        (tmp_path / f"index{index}" / "size").write_text(f"{size}\n")
-    monkeypatch.setattr(cold, "CACHES", tmp_path)
-    cold.cache_bytes.cache_clear()
-    try:
-        assert cold.cache_bytes() == 16 << 20
-        cold.cache_bytes.cache_clear()
-        monkeypatch.setattr(cold, "CACHES", tmp_path / "none")
-        assert cold.cache_bytes() == cold.UNKNOWN_CACHE_BYTES
-    finally:
-        cold.cache_bytes.cache_clear()

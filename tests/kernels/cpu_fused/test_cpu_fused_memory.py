@@ -163,7 +163,8 @@ def sanitizers(tmp_path):
     compiler = tmp_path / "compiler"
     # The last -O counts: the accesses of the source are all there, and it compiles in a third of the time of -O1. With
     # caches for one number, all stores that may pass the caches do.
-    flags = "-O0 -DCACHED_BYTES=1 -fsanitize=address,undefined -fno-sanitize-recover=all"
+    caches = "-UCACHE_BYTES -DCACHE_BYTES=1 -UCACHE_PROCESSORS -DCACHE_PROCESSORS=1"
+    flags = f"-O0 {caches} -fsanitize=address,undefined -fno-sanitize-recover=all"
     compiler.write_text(f'#!/bin/sh\nexec {command} "$@" {flags}\n')
     compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
     return {
