@@ -17,18 +17,30 @@ struct Sums {
     void merge(const Sums& other) { dz += other.dz, dz_x += other.dz_x; }
 };
 
-// Sums over the pixels of planes, in four accumulators: two for each sum. They are kept from one small plane to the
-// next, and are added to doubles every TILE numbers.
+// Sums over the pixels of planes. They are kept in vectors from one small plane to the next, and are added to doubles
+// every TILE numbers.
 class RunningSums {
 public:
     template <class Input, class Gradient>
     void add(const Input* x, const Gradient* dz, Index count, Real mean) {
+        Vector a{}, b{}, c{}, d{};
         Index i = 0;
         for (; i + 2 * LANES <= count; i += 2 * LANES) {
             const Vector u = get<Vector>(dz + i), v = get<Vector>(dz + i + LANES);
             a += u, b += v;
             c += u * (get<Vector>(x + i) - mean), d += v * (get<Vector>(x + i + LANES) - mean);
         }
+        if (i + LANES <= count) {
+            const Vector u = get<Vector>(dz + i);
+            a += u, c += u * (get<Vector>(x + i) - mean);
+            i += LANES;
+        }
+        if (i < count && count >= LANES) {
+            const Vector u = last_lanes(get<Vector>(dz + count - LANES), count - i);
+            b += u, d += u * last_lanes(get<Vector>(x + count - LANES) - mean, count - i);
+            i = count;
+        }
+        of_dz += a + b, of_dz_x += c + d;
         for (; i < count; i++) {
             const double u = get<Real>(dz + i);
             sums.dz += u, sums.dz_x += u * (get<Real>(x + i) - mean);
@@ -44,12 +56,12 @@ public:
 
 private:
     void settle() {
-        sums.dz += total(a + b), sums.dz_x += total(c) + total(d);
-        a = b = c = d = Vector{};
+        sums.dz += total(of_dz), sums.dz_x += total(of_dz_x);
+        of_dz = of_dz_x = Vector{};
         pending = 0;
     }
 
-    Vector a{}, b{}, c{}, d{};
+    Vector of_dz{}, of_dz_x{};
     Index pending = 0;
     Sums sums;
 };

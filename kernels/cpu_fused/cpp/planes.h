@@ -9,6 +9,7 @@
 #include "statistics.h"
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 namespace {
@@ -33,19 +34,13 @@ public:
     // With a pool also the pixels that count, into the memory where y will be, so that x is read only once.
     WITH_ALL_IT_CALLS void statistics(const Stored* x, ChannelTable& table, Part part, Moments* moments, Stored* y,
                                       Scratch& scratch) const {
-        const Index planes = std::max<Index>(1, TILE / pixels);  // of small planes several are taken as one
-        for_each_span(part, planes, [&](Part span) {
-            const Index n = span.begin / tiles, first = span.begin % tiles, units = span.end - span.begin;
-            const Index runs = tiles == 1 ? units : 1, end = tiles == 1 ? 1 : first + units;
-            for (Index c = span.channel; c < span.channels_end; c++)
-                for (Index tile = first; tile < end; tile++) {
-                    const Stored* plane = x + (n * plan.channels + c) * pixels;
-                    const Index past = tile + 1 == tiles ? pixels : piece_of(tile + 1).in;
-                    for (Index start = piece_of(tile).in; start < past; start += TILE) {
-                        const Index count = std::min(TILE, past - start);
-                        moments[c].merge(moments_of({plane + start, runs, count, plan.channels * pixels}, moments[c]));
-                    }
-                }
+        const Index together = std::max<Index>(1, TILE / pixels);
+        for_each_span(part, together, [&](Part span) {
+            if (tiles == 1 && span.end - span.begin > 2)
+                for (Index c = span.channel; c < span.channels_end; c += CHANNELS)
+                    of_small_planes(x, {c, std::min(span.channels_end, c + CHANNELS), span.begin, span.end}, moments);
+            else
+                of_large_planes(x, span, moments);
             if (plan.pool) choose_all(x, table, span, y, scratch);
         });
     }
@@ -53,12 +48,14 @@ public:
     WITH_ALL_IT_CALLS void apply(const Stored* x, const Stored* residual, ChannelTable& table, Part part, Stored* y,
                                  Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
-        if (plan.pool && !plan.training) choose_all(x, table, part, y, scratch);
         const Stored* from = plan.pool ? y : x;
         with_stores(!plan.pool && exceeds_caches(plan, residual ? 3 : 2, pixels, y), [&](auto store) {
-            for_each_tile(part, [&](Index c, Index, Index, Index out, Index count) {
-                const Stored* added = residual ? residual + out : nullptr;
-                activate(from + out, added, ONE_LINE, count, table.one(c), activation, y + out, store);
+            for_each_group(part, [&](Part group) {
+                if (plan.pool && !plan.training) choose_all(x, table, group, y, scratch);
+                for_each_tile(group, [&](Index c, Index, Index, Index out, Index count) {
+                    const Stored* added = residual ? residual + out : nullptr;
+                    activate(from + out, added, ONE_LINE, count, table.one(c), activation, y + out, store);
+                });
             });
         });
     }
@@ -67,18 +64,24 @@ public:
                                          Real* notes, Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         std::vector<RunningSums> running(part.channels_end - part.channel);
-        for_each_tile(part, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
-            const OneChannel channel = table.one(c);
-            Real* dz = notes ? notes + in : scratch.at(WITHIN);
-            const auto add = [&](const auto* input) {
-                if (activation == NONE)
-                    return running[c - part.channel].add(input, dy + out, out_count, channel.all.mean);
-                before_activation(input, dy + out, out_count, channel, activation, dz);
-                running[c - part.channel].add(input, dz, out_count, channel.all.mean);
-            };
-            if (!plan.pool) return add(x + in);
-            const Real* input = widened(x + in, in_count, scratch.at(INPUT));
-            add(choose(input, out_count, channel.sign, scratch.at(CHOSEN)));
+        for_each_group(part, [&](Part group) {
+            const Index start = output_of(group);
+            if (plan.pool)
+                for_each_tile(group, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
+                    const Real* input = widened(x + in, in_count, scratch.at(INPUT));
+                    choose(input, out_count, table.one(c).sign, scratch.at(CHOSEN) + out - start);
+                });
+            for_each_tile(group, [&](Index c, Index in, Index, Index out, Index count) {
+                const OneChannel channel = table.one(c);
+                Real* dz = notes ? notes + in : scratch.at(WITHIN);
+                const auto add = [&](const auto* input) {
+                    if (activation == NONE)
+                        return running[c - part.channel].add(input, dy + out, count, channel.all.mean);
+                    before_activation(input, dy + out, count, channel, activation, dz);
+                    running[c - part.channel].add(input, dz, count, channel.all.mean);
+                };
+                plan.pool ? add(scratch.at(CHOSEN) + out - start) : add(x + in);
+            });
         });
         for (Index c = part.channel; c < part.channels_end; c++) sums[c].merge(running[c - part.channel].result());
     }
@@ -131,6 +134,39 @@ public:
     }
 
 private:
+    static constexpr Index CHANNELS = 64;  // whose sums stay in the first-level cache
+
+    Runs planes_of(const Stored* x, Index c, Part part) const {
+        return {x + (part.begin * plan.channels + c) * pixels, part.end - part.begin, pixels, plan.channels * pixels};
+    }
+
+    // In the order of memory, image after image.
+    void of_small_planes(const Stored* x, Part part, Moments* moments) const {
+        std::array<CenteredSums, CHANNELS> sums;
+        for (Index c = part.channel; c < part.channels_end; c++)
+            sums[c - part.channel] = CenteredSums(guess_of(planes_of(x, c, part).x, pixels, moments[c]));
+        for (Index n = part.begin; n < part.end; n++)
+            for (Index c = part.channel; c < part.channels_end; c++)
+                sums[c - part.channel].add(x + (n * plan.channels + c) * pixels, pixels);
+        for (Index c = part.channel; c < part.channels_end; c++)
+            moments[c].merge(moments_of(planes_of(x, c, part), sums[c - part.channel]));
+    }
+
+    // Channel after channel: two planes of one tile each, read at the same time, or some tiles of one plane.
+    void of_large_planes(const Stored* x, Part part, Moments* moments) const {
+        const Index n = part.begin / tiles, first = part.begin % tiles, last = first + part.end - part.begin;
+        for (Index c = part.channel; c < part.channels_end; c++) {
+            if (tiles == 1) {
+                moments[c].merge(moments_of(planes_of(x, c, part), moments[c]));
+                continue;
+            }
+            const Stored* plane = x + (n * plan.channels + c) * pixels;
+            const Index end = last == tiles ? pixels : piece_of(last).in;
+            for (Index start = piece_of(first).in; start < end; start += TILE)
+                moments[c].merge(moments_of({plane + start, 1, std::min(TILE, end - start), 0}, moments[c]));
+        }
+    }
+
     // A tile of a plane: about TILE pixels, with a pool `band` pairs of whole image rows.
     struct Piece {
         Index in, in_count, out, out_count;
@@ -175,6 +211,26 @@ private:
             body(Part{part.channel, part.channels_end, unit, end});
             unit = end;
         }
+    }
+
+    // Calls body(part) for what is worked on together. With a pool these are the planes of several channels whose
+    // pixels that count have room in a tile. They are all chosen before they are used, since a wide load of what has
+    // just been stored in parts has to wait.
+    template <class Body>
+    void for_each_group(Part part, Body body) const {
+        if (!plan.pool) return body(part);
+        const Index most = tiles == 1 ? std::max<Index>(1, TILE / std::max<Index>(1, output_pixels)) : 1;
+        for_each_span(part, 1, [&](Part span) {
+            for (Index c = part.channel; c < part.channels_end; c += most)
+                for (Index unit = span.begin; unit < span.end; unit++)
+                    body(Part{c, std::min(part.channels_end, c + most), unit, unit + 1});
+        });
+    }
+
+    // Where the output of a group begins.
+    Index output_of(Part group) const {
+        return (group.begin / tiles * plan.channels + group.channel) * output_pixels +
+               piece_of(group.begin % tiles).out;
     }
 
     void choose_all(const Stored* x, ChannelTable& table, Part part, Stored* y, Scratch& scratch) const {

@@ -42,7 +42,8 @@ protected:
         for (int k = 0; k < 4; k++)
             pixels[k] = gathered(x + place(k), windows, channels, scratch.at(INPUT) + k * (count + LANES));
         Real *const chosen = scratch.at(CHOSEN), *const which = scratch.at(WHICH);
-        for_numbers(count, [=](auto kind, Index i) {
+        // As wide as what reads it next, which would have to wait for parts.
+        for_numbers(Slow(), count, [=](auto kind, Index i) {
             using Number = decltype(kind);
             Winner<Number> winner{get<Number>(pixels[0] + i)};
 #pragma GCC unroll 3

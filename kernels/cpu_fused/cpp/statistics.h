@@ -5,6 +5,7 @@
 
 #include "conversion.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace {
@@ -52,7 +53,63 @@ inline bool from_guess(double guess, double sum, double squares, Moments& result
     return result.m2 >= correction && squares > 1e-30 * result.count && squares < 1e38;
 }
 
-// Approximately: a guess.
+// The sums of x - guess and of its square, over runs that are met one after the other.
+class CenteredSums {
+public:
+    explicit CenteredSums(double guess = 0) : guess(Real(guess)) {}
+
+    void add(Runs of) {
+        for (Index r = 0; r < of.runs; r++) add(of.x + r * of.stride, of.length);
+    }
+
+    void add(const Stored* x, Index length) {
+        Vector a{}, b{}, c{}, d{}, aa{}, bb{}, cc{}, dd{};
+        Index i = 0;
+        for (; i + 4 * LANES <= length; i += 4 * LANES) {
+            const Vector s = off(x + i), t = off(x + i + LANES);
+            const Vector u = off(x + i + 2 * LANES), v = off(x + i + 3 * LANES);
+            a += s, b += t, c += u, d += v;
+            aa += s * s, bb += t * t, cc += u * u, dd += v * v;
+        }
+        for (; i + LANES <= length; i += LANES) {
+            const Vector u = off(x + i);
+            a += u, aa += u * u;
+        }
+        if (i < length && length >= LANES) {
+            const Vector u = last_lanes(off(x + length - LANES), length - i);
+            b += u, bb += u * u;
+            i = length;
+        }
+        sums += (a + b) + (c + d), squares += (aa + bb) + (cc + dd);
+        for (; i < length; i++) {
+            const double u = double(get<Real>(x + i)) - guess;
+            rest += u, rest_squares += u * u;
+        }
+    }
+
+    // As `from_guess`; `result` knows how many numbers there were.
+    bool give(Moments& result) const {
+        return from_guess(guess, total(sums) + rest, total(squares) + rest_squares, result);
+    }
+
+private:
+    Vector off(const Stored* x) const { return get<Vector>(x) - guess; }
+
+    Vector sums{}, squares{};
+    double rest = 0, rest_squares = 0;
+    Real guess;
+};
+
+// Near the mean of the numbers from x on. `so_far`: the moments of those before, whose mean is usually as near.
+inline double guess_of(const Stored* x, Index length, const Moments& so_far) {
+    if (so_far.count) return so_far.mean;
+    const Index few = std::min(length, 4 * LANES);
+    double sum = 0;
+    for (Index i = 0; i < few; i++) sum += get<Real>(x + i);
+    return sum / double(few);
+}
+
+// Approximately.
 double mean_of(Runs of) {
     const auto [x, runs, length, stride] = of;
     Vector a{}, b{};
@@ -66,33 +123,20 @@ double mean_of(Runs of) {
     return (total(a) + total(b) + rest) / double(runs * length);
 }
 
-bool moments_by_guess(Runs of, Real guess, Moments& result) {
-    const auto [x, runs, length, stride] = of;
-    Vector a{}, b{}, c{}, d{};
-    double sum = 0, squares = 0;
-    for (Index r = 0; r < runs; r++) {
-        const Stored* run = x + r * stride;
-        Index i = 0;
-        for (; i + 2 * LANES <= length; i += 2 * LANES) {
-            const Vector u = get<Vector>(run + i) - guess, v = get<Vector>(run + i + LANES) - guess;
-            a += u, b += v, c += u * u, d += v * v;
-        }
-        for (; i < length; i++) {
-            const double off = double(get<Real>(run + i)) - guess;
-            sum += off, squares += off * off;
-        }
-    }
-    result.count = double(runs * length);
-    return from_guess(guess, total(a) + total(b) + sum, total(c) + total(d) + squares, result);
+// Of runs whose sums are known. Usually their guess was near enough, so one pass has been enough.
+Moments moments_of(Runs of, const CenteredSums& sums) {
+    Moments result{double(of.runs * of.length), 0, 0};
+    if (sums.give(result)) return result;
+    CenteredSums again(mean_of(of));
+    again.add(of);
+    if (again.give(result)) return result;
+    return moments_one_by_one(of);
 }
 
-// `so_far`: the moments of the channel's numbers before these. Their mean is usually a good guess, so one pass is
-// enough.
 Moments moments_of(Runs of, const Moments& so_far) {
-    Moments result;
-    if (so_far.count && moments_by_guess(of, Real(so_far.mean), result)) return result;
-    if (moments_by_guess(of, Real(mean_of(of)), result)) return result;
-    return moments_one_by_one(of);
+    CenteredSums sums(guess_of(of.x, of.length, so_far));
+    sums.add(of);
+    return moments_of(of, sums);
 }
 
 }  // namespace

@@ -89,8 +89,7 @@ inline void for_numbers(Index count, Body body) {
 using Slow = std::true_type;
 using Quick = std::false_type;
 
-// The same for either. A few numbers come from what has just been stored in parts: a wider load would have to wait for
-// all of them.
+// The same for either.
 template <class Body>
 inline void for_numbers(Quick, Index count, Body body) {
     for_numbers(count, body);
@@ -99,10 +98,8 @@ inline void for_numbers(Quick, Index count, Body body) {
 template <class Body>
 inline void for_numbers(Slow, Index count, Body body) {
 #ifdef __AVX512F__
-    constexpr Index FEW = 8 * LANES;
     Index i = 0;
-    if (count > FEW)
-        for (; i + WIDE_LANES <= count; i += WIDE_LANES) body(WideVector{}, i);
+    for (; i + WIDE_LANES <= count; i += WIDE_LANES) body(WideVector{}, i);
     for (; i + LANES <= count; i += LANES) body(Vector{}, i);
     if (i + LANES / 2 <= count) body(HalfVector{}, i), i += LANES / 2;
     for (; i < count; i++) body(Real{}, i);
@@ -160,6 +157,14 @@ inline double total(Vector v) {
     double sum = 0;
     for (Index i = 0; i < LANES; i++) sum += v[i];
     return sum;
+}
+
+// The last `count` lanes; the others are 0.
+inline Vector last_lanes(Vector v, Index count) {
+    typedef std::make_signed_t<Word> Places __attribute__((vector_size(VECTOR_BYTES)));
+    Places place{};
+    for (Index i = 0; i < LANES; i++) place[i] = i;
+    return place >= std::make_signed_t<Word>(LANES - count) ? v : Vector{};
 }
 
 // Chosen lanes of two vectors, whose lanes are numbered from 0 to 2 * LANES - 1.
