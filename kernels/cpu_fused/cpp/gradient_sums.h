@@ -21,28 +21,30 @@ struct Sums {
 // every TILE numbers.
 class RunningSums {
 public:
+    // dz(Number{}, i) is dz of number i. It may be asked twice for some of the last numbers.
     template <class Input, class Gradient>
-    void add(const Input* x, const Gradient* dz, Index count, Real mean) {
+    void add(const Input* x, Index count, Real mean, Gradient dz) {
         Vector a{}, b{}, c{}, d{};
         Index i = 0;
         for (; i + 2 * LANES <= count; i += 2 * LANES) {
-            const Vector u = get<Vector>(dz + i), v = get<Vector>(dz + i + LANES);
+            const Vector u = dz(Vector{}, i), v = dz(Vector{}, i + LANES);
             a += u, b += v;
             c += u * (get<Vector>(x + i) - mean), d += v * (get<Vector>(x + i + LANES) - mean);
         }
         if (i + LANES <= count) {
-            const Vector u = get<Vector>(dz + i);
+            const Vector u = dz(Vector{}, i);
             a += u, c += u * (get<Vector>(x + i) - mean);
             i += LANES;
         }
         if (i < count && count >= LANES) {
-            const Vector u = last_lanes(get<Vector>(dz + count - LANES), count - i);
-            b += u, d += u * last_lanes(get<Vector>(x + count - LANES) - mean, count - i);
+            const Index last = count - LANES;
+            const Vector u = last_lanes(dz(Vector{}, last), count - i);
+            b += u, d += u * last_lanes(get<Vector>(x + last) - mean, count - i);
             i = count;
         }
         of_dz += a + b, of_dz_x += c + d;
         for (; i < count; i++) {
-            const double u = get<Real>(dz + i);
+            const double u = dz(Real{}, i);
             sums.dz += u, sums.dz_x += u * (get<Real>(x + i) - mean);
         }
         pending += count;

@@ -48,14 +48,12 @@ public:
     WITH_ALL_IT_CALLS void apply(const Stored* x, const Stored* residual, ChannelTable& table, Part part, Stored* y,
                                  Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
+        if (plan.pool && !plan.training) choose_all(x, table, part, y, scratch);
         const Stored* from = plan.pool ? y : x;
         with_stores(!plan.pool && exceeds_caches(plan, residual ? 3 : 2, pixels, y), [&](auto store) {
-            for_each_group(part, [&](Part group) {
-                if (plan.pool && !plan.training) choose_all(x, table, group, y, scratch);
-                for_each_tile(group, [&](Index c, Index, Index, Index out, Index count) {
-                    const Stored* added = residual ? residual + out : nullptr;
-                    activate(from + out, added, ONE_LINE, count, table.one(c), activation, y + out, store);
-                });
+            for_each_tile(part, [&](Index c, Index, Index, Index out, Index count) {
+                const Stored* added = residual ? residual + out : nullptr;
+                activate(from + out, added, ONE_LINE, count, table.one(c), activation, y + out, store);
             });
         });
     }
@@ -64,23 +62,29 @@ public:
                                          Real* notes, Scratch& scratch) const {
         const auto activation = Activation(plan.activation);
         std::vector<RunningSums> running(part.channels_end - part.channel);
-        for_each_group(part, [&](Part group) {
-            const Index start = output_of(group);
-            if (plan.pool)
-                for_each_tile(group, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
-                    const Real* input = widened(x + in, in_count, scratch.at(INPUT));
-                    choose(input, out_count, table.one(c).sign, scratch.at(CHOSEN) + out - start);
-                });
-            for_each_tile(group, [&](Index c, Index in, Index, Index out, Index count) {
+        const auto in_memory = [](const auto* dz) {
+            return [=](auto kind, Index i) { return get<decltype(kind)>(dz + i); };
+        };
+        if (activation == NONE)
+            for_each_input(x, table, part, scratch, [&](Index c, const auto* input, Index, Index out, Index count) {
+                running[c - part.channel].add(input, count, table.one(c).all.mean, in_memory(dy + out));
+            });
+        with_slope(activation, [&](auto times_slope, auto pace) {
+            for_each_input(x, table, part, scratch, [&](Index c, const auto* input, Index in, Index out, Index count) {
                 const OneChannel channel = table.one(c);
-                Real* dz = notes ? notes + in : scratch.at(WITHIN);
-                const auto add = [&](const auto* input) {
-                    if (activation == NONE)
-                        return running[c - part.channel].add(input, dy + out, count, channel.all.mean);
-                    before_activation(input, dy + out, count, channel, activation, dz);
-                    running[c - part.channel].add(input, dz, count, channel.all.mean);
+                Real* const note = notes ? notes + in : scratch.at(WITHIN);
+                const auto noted = [=](auto kind, Index i) {
+                    using Number = decltype(kind);
+                    const Number z = channel.at<Number>(i).normalized(get<Number>(input + i));
+                    const Number dz = times_slope(get<Number>(dy + out + i), z);
+                    put(dz, note + i);
+                    return dz;
                 };
-                plan.pool ? add(scratch.at(CHOSEN) + out - start) : add(x + in);
+                RunningSums& own = running[c - part.channel];
+                if constexpr (std::is_same_v<decltype(pace), Quick>)
+                    return own.add(input, count, channel.all.mean, noted);
+                for_numbers(pace, count, noted);
+                own.add(input, count, channel.all.mean, in_memory(note));
             });
         });
         for (Index c = part.channel; c < part.channels_end; c++) sums[c].merge(running[c - part.channel].result());
@@ -92,13 +96,12 @@ public:
         std::vector<RunningSums> running(part.channels_end - part.channel);
         with_slope_from_output(Activation(plan.activation), [&](auto times_slope) {
             for_each_tile(part, [&](Index c, Index in, Index count, Index, Index) {
-                Real* dz = target(with.dz + in, scratch.at(WITHIN));
-                for_numbers(count, [&](auto kind, Index i) {
+                running[c - part.channel].add(x + in, count, table.one(c).all.mean, [=](auto kind, Index i) {
                     using Number = decltype(kind);
-                    put(times_slope(get<Number>(dy + in + i), get<Number>(with.y + in + i)), dz + i);
+                    const Number dz = times_slope(get<Number>(dy + in + i), get<Number>(with.y + in + i));
+                    put(dz, with.dz + in + i);
+                    return dz;
                 });
-                narrow(dz, count, with.dz + in);
-                running[c - part.channel].add(x + in, dz, count, table.one(c).all.mean);
             });
         });
         for (Index c = part.channel; c < part.channels_end; c++) sums[c].merge(running[c - part.channel].result());
@@ -213,12 +216,9 @@ private:
         }
     }
 
-    // Calls body(part) for what is worked on together. With a pool these are the planes of several channels whose
-    // pixels that count have room in a tile. They are all chosen before they are used, since a wide load of what has
-    // just been stored in parts has to wait.
+    // Calls body(part) for the planes of several channels whose pixels that count have room in a tile.
     template <class Body>
     void for_each_group(Part part, Body body) const {
-        if (!plan.pool) return body(part);
         const Index most = tiles == 1 ? std::max<Index>(1, TILE / std::max<Index>(1, output_pixels)) : 1;
         for_each_span(part, 1, [&](Part span) {
             for (Index c = part.channel; c < part.channels_end; c += most)
@@ -227,10 +227,25 @@ private:
         });
     }
 
-    // Where the output of a group begins.
-    Index output_of(Part group) const {
-        return (group.begin / tiles * plan.channels + group.channel) * output_pixels +
-               piece_of(group.begin % tiles).out;
+    // Calls body(channel, x, input's start, output's start and size) for each tile. With a pool x is of the pixels that
+    // count. Those of a group are all chosen before: a wide load of what has just been stored in parts has to wait.
+    template <class Body>
+    void for_each_input(const Stored* x, ChannelTable& table, Part part, Scratch& scratch, Body body) const {
+        if (!plan.pool)
+            return for_each_tile(
+                part, [&](Index c, Index in, Index, Index out, Index count) { body(c, x + in, in, out, count); });
+        for_each_group(part, [&](Part group) {
+            const Index first = group.begin / tiles * plan.channels + group.channel;
+            const Index start = first * output_pixels + piece_of(group.begin % tiles).out;
+            Real* const chosen = scratch.at(CHOSEN);
+            for_each_tile(group, [&](Index c, Index in, Index in_count, Index out, Index out_count) {
+                const Real* input = widened(x + in, in_count, scratch.at(INPUT));
+                choose(input, out_count, table.one(c).sign, chosen + (out - start));
+            });
+            for_each_tile(group, [&](Index c, Index in, Index, Index out, Index count) {
+                body(c, chosen + (out - start), in, out, count);
+            });
+        });
     }
 
     void choose_all(const Stored* x, ChannelTable& table, Part part, Stored* y, Scratch& scratch) const {
