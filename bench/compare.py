@@ -1,5 +1,7 @@
 """Compare two sets of records row by row: `python -m bench.compare OLD NEW`.
 
+With `--rows A B` the rows of two implementations are compared, of one run (named twice) or of two.
+
 On one machine, a row's time is relative to the baseline's in the same rounds, so a faster day of the machine doesn't
 count as progress. Between two machines, it is the time itself. Both have intervals, and a verdict requires a difference
 beyond the noise of both runs. Rows whose conditions differ are listed and not compared, unless the difference belongs
@@ -72,25 +74,36 @@ class Comparison:
         apart: The others, each with the reason.
         by: What times are relative to.
         across: Conditions that differ in rows that are compared nevertheless.
+        sides: What is compared, the older first.
     """
 
     rows: list[Row]
     apart: list[tuple[str, str]]
     by: str
     across: list[str]
+    sides: tuple[str, str] = ("OLD", "NEW")
 
 
-def compare(old: list[Record], new: list[Record], across: Collection[str] = ()) -> Comparison:
+def compare(
+    old: list[Record], new: list[Record], across: Collection[str] = (), labels: tuple[str, str] | None = None
+) -> Comparison:
     """Every measurement that both have, with its verdict; and the others, with the reason.
 
     Args:
         old: Records, as they are read.
         new: The same.
         across: Which of `MAY_DIFFER` set no row apart. On different machines threads and allocator don't either.
+        labels: Whose rows of the old run are compared with whose of the new one; None: everybody's with their own.
+
+    Raises:
+        ValueError: A run has no rows of a label; in one line.
     """
-    before, after = ({identity(r): r for r in latest(records) if r["kind"] in KINDS} for records in (old, new))
+    runs = [[r for r in latest(records) if r["kind"] in KINDS] for records in (old, new)]
+    verdicts = [Verdicts(records) for records in runs]
+    if labels:
+        runs = [_of(label, side, records) for label, side, records in zip(labels, ("OLD", "NEW"), runs, strict=True)]
+    before, after = ({_measurement(r, anyone=bool(labels)): r for r in records} for records in runs)
     same_machine = _machines(before) == _machines(after)
-    verdicts = [Verdicts(side.values()) for side in (before, after)]
     held = [name for name in CONDITIONS if name not in (*across, *(() if same_machine else OF_THE_MACHINE))]
     rows, apart, differing = [], [], []
     for key in dict.fromkeys([*before, *after]):
@@ -100,7 +113,7 @@ def compare(old: list[Record], new: list[Record], across: Collection[str] = ()) 
             continue
         assert then is not None
         assert now is not None
-        if then["implementation"] == AA or (same_machine and then["implementation"] == BASELINE):
+        if then["implementation"] == now["implementation"] in (AA, *([BASELINE] if same_machine else [])):
             continue  # its ratio to itself is always 1
         differing += [text for name in CONDITIONS if (text := difference(then, now, name))]
         ratio = relative(then, now) if same_machine else absolute(then, now)
@@ -109,7 +122,22 @@ def compare(old: list[Record], new: list[Record], across: Collection[str] = ()) 
         interval = (ratio.value, ratio.low, ratio.high)
         rows.append(Row(_what(now), now["implementation"], old_us, new_us, interval, verdict(ratio, floor)))
     by = f"relative to `{BASELINE}` in the same rounds" if same_machine else "as measured: the machines differ"
-    return Comparison(rows, apart, by, list(dict.fromkeys(differing)))
+    sides = (f"`{labels[0]}` in OLD", f"`{labels[1]}` in NEW") if labels else ("OLD", "NEW")
+    return Comparison(rows, apart, by, list(dict.fromkeys(differing)), sides)
+
+
+def _of(label: str, side: str, records: list[Record]) -> list[Record]:
+    """The records of one implementation."""
+    found = [r for r in records if r["implementation"] == label]
+    if not found:
+        there = ", ".join(dict.fromkeys(r["implementation"] for r in records)) or "none at all"
+        raise ValueError(f"{side} has no rows of {label!r}, but of {there}")
+    return found
+
+
+def _measurement(record: Record, *, anyone: bool) -> str:
+    """What a record measures; `anyone`: whosever it is."""
+    return identity({"key": record["key"] | {"implementation": None}} if anyone else record)
 
 
 def why_apart(old: Record | None, new: Record | None, held: Collection[str]) -> str | None:
@@ -130,7 +158,7 @@ def why_apart(old: Record | None, new: Record | None, held: Collection[str]) -> 
 
 def relative(old: Record, new: Record) -> Ratio:
     """The new ratio to the baseline over the old one, with an interval from both."""
-    if old["run"] == new["run"] and old["time"] == new["time"]:
+    if old["key"] == new["key"] and old["run"] == new["run"] and old["time"] == new["time"]:
         return Ratio(1.0, 1.0, 1.0)  # one and the same measurement
     return divided(Ratio(*new["ratio"]), Ratio(*old["ratio"]))
 
@@ -189,7 +217,8 @@ def page(comparison: Comparison) -> str:
     counts = Counter(row.verdict for row in comparison.rows)
     counted = ", ".join(f"{number} {word}" for word, number in counts.most_common()) or "none"
     rows = f"{len(comparison.rows)} comparable rows: {counted}."
-    parts = [f"{rows} Ratios are NEW over OLD, {comparison.by}; below 1 is faster."]
+    old, new = comparison.sides
+    parts = [f"{rows} Ratios are {new} over {old}, {comparison.by}; below 1 is faster."]
     if comparison.across:
         parts.append(f"Compared although conditions differ: {'; '.join(comparison.across)}.")
     if comparison.rows:
@@ -216,11 +245,18 @@ def main(arguments: list[str] | None = None) -> int:
         default=[],
         help="compare rows even if this differs, and say so; repeatable (between machines, threads and allocator may)",
     )
+    parser.add_argument(
+        "--rows",
+        nargs=2,
+        metavar=("A", "B"),
+        help="compare the rows of B in NEW with those of A in OLD, which may be the same folder",
+    )
     parser.add_argument("--fail-on", choices=[SLOWER], help="exit with code 1 if any row is slower")
     options = parser.parse_args(arguments)
     try:
-        comparison = compare(read_all(options.old), read_all(options.new), options.across)
-    except RecordsError as error:
+        labels = tuple(options.rows) if options.rows else None
+        comparison = compare(read_all(options.old), read_all(options.new), options.across, labels)
+    except (RecordsError, ValueError) as error:
         print(f"python -m bench.compare: error: {error}", file=sys.stderr)
         return UNUSABLE
     if options.format == "json":

@@ -69,6 +69,25 @@ def test_a_machine_that_got_faster_is_no_progress(tmp_path):
     assert "relative to `builtin`" in page(found)
 
 
+def test_two_implementations_of_one_run_are_compared(tmp_path):
+    records = run(tmp_path / "a")
+    session = Session(tmp_path / "a", records[0]["run"])
+    session.cell("theirs.py", (0.25, 0.245, 0.255))
+    found = compare(read_all(tmp_path / "a"), read_all(tmp_path / "a"), labels=("naive", "theirs.py"))
+    assert verdicts(found) == {"theirs.py": "faster"}
+    assert found.rows[0].ratio[0] == pytest.approx(0.5)
+    assert "`theirs.py` in NEW over `naive` in OLD, relative to `builtin`" in page(found)
+    (against_baseline,) = compare(records, records, labels=("builtin", "naive")).rows
+    assert against_baseline.ratio[0] == pytest.approx(0.5)
+
+
+def test_a_label_without_rows_is_refused_in_a_line(tmp_path, capsys):
+    run(tmp_path / "a")
+    folder = str(tmp_path / "a")
+    assert main([folder, folder, "--rows", "naive", "cpu_fuse"]) == 2
+    assert capsys.readouterr().err.endswith("NEW has no rows of 'cpu_fuse', but of builtin, A/A, naive\n")
+
+
 def test_between_machines_times_are_compared_as_they_are(tmp_path):
     old = run(tmp_path / "a")
     new = run(tmp_path / "b", number=1, device_name="Another CPU")
