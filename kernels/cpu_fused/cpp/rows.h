@@ -87,7 +87,7 @@ public:
                 const Stored* added = residual ? residual + at : nullptr;
                 activate(x + at, added, lines, count, table.from(column), activation, y + at, store);
             };
-            for_lines(part, body, spread());
+            for_lines(part, body, spread() && !residual);  // which is read from as many places again
         });
     }
 
