@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from kernels import reference
-from kernels.attempts import aten_answers, attempt, largest_difference
+from kernels.attempts import aten_answers, attempt
 from kernels.contract import Implementation
 from kernels.kinks import Kinks
+from kernels.magnitudes import bound, largest, largest_difference
 from kernels.reference import Problem, from_windows, windows
 
 ATEN_MULTIPLE = 4.0
@@ -132,12 +133,12 @@ class Exam:
     def _check_solution(self) -> None:
         """A problem that is finite has a solution that is, in the types that will hold it."""
         operands = (value for value in vars(self.problem).values() if isinstance(value, Tensor))
-        finite_operands = all(bool(operand.isfinite().all()) for operand in operands)
+        finite_operands = all(math.isfinite(bound(operand)) for operand in operands)
         for quantity, dtype in self._stored().items():
             exact = self.solution.values[quantity]
-            if finite_operands and not exact.isfinite().all():
+            if finite_operands and not math.isfinite(bound(exact)):
                 raise ExamError(f"{quantity} is not finite in float64: nothing can be judged by this problem")
-            if (exact.isfinite() & exact.to(dtype).isinf()).any():
+            if torch.tensor(largest(exact), dtype=torch.float64).to(dtype).isinf():
                 raise ExamError(f"{quantity} is too large for {dtype}: nothing can be judged by this problem")
 
     def _check_aten(self, errors: dict[str, float]) -> None:
@@ -165,8 +166,9 @@ class Exam:
             terms += [exact(t) for t in (problem.weight, problem.bias, problem.residual) if t is not None]
             terms += [torch.ones(1)] if problem.weight is None else []
         if quantity == "dweight" and problem.activation is None and problem.grad_output is not None:
-            terms.append(exact(problem.grad_output).transpose(0, 1).flatten(1).norm(dim=1))
-        return max(self.solution.scales[quantity], *(_largest(term) for term in terms))
+            dy = exact(problem.grad_output)
+            terms.append(torch.linalg.vector_norm(dy, dim=[d for d in range(dy.dim()) if d != 1]))
+        return max(self.solution.scales[quantity], *(largest(term) for term in terms))
 
     def _stored(self) -> dict[str, torch.dtype]:
         """The type that each quantity is stored in."""
@@ -217,7 +219,7 @@ class Exam:
         if self.problem.running_var is not None:
             new = self.solution.biased_running_var
             moved = new - (1 - self.problem.momentum) * self.problem.running_var.to(new)
-            through["running_var"] = roundings * _largest(moved) / (self._scales["running_var"] or 1.0)
+            through["running_var"] = roundings * largest(moved) / (self._scales["running_var"] or 1.0)
         return through
 
     def _errors(self, answers: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
@@ -260,11 +262,6 @@ class Exam:
         merged = torch.where(undecided, patches.mean(-1, keepdim=True), patches)
         outside = dx - from_windows(patches, dx.shape)
         return from_windows(merged, dx.shape) + outside
-
-
-def _largest(exact: Tensor) -> float:
-    """The largest magnitude of the finite values."""
-    return float(exact.abs().nan_to_num(nan=0.0, posinf=0.0).max()) if exact.numel() else 0.0
 
 
 def worst(deviations: list[Deviation]) -> Deviation | None:

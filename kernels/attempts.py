@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kernels.builtin import IMPLEMENTATION as BUILTIN
 from kernels.contract import Implementation
+from kernels.magnitudes import largest_difference
 from kernels.reference import Problem
 
 LEAVES = ("input", "weight", "bias", "residual")
@@ -125,10 +126,3 @@ def check_output(y: Tensor, problem: Problem) -> None:
     for what, actual, wanted in (("shape", list(y.shape), shape), ("dtype", y.dtype, problem.input.dtype)):
         if actual != wanted:
             raise DutyError(f"the output's {what} is {actual}, not {wanted}")
-
-
-def largest_difference(value: Tensor, exact: Tensor) -> float:
-    """The largest absolute difference; equal infinities and NaN against NaN differ by nothing."""
-    same = (value == exact) | (value.isnan() & exact.isnan())
-    difference = torch.where(same, 0.0, (value - exact).abs())
-    return float(difference.nan_to_num(nan=torch.inf).max()) if difference.numel() else 0.0

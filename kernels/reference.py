@@ -24,6 +24,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kernels.magnitudes import largest
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -115,17 +117,19 @@ def solve(problem: Problem, positive: Tensor | None = None) -> Solution:
     biased_running_var = running_var
     if problem.training:
         mean = x.sum(dims) / max(m, 1)
-        var = (x - mean.view(per_channel)).square().sum(dims) / max(m, 1)
+        centered = x - mean.view(per_channel)
+        var = centered.square().sum(dims) / max(m, 1)
         if m > 1:
             running_mean = (1 - problem.momentum) * running_mean + problem.momentum * mean
             biased_running_var = (1 - problem.momentum) * running_var + problem.momentum * var
             running_var = biased_running_var + problem.momentum * var / (m - 1)
     else:
         mean, var = running_mean, running_var
+        centered = x - mean.view(per_channel)
 
     s = (var + problem.eps).sqrt()
-    x_hat = (x - mean.view(per_channel)) / s.view(per_channel)
-    z = x_hat * weight.view(per_channel) + bias.view(per_channel)
+    x_hat = centered / s.view(per_channel)
+    z = torch.addcmul(bias.view(per_channel), x_hat, weight.view(per_channel))
     if problem.residual is not None:
         z = z + exact(problem.residual, 0.0)
     activated, slope = _activate(z, problem.activation)
@@ -134,47 +138,48 @@ def solve(problem: Problem, positive: Tensor | None = None) -> Solution:
     output, gap = (activated, None) if problem.pool is None else _pool(activated)
 
     values = {"output": output}
-    scales = {"output": _largest(output)}
+    scales = {"output": largest(output)}
     if problem.running_mean is not None:
         values |= {"running_mean": running_mean, "running_var": running_var}
-        scales |= {"running_mean": _largest(running_mean), "running_var": _largest(running_var)}
+        scales |= {"running_mean": largest(running_mean), "running_var": largest(running_var)}
     kink = None
     if problem.grad_output is not None:
-        dy = problem.grad_output.detach().to(device, torch.float64)
+        dy = problem.grad_output.detach().to(device, torch.float64, copy=True)  # dresidual may be it
         da = dy if problem.pool is None else _unpool(activated, dy)
-        dz = da * slope
-        dbias = dz.sum(dims)
-        dweight = (dz * x_hat).sum(dims)
-        dx = dz
+        dz = da if slope is None else da * slope
+        of_weight = dz * x_hat
+        dbias, dweight = dz.sum(dims), of_weight.sum(dims)
+        gain = (weight / s).view(per_channel)
+        dx = direct = dz * gain
         if problem.training:
-            dx = dz - (dbias.view(per_channel) + x_hat * dweight.view(per_channel)) / max(m, 1)
-        dx = dx * (weight / s).view(per_channel)
+            through_statistics = torch.addcmul(dbias.view(per_channel), x_hat, dweight.view(per_channel))
+            dx = dz.sub(through_statistics, alpha=1 / max(m, 1)).mul_(gain)
         values["dx"] = dx
-        scales["dx"] = _largest(dz * (weight / s).view(per_channel))
+        scales["dx"] = largest(direct)
         # A sum of m terms of either sign is judged by what its terms amount to: their norm is the size
         # that the sum of unrelated signs has.
         if problem.weight is not None:
             values["dweight"] = dweight
-            scales["dweight"] = _largest((dz * x_hat).square().sum(dims).sqrt())
+            scales["dweight"] = largest(torch.linalg.vector_norm(of_weight, dim=dims))
         if problem.bias is not None:
             values["dbias"] = dbias
-            scales["dbias"] = _largest(dz.square().sum(dims).sqrt())
+            scales["dbias"] = largest(torch.linalg.vector_norm(dz, dim=dims))
         if problem.residual is not None:
             values["dresidual"] = dz
-            scales["dresidual"] = _largest(dz)
+            scales["dresidual"] = largest(dz)
         if problem.activation == "relu":
-            kink = Kink(z, da, (weight / s).view(per_channel))
-    condition = 1.0 + _largest(mean / s)
+            kink = Kink(z, da, gain)
+    condition = 1.0 + largest(mean / s)
     return Solution(values, scales, condition, gap, kink, biased_running_var)
 
 
-def _activate(z: Tensor, activation: str | None) -> tuple[Tensor, Tensor]:
+def _activate(z: Tensor, activation: str | None) -> tuple[Tensor, Tensor | None]:
     if activation == "sigmoid":
         a = 1 / (1 + (-z).exp())
         return a, a * (1 - a)
     if activation == "relu":
         return z.clamp(min=0), (z > 0).to(z.dtype)
-    return z, torch.ones_like(z)
+    return z, None
 
 
 def windows(x: Tensor) -> Tensor:
@@ -194,8 +199,12 @@ def from_windows(patches: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _pool(a: Tensor) -> tuple[Tensor, Tensor]:
-    top = windows(a).topk(2, dim=-1).values
-    return top[..., 0], top[..., 0] - top[..., 1]
+    """The largest of each window, and by how much it is larger than the second largest."""
+    first, second, third, fourth = windows(a).unbind(-1)
+    above, below = torch.maximum(first, second), torch.maximum(third, fourth)
+    beaten = torch.maximum(torch.minimum(first, second), torch.minimum(third, fourth))
+    top = torch.maximum(above, below)
+    return top, top - torch.maximum(torch.minimum(above, below), beaten)
 
 
 def _unpool(a: Tensor, dy: Tensor) -> Tensor:
@@ -204,8 +213,3 @@ def _unpool(a: Tensor, dy: Tensor) -> Tensor:
     first = patches.argmax(dim=-1, keepdim=True)
     routed = torch.zeros_like(patches).scatter_(-1, first, dy.unsqueeze(-1))
     return from_windows(routed, a.shape)
-
-
-def _largest(x: Tensor) -> float:
-    """Of the finite values: against a scale of infinity every error would be nothing."""
-    return float(x.abs().nan_to_num(nan=0.0, posinf=0.0).max()) if x.numel() else 0.0
