@@ -92,7 +92,7 @@ public:
 
     // The same with a residual; the unrounded dz goes into the sums.
     void residual_sums(const Stored* x, const Stored* dy, WithResidual with, ChannelTable& table, Part part, Sums* sums,
-                       Scratch& scratch) const {
+                       Scratch&) const {
         std::vector<RunningSums> running(part.channels_end - part.channel);
         with_slope_from_output(Activation(plan.activation), [&](auto times_slope) {
             for_each_tile(part, [&](Index c, Index in, Index count, Index, Index) {
