@@ -44,17 +44,16 @@ inline void with_slope(Activation activation, Body body) {
         body([](auto dy, auto z) { return z <= decltype(z){} ? decltype(z){} : dy; }, Quick());  // NaN lets pass
 }
 
-// dz, the gradient before the activation, where there is one.
-template <class Input, class Channels>
-inline void before_activation(const Input* x, const Stored* dy, Index count, Channels channels, Activation activation,
-                              Real* dz) {
-    with_slope(activation, [&](auto times_slope, auto pace) {
-        for_numbers(pace, count, [&](auto kind, Index i) {
-            using Number = decltype(kind);
-            const Number z = channels.template at<Number>(i).normalized(get<Number>(x + i));
-            put(times_slope(get<Number>(dy + i), z), dz + i);
-        });
-    });
+// A function that makes dz of number i, the gradient before the activation, and notes it.
+template <class Input, class Channels, class Slope>
+inline auto noting(const Input* x, const Stored* dy, Channels channels, Slope times_slope, Real* note) {
+    return [=](auto kind, Index i) {
+        using Number = decltype(kind);
+        const Number z = channels.template at<Number>(i).normalized(get<Number>(x + i));
+        const Number dz = times_slope(get<Number>(dy + i), z);
+        put(dz, note + i);
+        return dz;
+    };
 }
 
 // dx from dz.

@@ -73,13 +73,7 @@ public:
             for_each_input(x, table, part, scratch, [&](Index c, const auto* input, Index in, Index out, Index count) {
                 const OneChannel channel = table.one(c);
                 Real* const note = notes ? notes + in : scratch.at(WITHIN);
-                const auto noted = [=](auto kind, Index i) {
-                    using Number = decltype(kind);
-                    const Number z = channel.at<Number>(i).normalized(get<Number>(input + i));
-                    const Number dz = times_slope(get<Number>(dy + out + i), z);
-                    put(dz, note + i);
-                    return dz;
-                };
+                const auto noted = noting(input, dy + out, channel, times_slope, note);
                 RunningSums& own = running[c - part.channel];
                 if constexpr (std::is_same_v<decltype(pace), Quick>)
                     return own.add(input, count, channel.all.mean, noted);

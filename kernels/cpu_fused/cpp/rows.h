@@ -104,7 +104,9 @@ public:
                 const Real* input = choose(x + in, windows, channels, each, scratch);
                 if (notes) std::copy_n(scratch.at(WHICH), count, notes + in + windows * plan.channels);
                 Real* dz = notes ? notes + in : scratch.at(WITHIN);
-                before_activation(input, dy + out, count, each, activation, dz);
+                with_slope(activation, [&](auto times_slope, auto pace) {
+                    for_numbers(pace, count, noting(input, dy + out, each, times_slope, dz));
+                });
                 const auto add = [&](const auto* dz) {
                     of_columns.add(input, ONE_LINE, 0, count, each, Quick(),
                                    [=](auto, auto number, Index, Index i) { return get<decltype(number)>(dz + i); });

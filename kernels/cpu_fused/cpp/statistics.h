@@ -44,8 +44,9 @@ Moments moments_one_by_one(Runs of) {
     return all;
 }
 
-// Mean and m2 from the sums of x - guess and of its square. False, and the result is of no use, if the guess is so far
-// off that m2 is the small difference of large numbers, or if a float's square may have become 0 or infinite.
+// Mean and m2 from the sums of x - guess and of its square. False, and the mean is no more than a nearer guess, if this
+// one is so far off that m2 is the small difference of large numbers, or if a float's square may have become 0 or
+// infinite.
 inline bool from_guess(double guess, double sum, double squares, Moments& result) {
     const double off = sum / result.count, correction = sum * off;
     result.mean = guess + off;
@@ -109,25 +110,11 @@ inline double guess_of(const Stored* x, Index length, const Moments& so_far) {
     return sum / double(few);
 }
 
-// Approximately.
-double mean_of(Runs of) {
-    const auto [x, runs, length, stride] = of;
-    Vector a{}, b{};
-    double rest = 0;
-    for (Index r = 0; r < runs; r++) {
-        const Stored* run = x + r * stride;
-        Index i = 0;
-        for (; i + 2 * LANES <= length; i += 2 * LANES) a += get<Vector>(run + i), b += get<Vector>(run + i + LANES);
-        for (; i < length; i++) rest += get<Real>(run + i);
-    }
-    return (total(a) + total(b) + rest) / double(runs * length);
-}
-
 // Of runs whose sums are known. Usually their guess was near enough, so one pass has been enough.
 Moments moments_of(Runs of, const CenteredSums& sums) {
     Moments result{double(of.runs * of.length), 0, 0};
     if (sums.give(result)) return result;
-    CenteredSums again(mean_of(of));
+    CenteredSums again(result.mean);
     again.add(of);
     if (again.give(result)) return result;
     return moments_one_by_one(of);
