@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import ROOT, report
+from bench import ROOT, compare, report
 from bench.record.records import FILE, read_all
 from bench.report import PUBLISHED
 from bench.session.options import pytest_addoption
@@ -48,6 +48,13 @@ def test_the_index_and_the_readme_equal_a_rebuild(tmp_path):
     report.build_readme(tmp_path / "README.md", tmp_path / "results")
     for name in ("README.md", "results/README.md"):
         assert (tmp_path / name).read_text("utf-8") == (ROOT / name).read_text("utf-8"), name
+
+
+def test_what_cpu_fused_has_gained_is_what_the_records_say():
+    folder = ROOT / "results" / "static" / "cpu_fused-before"
+    records = read_all(folder)
+    compared = compare.page(compare.compare(records, records, labels=("cpu_fused_before.py", "cpu_fused")))
+    assert (folder / "README.md").read_text("utf-8").endswith(f"\n\n{compared}")
 
 
 class Options:
