@@ -18,7 +18,8 @@ from kernels.fused.layouts import as_images, dense_like, gradient_memory, in_pla
 from kernels.fused.pair import ACTIVATIONS, Form, Gradients, Parameters, Running, counted
 from kernels.routes import memory_of
 
-# A thread that has less to do than this costs more time than it saves.
+# A thread that has less to do than this costs more time than it saves. Evaluation without an activation is one light
+# pass, so there it has to be twice as many: `plan_of`, and that of node_cpp/kernel_calls.h.
 ELEMENTS_PER_THREAD = 8192
 
 
@@ -34,7 +35,8 @@ class Plan(ctypes.Structure):
 @functools.lru_cache(maxsize=1024)
 def plan_of(shape: torch.Size, planes: bool, pool: bool, activation: str | None, training: bool, threads: int) -> Any:
     """A reference to the plan, as the kernels take it."""
-    useful = max(1, min(threads, shape.numel() // ELEMENTS_PER_THREAD))
+    is_light = not (training or activation or pool)
+    useful = max(1, min(threads, shape.numel() // (ELEMENTS_PER_THREAD * (2 if is_light else 1))))
     plan = Plan(*as_images(shape), not planes, pool, ACTIVATIONS[activation], training, useful)
     return ctypes.byref(plan)
 

@@ -99,8 +99,9 @@ Plan plan_of(const Tensor& x, const Form& form, bool planes) {
     const bool images = x.dim() == 4;
     int64_t pixels = 1;
     for (int64_t dim = 2; dim < x.dim(); dim++) pixels *= x.size(dim);
-    const int64_t useful =
-        std::max<int64_t>(1, std::min<int64_t>(at::get_num_threads(), x.numel() / elements_per_thread));
+    const bool is_light = !(form.training || form.activation || form.pool);
+    const int64_t threads = x.numel() / (elements_per_thread * (is_light ? 2 : 1));
+    const int64_t useful = std::max<int64_t>(1, std::min<int64_t>(at::get_num_threads(), threads));
     return {x.size(0), x.size(1), images ? x.size(2) : 1, images ? x.size(3) : pixels,
             !planes,   form.pool, form.activation,        form.training,
             useful};

@@ -186,3 +186,10 @@ def test_more_threads_than_images_and_channels_share_the_work(shape, pool, layou
 
 def test_a_small_tensor_takes_one_thread():
     assert kernel_calls.plan_of(torch.Size((8, 3, 5, 5)), True, False, None, True, 4)._obj.threads == 1
+
+
+def test_evaluation_alone_is_divided_later_than_training():
+    def threads(*form):
+        return kernel_calls.plan_of(torch.Size((256, 84)), False, False, *form, 8)._obj.threads
+
+    assert (threads(None, True), threads("sigmoid", False), threads(None, False)) == (2, 2, 1)
