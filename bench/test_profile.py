@@ -1,4 +1,4 @@
-"""Where time and memory go: the parts of a training step, the memory that it keeps and needs, and how time scales.
+"""Where time and memory go: the parts of a step, the memory that it needs, how time scales, what is in a fused call.
 
 This explains why one implementation is faster than another; the other benchmarks measure how much faster.
 """
@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.conftest import CANDIDATES, ISOLATION, outcome
-from bench.measure import memory, memory_policy, profiling, scaling
+from bench.conftest import CANDIDATES, ISOLATION, SELECTION, outcome
+from bench.measure import inside, memory, memory_policy, profiling, scaling
 from bench.measure.context import Context
 from bench.measure.efforts import EFFORTS
 from bench.record.labels import AA, BASELINE, PLAIN
@@ -37,6 +38,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     rows = [candidate for candidate in everyone if candidate.label not in left_out]
     if metafunc.function is test_memory_policy:
         rows = [candidate for candidate in rows if not candidate.foreign]
+    if metafunc.function is test_inside:
+        rows = [candidate for candidate in rows if candidate.label == inside.OF]
     metafunc.parametrize("candidate", rows, ids=[row.label for row in rows])
 
 
@@ -119,3 +122,28 @@ def test_memory_policy(
     outcome(record)
     block = record["blocks"][0]
     hand_over(benchmark, f"{block['shape']} {block['operation']}, the system's memory policy", [block["ns"]])
+
+
+@pytest.mark.benchmark(timer=replayed_clock)
+def test_inside(
+    candidate: Candidate,
+    context: Context,
+    run: Run,
+    gate: Gate,
+    pytestconfig: pytest.Config,
+    benchmark: BenchmarkFixture,
+) -> None:
+    """Time the kernels of fused calls next to copies of the bytes that they move."""
+    if context.device.type != "cpu" or context.dtype != torch.float32:
+        pytest.skip("kernels are timed without autograd on the CPU, in float32")
+    operations = [operation for operation in pytestconfig.stash[SELECTION].operations if inside.can_show(operation)]
+    if not operations:
+        pytest.skip("no operation is large enough")
+    key = {**block_key(candidate.label, "inside"), "operations": [operation.name for operation in operations]}
+    record = run.done(key, candidate) or run.append(
+        key, outcome_of(candidate, context, gate, inside.measure, operations), candidate
+    )
+    outcome(record)
+    cell = record["cells"][0]
+    whole = cell["whole"]
+    hand_over(benchmark, f"{cell['shape']} {cell['operation']}, training", whole["candidate_ns"], whole["iterations"])

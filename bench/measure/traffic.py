@@ -72,7 +72,7 @@ def moved(
     if candidate_name == "triton_fused":
         return triton_fused(operation, training, dtype, device).of(direction)
     if declared:
-        return cpu_fused(operation, training, dtype, planes=_in_planes(operation)).of(direction)
+        return cpu_fused(operation, training, dtype, planes=in_planes(operation)).of(direction)
     return _watched(implementation, operation, training, dtype, device).of(direction)
 
 
@@ -150,7 +150,7 @@ def triton_fused(operation: Operation, training: bool, dtype: torch.dtype, devic
     residual = x if operation.residual else 0  # what writes y reads it
     if not training:
         return Traffic(x + residual + y, None)  # apply reads x and writes y
-    planes = _in_planes(operation)
+    planes = in_planes(operation)
     shape, machine = as_images(torch.Size(operation.shape)), plan.machine_of(device)
     # With a residual backward_sums, or backward_resident, reads y too and writes dz; `backward` reads dz for dy.
     through_y = y + y if operation.residual and operation.activation else 0
@@ -161,7 +161,7 @@ def triton_fused(operation: Operation, training: bool, dtype: torch.dtype, devic
     return Traffic(x + x + residual + y, 2 * (x + y) + x + through_y)
 
 
-def _in_planes(operation: Operation) -> bool:
+def in_planes(operation: Operation) -> bool:
     """Whether the channels of the batch are planes, and not columns: see `kernels.fused.layouts`."""
     return operation.memory_format == CONTIGUOUS and math.prod(operation.shape[2:]) != 1
 

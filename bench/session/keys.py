@@ -34,7 +34,7 @@ def profile_key(label: str, data: FashionMNIST, of: str) -> dict[str, Any]:
 
 
 def block_key(label: str, of: str) -> dict[str, Any]:
-    """The key of a profile of blocks alone: of "scaling" over many sizes, or of memory "policy"."""
+    """The key of a profile of blocks alone: of "scaling" over many sizes, of memory "policy", of what is "inside"."""
     return {"kind": "profile", "implementation": label, "of": of, "dtype": "float32"}
 
 

@@ -58,6 +58,7 @@ FORMS = {
     "bench.measure.memory.measure": Form("profile", "memory"),
     "bench.measure.scaling.measure": Form("profile", "scaling"),
     "bench.measure.memory_policy.measure": Form("profile", "policy"),
+    "bench.measure.inside.measure": Form("profile", "inside"),
     "bench.measure.model.measure": Form("model", "step"),
     "bench.measure.inference.measure": Form("inference"),
 }
@@ -191,6 +192,10 @@ def _check(form: Form, outcome: Outcome, arguments: tuple[Any, ...]) -> None:
         asked = [(o.shape_text, o.kind, kept) for kept in (False, True) for o in arguments[0]]
         if [(block["shape"], block["operation"], block["kept"]) for block in outcome["blocks"]] != asked:
             raise NoReplyError("other blocks than those asked for")
+    elif form.of == "inside":
+        operations = [(o.shape_text, o.kind, o.memory_format) for o in arguments[0]]
+        if [(cell["shape"], cell["operation"], cell["memory_format"]) for cell in outcome["cells"]] != operations:
+            raise NoReplyError("other operations than those asked for")
     elif form.of == "memory":
         if [batch["batch_size"] for batch in outcome["batches"]] != list(arguments[0]):
             raise NoReplyError("other batch sizes than those asked for")

@@ -50,7 +50,7 @@ version control; `pytest bench/ --benchmark-only -k profile` makes them. Open on
 
 
 def profiles(records: list[Record], of: str) -> dict[str, Record]:
-    """Those of the "step", its "memory", "scaling" or memory "policy", by implementation in the order of the tables."""
+    """Those of the "step", its "memory", and so on, by implementation in the order of the tables."""
     return {r["implementation"]: r for r in sorted(records, key=row_order) if r["key"]["of"] == of}
 
 

@@ -9,7 +9,7 @@ from bench.record.clocks import DEVICE_COLD, ON_THE_DEVICE, Clock, measured, on_
 from bench.record.labels import AA, row_order
 from bench.record.operations import BOTH, CONTIGUOUS, operation_of
 from bench.record.records import OK, Record
-from bench.view import asked, tables
+from bench.view import asked, inside_tables, tables
 from bench.view import report_charts as charts
 from bench.view.columns import Column, comma_separated, markdown, one_each
 from bench.view.latency_tables import Line, grouped, in_order, lines, time_ns
@@ -42,16 +42,22 @@ whatever the kernel: starting one takes microseconds, and the writes may stay in
 """
 
 
-def page(records: list[Record]) -> str:
+def page(every: list[Record]) -> str:
     """`roofline.md`."""
+    records = latencies(every)
     device = records[-1]["conditions"]["device_name"]
     parts = [f"# Roofline: {device}", sentence(records), asked.note(records)]
     parts += [f"![Bandwidth over bytes per implementation]({PLOT})" if plotted(records) else ""]
     parts += [GPU_NOTE if on_gpu(records) else NOTE, table(records)]
     if measured(shown(records), DEVICE_COLD):
-        parts += ["## Bandwidth on the device", device_table(records), DEVICE_NOTE, "## How bytes were counted"]
-    parts.append(explanations(records))
+        parts += ["## Bandwidth on the device", device_table(records), DEVICE_NOTE]
+    parts += [inside_tables.section(every), "## How bytes were counted", explanations(records)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def latencies(records: list[Record]) -> list[Record]:
+    """Without those of other kinds, which are beside them on the page."""
+    return [r for r in records if r["kind"] == "latency"]
 
 
 def shown(records: list[Record]) -> list[Record]:
@@ -154,7 +160,7 @@ def plot(records: list[Record]) -> str:
 
 def plotted(records: list[Record]) -> list[Record]:
     """What the plot shows: forward + backward in float32."""
-    cells = asked.counted(shown(records))
+    cells = asked.counted(shown(latencies(records)))
     return [r for r in cells if (r["key"]["pass"], r["key"]["dtype"]) == (BOTH, "float32")]
 
 
@@ -177,14 +183,15 @@ CSV_COLUMNS: tuple[Column[Record], ...] = (
 
 def csv_page(records: list[Record]) -> str:
     """`roofline.csv`: every latency."""
-    rows = [record for _, _, _, group in grouped(shown(records)) for record in in_order(group)]
+    rows = [record for _, _, _, group in grouped(shown(latencies(records))) for record in in_order(group)]
     return comma_separated(CSV_COLUMNS, rows)
 
 
 def sections(records: list[Record]) -> list[Section]:
     """The plot with values on hover."""
     both = plotted(records)
-    return [Section("Roofline", sentence(records), [charts.roofline(both)])] if both else []
+    return [Section("Roofline", sentence(latencies(records)), [charts.roofline(both)])] if both else []
 
 
-PAGE = Page("latency", {"roofline.md": page, "roofline.csv": csv_page, PLOT: plot}, sections=sections)
+FILES = {"roofline.md": page, "roofline.csv": csv_page, "roofline-inside.csv": inside_tables.csv_page, PLOT: plot}
+PAGE = Page("latency", FILES, sections=sections, beside=("profile",))

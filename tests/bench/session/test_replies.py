@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure import memory, memory_policy, profiling, scaling, step
+from bench.measure import inside, memory, memory_policy, profiling, scaling, step
 from bench.record.fields import COMMON, figures
 from bench.record.records import ERROR, OK, WRONG
 from bench.session.latency import cell
@@ -183,7 +183,7 @@ def test_a_failure_keeps_its_errors_and_no_times():
 
 @pytest.mark.parametrize(
     "measurement",
-    [cell, step.measure, profiling.measure, memory.measure, memory_policy.measure, scaling.measure],
+    [cell, step.measure, profiling.measure, memory.measure, memory_policy.measure, scaling.measure, inside.measure],
 )
 def test_every_measurement_of_the_main_job_has_a_form(measurement):
     form = form_of(measurement)
