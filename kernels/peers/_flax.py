@@ -27,6 +27,11 @@ CONVENTIONS = {
         "flax/linen/normalization.py",
     ),
     "eps": Convention("added to the variance, as in torch", "handed on", SOURCE),
+    "threads": Convention(
+        "XLA's own pool, which would take processors from `builtin`",
+        "before each sample of either side all threads rest, and a call after a rest takes longer",
+        "bench/measure/rest.py",
+    ),
 }
 POOL = 2
 
