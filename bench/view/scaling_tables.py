@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from bench.record.clocks import on_gpu
@@ -13,15 +14,19 @@ from bench.view.columns import Column, comma_separated, markdown
 from bench.view.tables import significant
 
 PLOT = "profile-scaling.svg"
-THREADS = "threads"
-"""The column that says nothing on a GPU: the host launches with one."""
+THREADS, PAYS_FROM = "threads", "pays from"
+"""The columns that say nothing on a GPU: the host launches with one thread."""
+
+LESS = 0.95
+"""Of one thread's time: less than that is no noise."""
 
 NOTE = """\
 Batch norm alone, forward + backward, on batches (N, 16, 8, 8), timed in pairs with `builtin`. **per call** and **per
 element** are a straight line through the times of all sizes, fitted by least squares of the relative error. **line off
 by** is its largest relative error: times leave the line where a batch no longer fits in a cache, or where a kernel
-begins to use its threads. **largest** is the time at {elements:,} elements, and **ratio** is that time / `builtin`'s in
-the same rounds.
+begins to use its threads. **pays from** is the measured number of elements from which on so many threads take less
+than {less:.0%} of one thread's time; the two were not timed in pairs. **largest** is the time at {elements:,} elements,
+and **ratio** is that time / `builtin`'s in the same rounds.
 """
 GPU_NOTE = """\
 Batch norm alone, forward + backward, on batches (N, 16, 8, 8), by wall time in pairs with `builtin`. **per call** and
@@ -40,7 +45,7 @@ def section(records: dict[str, Record]) -> str:
     largest = max(point["elements"] for record in done.values() for point in record["points"])
     parts = ["## Scaling", sentence(done), f"![Time of a call over the number of elements]({PLOT})", table(done)]
     note = GPU_NOTE if on_gpu(done.values()) else NOTE
-    return "\n\n".join(part.strip() for part in [*parts, note.format(elements=largest)])
+    return "\n\n".join(part.strip() for part in [*parts, note.format(elements=largest, less=LESS)])
 
 
 def sentence(done: dict[str, Record]) -> str:
@@ -57,6 +62,21 @@ def sentence(done: dict[str, Record]) -> str:
     return f"Cost per call is lowest with {cheapest[0]}, cost per element with {cheapest[1]}."
 
 
+def pays_from(row: dict[str, Any]) -> int | None:
+    """The elements from which on, at all larger sizes too, a line's threads are faster than one; None: nowhere."""
+    times = {(point["threads"], point["elements"]): point["ns"] for point in row["points"]}
+    sizes = sorted({elements for _, elements in times}, reverse=True)
+    pays = itertools.takewhile(lambda n: times[row["threads"], n] < LESS * times[1, n], sizes)
+    return min(pays, default=None)
+
+
+def _pays_from(row: dict[str, Any]) -> str:
+    if row["threads"] == 1:
+        return "–"
+    elements = pays_from(row)
+    return "nowhere" if elements is None else f"{elements:,}"
+
+
 def _largest(row: dict[str, Any]) -> dict[str, Any]:
     """The point of the most elements with a line's number of threads."""
     points: list[dict[str, Any]] = [point for point in row["points"] if point["threads"] == row["threads"]]
@@ -68,6 +88,7 @@ COLUMNS: tuple[Column[dict[str, Any]], ...] = (
     Column(THREADS, lambda row: str(row["threads"])),
     Column("per call, µs", lambda row: significant(row["overhead_us"])),
     Column("per element, ns", lambda row: significant(row["ns_per_element"])),
+    Column(PAYS_FROM, _pays_from),
     Column("line off by", lambda row: f"{row['largest_error']:.0%}"),
     Column("largest, ms", lambda row: significant(_largest(row)["ns"] / 1e6)),
     Column("ratio", lambda row: f"{_largest(row)['ns'] / _largest(row)['baseline_ns']:.2f}"),
@@ -76,7 +97,8 @@ COLUMNS: tuple[Column[dict[str, Any]], ...] = (
 
 def table(done: dict[str, Record]) -> str:
     """A row per implementation and number of threads."""
-    columns = [column for column in COLUMNS if column.name != THREADS or not on_gpu(done.values())]
+    gpu = on_gpu(done.values())
+    columns = [column for column in COLUMNS if not (gpu and column.name in (THREADS, PAYS_FROM))]
     return markdown(columns, [{**record, **fit} for record in done.values() for fit in record["fits"]])
 
 

@@ -11,6 +11,7 @@ from bench.record.records import ERROR
 from bench.record.runs import of_one_run
 from bench.view.operator_tables import who_ran
 from bench.view.profile_tables import bars, between_ms, csv_page, done, page, profiles, sentence, short
+from bench.view.scaling_tables import pays_from
 from tests.bench.samples import IDLE, Session, candidate, row_of, table
 
 PARTS = "## The parts of a step"
@@ -223,7 +224,22 @@ def test_scaling_names_who_pays_least(whole):
         in text
     )
     rows = table(text, "![Time of a call over the number of elements](profile-scaling.svg)")
-    assert ["`naive`", "2", "50", "0.25", "25%", "0.312", "0.29"] in rows
+    assert ["`naive`", "2", "50", "0.25", "1,048,576", "25%", "0.312", "0.29"] in rows
+
+
+@pytest.mark.parametrize(
+    ("two", "expected"),
+    [
+        ((100, 100, 50), 400),
+        ((50, 100, 50), 400),
+        ((100, 50, 50), 200),
+        ((50, 50, 96), None),
+    ],
+)
+def test_threads_pay_where_they_pay_at_all_larger_sizes(two, expected):
+    points = [{"threads": 1, "elements": n, "ns": 100} for n in (100, 200, 400)]
+    points += [{"threads": 2, "elements": n, "ns": ns} for n, ns in zip((100, 200, 400), two, strict=True)]
+    assert pays_from({"threads": 2, "points": points}) == expected
 
 
 def test_a_folder_gets_pages_tables_and_plots(whole):
