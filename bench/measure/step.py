@@ -132,11 +132,17 @@ class Steps:
 
         return run
 
+    def notice(self, sample: object) -> None:
+        """Note the state after a sample: a network's is small."""
+        assert isinstance(sample, Sample)
+        sample.after = state_of(self.model)
+
     def seal(self, sample: object) -> None:
         """Note the state after a sample that will be judged, before the next one begins."""
         assert isinstance(sample, Sample)
         sample.batches = tuple(batch.clone() for batch in sample.batches)
-        sample.after = state_of(self.model)
+        if sample.after is None:
+            self.notice(sample)
 
     def why_wrong(self, sample: object) -> str | None:
         """None, or what is wrong with a sealed sample."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ from kernels.attempts import is_block
 
 GRADIENTS = ("dx", "dweight", "dbias", "dresidual")
 """Of a window's leaves, in this order; the last one where there is a residual."""
+
+NOTICED = 100
+"""Values of an answer: of one that changes later by a tenth, they miss it once in 40,000 times."""
 
 Answers = dict[str, Tensor]
 Call = Callable[[], Tensor]
@@ -36,8 +39,9 @@ class Sample:
         places: The windows of its calls that move the running statistics, in order.
         place: Of the call that was kept.
         answers: "output", and where a backward was timed those of `GRADIENTS`.
-        running: The running statistics before the sample, and, from `seal` on, after it.
+        running: The running statistics before the sample, and, from `notice` or `seal` on, after it.
         content: Of the operands, from `seal` on.
+        noticed: Of each answer, from `notice` on, some places and the values there.
     """
 
     places: list[int]
@@ -45,6 +49,7 @@ class Sample:
     answers: Answers
     running: list[tuple[Tensor, Tensor]]
     content: Content | None = None
+    noticed: dict[str, tuple[tuple[Tensor, ...], Tensor]] = field(default_factory=dict)
 
 
 class Workload:
@@ -190,13 +195,28 @@ class Workload:
         """Change the content for all later calls on these operands; off the clock."""
         self._operands.change()
 
+    def notice(self, sample: object) -> None:
+        """Note some values of the answers, and the running statistics, in a moment; the rest can be sealed later.
+
+        A copy of large answers would take as long as the call, and its memory from the caches.
+        """
+        assert isinstance(sample, Sample)
+        generator = torch.Generator().manual_seed(_any.getrandbits(62))
+        for quantity, answer in sample.answers.items():
+            if answer.numel():
+                flat = torch.randint(answer.numel(), (NOTICED,), generator=generator)
+                places = torch.unravel_index(flat, answer.shape)
+                sample.noticed[quantity] = places, answer.detach()[places]
+        sample.running.append((self._running[0].clone(), self._running[1].clone()))
+
     def seal(self, sample: object) -> None:
         """Note the operands' content and the running statistics, right after a sample that will be judged."""
         assert isinstance(sample, Sample)
         # At once: values that are still being written after the clock has stopped came too late.
         sample.answers = {quantity: answer.detach().clone() for quantity, answer in sample.answers.items()}
         sample.content = self._operands.content()
-        sample.running.append((self._running[0].clone(), self._running[1].clone()))
+        if not sample.noticed:
+            sample.running.append((self._running[0].clone(), self._running[1].clone()))
 
     def why_wrong(self, sample: object, like: Exam | None = None) -> str | None:
         """None, or what is wrong with a sealed sample: its kept call, its running statistics, or its operands.
@@ -207,6 +227,9 @@ class Workload:
         """
         assert isinstance(sample, Sample)
         assert sample.content is not None
+        for quantity, (places, values) in sample.noticed.items():
+            if not torch.equal(sample.answers[quantity][places], values):
+                return f"{quantity} changed when the call had returned"
         if name := self._operands.touched():
             return f"the {name} was changed"
         backward = "dx" in sample.answers

@@ -136,18 +136,18 @@ class Worker:
         allocator.give_back()
         return {"status": OK}
 
-    def ready(self, kind: str, arguments: tuple[Any, ...], iterations: int) -> dict[str, Any]:
-        """Prepare calls that the parent times; see `stopwatch.py`."""
+    def hear(self, kind: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
+        """An answer without calls, by which the parent times what isn't theirs; see `stopwatch.py`."""
         if self._again is None or self._again[0] != (kind, arguments):
             again = stopwatch.Again(kind, self._candidate.implementation, self._context, arguments)
             self._again = (kind, arguments), again
-        self._again[1].prepare(iterations)
+        self._again[1].hear()
         return {"status": OK}
 
-    def hear(self) -> dict[str, Any]:
-        """An answer without calls, by which the parent times what isn't theirs."""
+    def ready(self, iterations: int) -> dict[str, Any]:
+        """Prepare calls that the parent times."""
         assert self._again is not None
-        self._again[1].hear()
+        self._again[1].prepare(iterations)
         return {"status": OK}
 
     def go(self) -> dict[str, Any]:

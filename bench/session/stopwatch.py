@@ -7,6 +7,7 @@ judged, as all timed calls are.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -17,7 +18,7 @@ from bench.measure.figures import PlainError, WrongError
 from bench.measure.floor import BUSY
 from bench.measure.step import Steps
 from bench.measure.subjects import Workload
-from bench.measure.timing import MOST_ITERATIONS, Subject, nothing, timed
+from bench.measure.timing import MOST_ITERATIONS, WARM_UPS, Subject, nothing, timed, warm
 from bench.record.records import OK, WRONG
 from bench.session.candidate import Child, ChildError
 from kernels import Implementation
@@ -26,11 +27,14 @@ from models.recipes import LENET
 KINDS = ("latency", "step", "epoch")
 """Measurements whose calls can be repeated."""
 
-RUN_NS = 3_000_000
-"""Long for a message between processes, and short for another program's time slice."""
+RUNS_NS = (3_000_000, 12_000_000)
+"""Tried in turns: short for another program's time slice, and long for threads that wake up and caches that fill."""
 
 LEAST_PART = 0.7
 """The least share of our own time that a child may report: caches are colder after a message, and tries are few."""
+
+HEARS = 4
+"""Empty messages; the first of them also makes the answer that all of them look at."""
 
 REST_SECONDS = 0.02
 """How soon after an answer the child's helpers must rest, since another implementation may be timed next.
@@ -57,13 +61,13 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
     call_ns = median(outcome["candidate_ns"]) / outcome["iterations"]
     if outcome.get("cold"):
         call_ns = min(call_ns, median(outcome["cold"]["candidate_ns"]))
-    iterations = max(1, min(MOST_ITERATIONS, int(RUN_NS / call_ns)))
     watch, least = environment.OthersWatch(child.processor_seconds), float("inf")
     looks: list[float | None] = []
     at_rest = False
-    for _ in range(TRIES):
-        _demand(child.ask("ready", kind, arguments, iterations))
-        message_ns = min(1e9 * _demand(child.ask("hear"))["child_seconds"] for _ in range(3))
+    for run_ns in itertools.islice(itertools.cycle(RUNS_NS), TRIES):
+        iterations = max(1, min(MOST_ITERATIONS, int(run_ns / call_ns)))
+        message_ns = min(1e9 * _demand(child.ask("hear", kind, arguments))["child_seconds"] for _ in range(HEARS))
+        _demand(child.ask("ready", iterations))
         passed_ns = 1e9 * _demand(child.ask("go"))["child_seconds"]
         looks.append(child.cores_of_helpers(REST_SECONDS))
         at_rest = 2 * looks.count(None) > len(looks)
@@ -123,22 +127,26 @@ class Again:
             self._subject, self._between = steps.subject, nothing
             self._of = steps
 
+    def hear(self) -> None:
+        """Do what `go` does beside the calls."""
+        if self._sample is None:
+            _, self._sample = timed(self._subject(1), self._device)
+        self._of.notice(self._sample)
+
     def prepare(self, iterations: int) -> None:
-        """Prepare this many calls, on content that no call has had before."""
-        _, self._sample = timed(self._subject(1), self._device)
+        """Prepare this many calls, on content that no call has had before, with warm caches as in the timing."""
+        self._sample = None
+        warm(self._subject, WARM_UPS)
         self._between()
         self._run = self._subject(iterations)
-
-    def hear(self) -> None:
-        """Do what `go` does beside the calls: a copy of a large output takes as long as a call."""
-        self._of.seal(self._sample)
 
     def go(self) -> None:
         """Run them, and note what the last one left: at once, so that nothing is written late."""
         assert self._run is not None
         _, self._sample = timed(self._run, self._device)
-        self._of.seal(self._sample)
+        self._of.notice(self._sample)
 
     def why_wrong(self) -> str | None:
         """None, or what was wrong with them."""
+        self._of.seal(self._sample)
         return self._of.why_wrong(self._sample)
