@@ -30,7 +30,9 @@ SHORTEST_SAMPLE_NS, SHORTEST_ON_CPU_NS = 1_000_000, 250_000
 PLENTY = 40
 """A sample this many times longer than needed isn't repeated: no time slice of another program made it long enough."""
 
-WARM_UP_NS = 30_000_000
+WARM_UP_NS, STALLED = 30_000_000, 10
+"""Next to busy programs a round can take a thousand times as long as it seemed at first: warming up isn't prolonged by
+more than this factor, nor are rounds beyond their time."""
 MOST_ITERATIONS = 1000
 
 
@@ -201,7 +203,10 @@ def paired_rounds(
     order = random.Random(seed)
     with without_collection():
         iterations, round_ns = settle_iterations((candidate, baseline), device)
+        start = perf_counter_ns()
         for _ in range(round(WARM_UP_NS / max(round_ns, 1))):
+            if perf_counter_ns() - start > STALLED * WARM_UP_NS:
+                break
             between()
             for subject in (candidate, baseline):
                 sample_ns(subject, iterations, device)
@@ -215,6 +220,8 @@ def paired_rounds(
         start = perf_counter_ns()
         while True:
             while (missing := least - len(baseline_ns)) > 0:
+                if len(baseline_ns) >= effort.least_rounds and perf_counter_ns() - start > effort.most_seconds * 1e9:
+                    break
                 order.shuffle(sides)
                 for subject, samples in (*sides, *sides[::-1]):
                     warm(subject, warm_ups)

@@ -7,7 +7,6 @@ judged, as all timed calls are.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -28,7 +27,8 @@ KINDS = ("latency", "step", "epoch")
 """Measurements whose calls can be repeated."""
 
 RUNS_NS = (3_000_000, 12_000_000)
-"""Tried in turns: short for another program's time slice, and long for threads that wake up and caches that fill."""
+"""Tried in turns: short for another program's time slice, and, where none is busy, long for threads that wake up and
+caches that fill."""
 
 LEAST_PART = 0.7
 """The least share of our own time that a child may report: caches are colder after a message, and tries are few."""
@@ -40,8 +40,8 @@ REST_SECONDS = 0.02
 """How soon after an answer the child's helpers must rest, since another implementation may be timed next.
 Most looks must find them at rest: a single look may be misled by a busy moment."""
 
-TRIES = 20
-"""Tries before a time is refused. The first one is enough for almost all."""
+TRIES, BUSY_TRIES = 20, 6
+"""Tries before a time is refused, and where the machine is busy. The first one is enough for almost all."""
 
 
 def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any, ...]) -> None:
@@ -64,7 +64,11 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
     watch, least = environment.OthersWatch(child.processor_seconds), float("inf")
     looks: list[float | None] = []
     at_rest = False
-    for run_ns in itertools.islice(itertools.cycle(RUNS_NS), TRIES):
+    for number in range(TRIES):
+        busy = number > 0 and (watch.processors() or 0.0) > BUSY
+        if busy and number >= BUSY_TRIES:
+            break
+        run_ns = RUNS_NS[0 if busy else number % len(RUNS_NS)]
         iterations = max(1, min(MOST_ITERATIONS, int(run_ns / call_ns)))
         message_ns = min(1e9 * _demand(child.ask("hear", kind, arguments))["child_seconds"] for _ in range(HEARS))
         _demand(child.ask("ready", iterations))

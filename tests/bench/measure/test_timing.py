@@ -113,6 +113,12 @@ def test_time_ends_rounds_whose_interval_stays_wide():
     assert len(rounds.candidate_ns) < 100
 
 
+def test_rounds_that_take_longer_than_they_seemed_end_in_time(monkeypatch):
+    monkeypatch.setattr(timing, "settle_iterations", lambda *_: (1, 1000))  # next to a busy program they take 4 ms
+    rounds = paired_rounds(sleeper(0.002), sleeper(0.002), CPU, Effort(0.05, 0.05, 8, 100_000), seed=0)
+    assert 8 <= len(rounds.candidate_ns) < 100
+
+
 def turns(monkeypatch, round_ns):
     """Who has the turns of twenty rounds, and how many calls each: those off the clock, too."""
     monkeypatch.setattr(timing, "settle_iterations", lambda *_: (1, round_ns))

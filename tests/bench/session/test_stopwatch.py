@@ -88,8 +88,10 @@ def busy(monkeypatch):
 
 def test_beside_busy_programs_nobody_is_accused(monkeypatch):
     busy(monkeypatch)
+    child = Said(CALL)
     with pytest.raises(PlainError, match=r"^machine busy: its process reports"):
-        stopwatch.check(Said(CALL), "latency", claimed(CALL / 2), ())
+        stopwatch.check(child, "latency", claimed(CALL / 2), ())
+    assert child.asked.count("go") == stopwatch.BUSY_TRIES
 
 
 def test_beside_busy_programs_a_slower_one_keeps_its_figures(monkeypatch):
