@@ -30,9 +30,10 @@ SHORTEST_SAMPLE_NS, SHORTEST_ON_CPU_NS = 1_000_000, 250_000
 PLENTY = 40
 """A sample this many times longer than needed isn't repeated: no time slice of another program made it long enough."""
 
-WARM_UP_NS, STALLED = 30_000_000, 10
-"""Next to busy programs a round can take a thousand times as long as it seemed at first: warming up isn't prolonged by
-more than this factor, nor are rounds beyond their time."""
+WARM_UP_NS, OVERDUE = 30_000_000, 10
+"""Next to busy programs a round can take a thousand times as long as it seemed at first: warming up, and samples of one
+subject, end at this multiple of their time."""
+
 MOST_ITERATIONS = 1000
 
 
@@ -205,7 +206,7 @@ def paired_rounds(
         iterations, round_ns = settle_iterations((candidate, baseline), device)
         start = perf_counter_ns()
         for _ in range(round(WARM_UP_NS / max(round_ns, 1))):
-            if perf_counter_ns() - start > STALLED * WARM_UP_NS:
+            if perf_counter_ns() - start > OVERDUE * WARM_UP_NS:
                 break
             between()
             for subject in (candidate, baseline):
@@ -266,8 +267,11 @@ def compilations() -> int:
 def samples(subject: Subject, device: torch.device, budget_ns: int) -> list[float]:
     """Nanoseconds per call, a sample each, of one subject alone."""
     iterations, round_ns = settle_iterations((subject,), device)
-    rounds = min(200, max(6, int(budget_ns / max(round_ns, 1))))
-    return [warm_sample_ns(subject, iterations, device) / iterations for _ in range(rounds)]
+    rounds, start = min(200, max(6, int(budget_ns / max(round_ns, 1)))), perf_counter_ns()
+    found: list[float] = []
+    while len(found) < rounds and (len(found) < 6 or perf_counter_ns() - start < OVERDUE * budget_ns):
+        found.append(warm_sample_ns(subject, iterations, device) / iterations)
+    return found
 
 
 @contextmanager

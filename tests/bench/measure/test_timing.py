@@ -117,6 +117,7 @@ def test_rounds_that_take_longer_than_they_seemed_end_in_time(monkeypatch):
     monkeypatch.setattr(timing, "settle_iterations", lambda *_: (1, 1000))  # next to a busy program they take 4 ms
     rounds = paired_rounds(sleeper(0.002), sleeper(0.002), CPU, Effort(0.05, 0.05, 8, 100_000), seed=0)
     assert 8 <= len(rounds.candidate_ns) < 100
+    assert 6 <= len(timing.samples(sleeper(0.002), CPU, budget_ns=1_000_000)) < 100
 
 
 def turns(monkeypatch, round_ns):
