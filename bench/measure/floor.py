@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -28,16 +28,7 @@ def copy_ns(bytes_moved: int, device: torch.device) -> float:
 def copier(bytes_moved: int, device: torch.device) -> timing.Subject:
     """A plain copy that reads and writes `bytes_moved` together."""
     source = torch.ones(max(bytes_moved // 2, 1), dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-
-    def subject(iterations: int) -> Callable[[], object]:
-        def run() -> None:
-            for _ in range(iterations):
-                target.copy_(source)
-
-        return run
-
-    return subject
+    return timing.calls_of(functools.partial(torch.empty_like(source).copy_, source))
 
 
 def fastest_copy_ns(bytes_moved: int, device: torch.device, enough_ns: float, seconds: float = LEAST_SECONDS) -> float:

@@ -19,7 +19,7 @@ from bench.measure.context import Context
 from bench.measure.efforts import SHORT_EFFORT
 from bench.measure.figures import Figures
 from bench.measure.floor import copier
-from bench.measure.latency import in_pairs
+from bench.measure.latency import WARM, in_pairs
 from bench.measure.operands import Operands
 from bench.measure.subjects import Workload
 from bench.record.operations import BOTH, Operation
@@ -66,7 +66,7 @@ def _cell(implementation: Implementation, context: Context, operation: Operation
         backward()
 
     def beside_a_copy(kernel: Callable[[], object], of_bytes: int) -> dict[str, Any]:
-        return {"bytes": of_bytes, **_pairs(_calls(kernel), copier(of_bytes, context.device), context)}
+        return {"bytes": of_bytes, **_pairs(timing.calls_of(kernel), copier(of_bytes, context.device), context)}
 
     return {
         "shape": operation.shape_text,
@@ -74,7 +74,7 @@ def _cell(implementation: Implementation, context: Context, operation: Operation
         "memory_format": operation.memory_format,
         "forward": beside_a_copy(forward, of_forward),
         "backward": beside_a_copy(backward, of_backward),
-        "whole": _pairs(whole, _calls(both), context),
+        "whole": _pairs(whole, timing.calls_of(both), context),
     }
 
 
@@ -91,17 +91,6 @@ def _kernels(operands: Operands) -> tuple[Callable[[], object], Callable[[], obj
     return forward, functools.partial(KERNELS.backward, operands.dy.window(0), x, saved, parameters, form)
 
 
-def _calls(call: Callable[[], object]) -> timing.Subject:
-    def subject(iterations: int) -> Callable[[], object]:
-        def run() -> None:
-            for _ in range(iterations):
-                call()
-
-        return run
-
-    return subject
-
-
 def _pairs(subject: timing.Subject, against: timing.Subject, context: Context) -> dict[str, Any]:
     figures = in_pairs(subject, against, context.device, SHORT_EFFORT)
-    return {name: figures[name] for name in ("rounds", "iterations", "ratio", "candidate_ns", "baseline_ns")}
+    return {name: figures[name] for name in WARM}

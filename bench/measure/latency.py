@@ -220,6 +220,10 @@ class Latency:
         return self._copies[moved]
 
 
+WARM = ("rounds", "iterations", "ratio", "candidate_ns", "baseline_ns")
+"""What `in_pairs` gives of the first clock."""
+
+
 def in_pairs(
     candidate: Subject,
     baseline: Subject,

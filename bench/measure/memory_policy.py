@@ -14,6 +14,7 @@ from typing import Any
 from bench.measure.context import Context
 from bench.measure.epochs import faults_since, page_faults
 from bench.measure.figures import Figures, PlainError
+from bench.measure.latency import WARM
 from bench.record.operations import BOTH, Operation
 from kernels import Implementation
 from models import allocator
@@ -54,7 +55,7 @@ def _row(implementation: Implementation, context: Context, operation: Operation,
         "shape": operation.shape_text,
         "operation": operation.kind,
         "kept": kept,
-        **{name: figures[name] for name in ("rounds", "iterations", "ratio", "candidate_ns", "baseline_ns")},
+        **{name: figures[name] for name in WARM},
         "ns": median(figures["candidate_ns"]) / figures["iterations"],
         "page_faults": None if faults is None else faults / CALLS,
     }

@@ -65,7 +65,7 @@ class OwnWorkload(Workload):
         parameters = (self._own.take(self._vectors[0]), self._own.take(self._vectors[1]))
         own_dy = None if dy is None else self._taken(dy)
         self._own.wait(own_x, own_dy, residual)
-        before = (self._running[0].clone(), self._running[1].clone())
+        before = self._running_now()
         sample = OwnSample([place] * iterations if self._settings.training else [], place, {}, [before])
         sample.moved = (self._own.take(before[0].clone()), self._own.take(before[1].clone()))
 

@@ -125,7 +125,7 @@ class Workload:
         places = self._places(iterations)
         kept = _any.randrange(iterations)
         windows = [self._windows[place] for place in places]
-        running = [(self._running[0].clone(), self._running[1].clone())]
+        running = [self._running_now()]
         moving = places if self._operands.problem.training else []
         return windows[:kept], windows[kept], windows[kept + 1 :], Sample(moving, places[kept], {}, running)
 
@@ -152,7 +152,7 @@ class Workload:
         torch.autograd.grad(first, leaves, dy)
         del first
         sample.places = []  # the statistics have moved by now, and must not move again
-        sample.running = [(self._running[0].clone(), self._running[1].clone())]
+        sample.running = [self._running_now()]
         (kept_y, kept_leaves, kept_dy), gradient = graphs[1][0], torch.autograd.grad
 
         def run() -> Sample:
@@ -191,6 +191,9 @@ class Workload:
 
         return run
 
+    def _running_now(self) -> tuple[Tensor, Tensor]:
+        return self._running[0].clone(), self._running[1].clone()
+
     def change(self) -> None:
         """Change the content for all later calls on these operands; off the clock."""
         self._operands.change()
@@ -207,7 +210,7 @@ class Workload:
                 flat = torch.randint(answer.numel(), (NOTICED,), generator=generator)
                 places = torch.unravel_index(flat, answer.shape)
                 sample.noticed[quantity] = places, answer.detach()[places]
-        sample.running.append((self._running[0].clone(), self._running[1].clone()))
+        sample.running.append(self._running_now())
 
     def seal(self, sample: object) -> None:
         """Note the operands' content and the running statistics, right after a sample that will be judged."""
@@ -215,8 +218,8 @@ class Workload:
         # At once: values that are still being written after the clock has stopped came too late.
         sample.answers = {quantity: answer.detach().clone() for quantity, answer in sample.answers.items()}
         sample.content = self._operands.content()
-        if not sample.noticed:
-            sample.running.append((self._running[0].clone(), self._running[1].clone()))
+        if len(sample.running) == 1:
+            sample.running.append(self._running_now())
 
     def why_wrong(self, sample: object, like: Exam | None = None) -> str | None:
         """None, or what is wrong with a sealed sample: its kept call, its running statistics, or its operands.

@@ -103,6 +103,19 @@ class SelfWarming:
         return self.prepare(iterations)
 
 
+def calls_of(call: Callable[[], object]) -> Subject:
+    """The subject that calls a function, the same each time."""
+
+    def subject(iterations: int) -> Callable[[], object]:
+        def run() -> None:
+            for _ in range(iterations):
+                call()
+
+        return run
+
+    return subject
+
+
 class RecompiledError(Exception):
     """torch.compile compiled inside the timed rounds: the times are not those of the compiled code."""
 

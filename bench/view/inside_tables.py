@@ -6,10 +6,11 @@ from statistics import median
 from typing import Any
 
 from bench.record.operations import operation_of
-from bench.record.records import OK, Record
+from bench.record.records import Record
 from bench.stats.ratios import Ratio
 from bench.view import tables
 from bench.view.columns import Column, comma_separated, markdown
+from bench.view.profile_tables import done, profiles
 from bench.view.tables import ratio_text, significant
 
 NOTE = """\
@@ -29,17 +30,14 @@ def section(records: list[Record]) -> str:
     rows = cells(records)
     if not rows:
         return ""
-    name = next(r["implementation"] for r in _inside(records))
+    name = rows[0]["implementation"]
     return "\n\n".join([f"## Inside a call of `{name}`", sentence(rows), markdown(COLUMNS, rows), NOTE.strip()])
 
 
-def _inside(records: list[Record]) -> list[Record]:
-    return [r for r in records if r["kind"] == "profile" and r["key"]["of"] == "inside" and r["status"] == OK]
-
-
 def cells(records: list[Record]) -> list[Cell]:
-    """All operations of all records, each with the run that measured it."""
-    return [{**cell, "run": record["run"]} for record in _inside(records) for cell in record["cells"]]
+    """All operations, each with the implementation and the run."""
+    inside = done(profiles([r for r in records if r["kind"] == "profile"], "inside"))
+    return [{**record, **cell} for record in inside.values() for cell in record["cells"]]
 
 
 def share(kernel: Cell) -> Ratio:
@@ -98,8 +96,6 @@ CSV_COLUMNS: tuple[Column[Cell], ...] = (
 def csv_page(records: list[Record]) -> str:
     """`roofline-inside.csv`: a row for each kernel and each whole call; empty without any."""
     rows = [
-        {**{name: cell[name] for name in ("shape", "operation", "memory_format", "run")}, "part": part, **cell[part]}
-        for cell in cells(records)
-        for part in ("forward", "backward", "whole")
+        {**cell, "part": part, **cell[part]} for cell in cells(records) for part in ("forward", "backward", "whole")
     ]
     return comma_separated(CSV_COLUMNS, rows) if rows else ""

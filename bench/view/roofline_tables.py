@@ -12,6 +12,7 @@ from bench.record.records import OK, Record
 from bench.view import asked, inside_tables, tables
 from bench.view import report_charts as charts
 from bench.view.columns import Column, comma_separated, markdown, one_each
+from bench.view.latency_page import latencies
 from bench.view.latency_tables import Line, grouped, in_order, lines, time_ns
 from bench.view.page import Page, Section
 from bench.view.tables import significant
@@ -53,11 +54,6 @@ def page(every: list[Record]) -> str:
         parts += ["## Bandwidth on the device", device_table(records), DEVICE_NOTE]
     parts += [inside_tables.section(every), "## How bytes were counted", explanations(records)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
-
-
-def latencies(records: list[Record]) -> list[Record]:
-    """Without those of other kinds, which are beside them on the page."""
-    return [r for r in records if r["kind"] == "latency"]
 
 
 def shown(records: list[Record]) -> list[Record]:
