@@ -9,7 +9,7 @@
 
 #pragma once
 
-#include "layout.h"
+#include "streaming.h"
 
 #include <algorithm>
 
@@ -33,6 +33,12 @@ public:
     bool spread() const { return line * sizeof(Stored) % PAGE; }
 
 protected:
+    // Whether lines are read faster one after the other: out of memory, as the processor fetches ahead in long ones,
+    // but not if they are so long that what is needed of their channels leaves the first-level cache in between.
+    bool in_order(bool out_of_memory) const {
+        return out_of_memory && line * sizeof(Stored) >= 8 * CACHE_LINE && line <= 2 * COLUMNS;
+    }
+
     Index lines() const { return (numbers + line - 1) / line; }
 
     // Calls body(lines, start in memory, its column, how many numbers of each line), four lines at a time if

@@ -43,7 +43,7 @@ public:
                 for (Index c = 0; c < channels; c++) guess[c] = Real(moments[part.channel + c].mean);
             for (Index i = channels; i < width; i++) guess[i] = guess[i - channels];
             std::fill(sum, sum + 2 * width, Real(0));
-            for_lines(block, [&](auto lines, Index at, Index column, Index n) {
+            const auto body = [&](auto lines, Index at, Index column, Index n) {
                 const Index start = column - part.channel;
                 for_numbers(n, [=](auto kind, Index i) {
                     using Number = decltype(kind);
@@ -57,7 +57,8 @@ public:
                     put(get<Number>(sum + start + i) + a, sum + start + i);
                     put(get<Number>(squares + start + i) + b, squares + start + i);
                 });
-            });
+            };
+            for_lines(block, body, !in_order(fill_caches(plan, 1)));
             for (Index c = 0; c < channels; c++) {
                 double of_sum = 0, of_squares = 0;
                 for (Index i = c; i < width; i += channels) of_sum += sum[i], of_squares += squares[i];
@@ -87,7 +88,9 @@ public:
                 const Stored* added = residual ? residual + at : nullptr;
                 activate(x + at, added, lines, count, table.from(column), activation, y + at, store);
             };
-            for_lines(part, body, spread() && !residual);  // which is read from as many places again
+            // The residual is read from as many places again. In evaluation nobody has just read x.
+            const bool ordered = in_order(!plan.training || fill_caches(plan, 1));
+            for_lines(part, body, spread() && !residual && !ordered);
         });
     }
 
@@ -114,7 +117,7 @@ public:
                 activation == NONE ? add(dy + out) : add(dz);
             });
         } else {
-            for_lines(part, [&](auto lines, Index at, Index column, Index count) {
+            const auto body = [&](auto lines, Index at, Index column, Index count) {
                 const Index notes_apart = notes ? line : COLUMNS;
                 Real* note = notes ? notes + at : scratch.at(WITHIN);
                 const auto add = [&](auto pace, auto dz) {
@@ -132,7 +135,8 @@ public:
                         return dz;
                     });
                 });
-            });
+            };
+            for_lines(part, body, !in_order(fill_caches(plan, 2)));
         }
         of_columns.settle();
     }
@@ -173,9 +177,10 @@ public:
             return;
         }
         const auto from = [&](auto* dz, auto store) {
-            for_lines(part, [&](auto lines, Index at, Index column, Index count) {
+            const auto body = [&](auto lines, Index at, Index column, Index count) {
                 input_gradient(x + at, dz + at, lines, count, table.from(column), dx + at, store);
-            });
+            };
+            for_lines(part, body, !in_order(fill_caches(plan, 2)));
         };
         if (plan.activation != NONE) return from(notes, Kept());  // which are where dx will be
         with_stores(exceeds_caches(plan, 3, line, dx + part.channel), [&](auto store) { from(dy, store); });

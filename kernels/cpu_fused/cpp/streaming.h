@@ -26,12 +26,21 @@ inline Index cached_bytes([[maybe_unused]] Index threads) {
 #endif
 }
 
-// Whether a pass over so many tensors of the input's size should write one of them past the caches, from `to` on. There
-// and after every `run` numbers a cache line has to begin, since these stores take only whole aligned vectors.
-inline bool exceeds_caches(const Plan& plan, Index tensors, Index run, const Stored* to) {
-    const Index bytes = plan.images * plan.channels * plan.height * plan.width * sizeof(Stored);
+inline Index bytes_of(const Plan& plan, Index tensors) {
+    return tensors * plan.images * plan.channels * plan.height * plan.width * sizeof(Stored);
+}
+
+// Whether so many tensors of the input's size leave no room in the caches.
+inline bool fill_caches(const Plan& plan, Index tensors) {
     const Index cached = cached_bytes(plan.threads);
-    return cached && tensors * bytes > cached && run * sizeof(Stored) % CACHE_LINE == 0 &&
+    return cached && bytes_of(plan, tensors) >= cached;
+}
+
+// Whether a pass over so many tensors should write one of them past the caches, from `to` on. There and after every
+// `run` numbers a cache line has to begin, since these stores take only whole aligned vectors.
+inline bool exceeds_caches(const Plan& plan, Index tensors, Index run, const Stored* to) {
+    const Index cached = cached_bytes(plan.threads);
+    return cached && bytes_of(plan, tensors) > cached && run * sizeof(Stored) % CACHE_LINE == 0 &&
            reinterpret_cast<std::uintptr_t>(to) % CACHE_LINE == 0;
 }
 

@@ -117,7 +117,8 @@ SANITIZED = """
     # Every shape on every way through the C++, with each activation and each kind of value in turn.
     cases = pairs(
         shape=[(2, 3, 2, 2), (9, 4, 2, 3), (3, 2, 9, 14), (2, 3, 15, 17), (12, 5, 24, 24), (1, 2, 70, 66),
-               (3, 40, 5, 8), (33, 21), (5, 80), (300, 7), (0, 3, 4, 4), (9, 6, 7, 11)],
+               (3, 40, 5, 8), (33, 21), (5, 80), (300, 7), (0, 3, 4, 4), (9, 6, 7, 11),
+               (7, 260)],
         way=list(itertools.product(
             (torch.float32, torch.bfloat16), (True, False), (None, 2), (torch.contiguous_format, torch.channels_last)
         )),
