@@ -27,7 +27,9 @@ TRIES = 3
 
 
 def beside(child: Child, ask: Callable[[], dict[str, Any]], alone: Callable[[], list[float]]) -> dict[str, Any]:
-    """A child's outcome, if the baseline takes as long there as in this process right before and right after.
+    """A child's outcome, if the baseline takes as long there as in this process right after.
+
+    If not, it is measured again, with the baseline here before and after: the machine may have changed meanwhile.
 
     Args:
         child: The process.
@@ -38,11 +40,12 @@ def beside(child: Child, ask: Callable[[], dict[str, Any]], alone: Callable[[], 
         The outcome, with the median of the samples from here as "clean_baseline_ns"; or the reason why there is none.
     """
     factors, watch = [], environment.OthersWatch(child.processor_seconds)
-    for _ in range(TRIES):
-        before, outcome, after = alone(), ask(), alone()
+    for number in range(TRIES):
+        before, outcome = alone() if number else [], ask()
         if outcome["status"] != OK:
             return outcome
-        here = max(median(before), median(after))
+        after = alone()
+        here = max(median(samples) for samples in (before, after) if samples)
         factors.append(median(outcome["baseline_ns"]) / outcome["iterations"] / here)
         ratio, _, high = outcome["ratio"]
         owed = factors[-1] > ALIKE and high < 1 <= ratio * factors[-1]  # faster than that baseline only
