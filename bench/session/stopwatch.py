@@ -44,6 +44,10 @@ TRIES, BUSY_TRIES = 20, 6
 """Tries before a time is refused, and where the machine is busy. The first one is enough for almost all."""
 
 
+class TooFastError(WrongError):
+    """A child reports far shorter times than pass on our clock."""
+
+
 def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any, ...]) -> None:
     """Refuse times that are far shorter than ours.
 
@@ -54,7 +58,8 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
         arguments: The measurement's.
 
     Raises:
-        WrongError: They are; or a call that was asked for here was wrong.
+        TooFastError: They are.
+        WrongError: A call that was asked for here was wrong, or helper processes keep working.
         PlainError: They are, but other programs keep the machine so busy that it says nothing.
         ChildError: The child can't do it again.
     """
@@ -91,7 +96,7 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
             f"machine busy: {texts}, while other programs keep {processors:.1f} processors busy; measure again on an "
             "idle machine"
         )
-    raise WrongError(f"wrong: {texts}")
+    raise TooFastError(f"wrong: {texts}")
 
 
 def _demand(answer: dict[str, Any]) -> dict[str, Any]:

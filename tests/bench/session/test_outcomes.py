@@ -1,6 +1,8 @@
 """What becomes of a measurement: unavailable, asked of another process, refused by the gate, or measured here."""
 
 import dataclasses
+import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +10,10 @@ from torch.nn import functional as F
 
 from bench.measure.figures import WrongError
 from bench.record.records import ERROR, OK, UNAVAILABLE, WRONG
-from bench.session import tampering
+from bench.session import stopwatch, tampering
 from bench.session.candidate import Candidate
 from bench.session.isolation import Isolation
-from bench.session.outcomes import outcome_of
+from bench.session.outcomes import failure, held_to_our_clock, outcome_of
 from bench.session.roster import candidates
 from tests.bench.samples import candidate, context
 
@@ -112,3 +114,37 @@ def test_another_process_measures_with_the_same_function(gate):
     assert {name: there[name] for name in ("status", "name", "double")} == {
         name: here[name] for name in ("status", "name", "double")
     }
+
+
+@pytest.mark.parametrize("too_fast", [0, 1, 2])
+def test_times_that_are_too_short_are_measured_once_more(monkeypatch, too_fast):
+    """A machine may be slower when its time is checked, and be so without a busy processor; a liar lies again."""
+    left = iter([stopwatch.TooFastError("wrong: too fast")] * too_fast)
+
+    def check(*_):
+        for error in left:
+            raise error
+
+    monkeypatch.setattr(stopwatch, "check", check)
+    first, second = {"status": OK, "number": 1}, {"status": OK, "number": 2}
+    who = SimpleNamespace(child=object())
+    held = held_to_our_clock(who, first, "latency", first, (), CPU, lambda: second)
+    assert held == [first, second, {"status": WRONG, "reason": "wrong: too fast"}][too_fast]
+
+
+def test_a_thread_that_is_not_in_inference_mode_is_a_limitation():
+    errors = []
+
+    def write(tensor):
+        try:
+            tensor[:1] = 1
+        except RuntimeError as error:
+            errors.append(error)
+
+    with torch.inference_mode():
+        thread = threading.Thread(target=write, args=(torch.zeros(2),))
+        thread.start()
+        thread.join()
+    outcome = failure(errors[0], CPU)
+    assert outcome["status"] == UNAVAILABLE
+    assert outcome["reason"].startswith("not implemented: torch.inference_mode, in which its own threads are not: ")
