@@ -4,8 +4,9 @@
 //     a0 b0 c0 a1 b1 c1 a2 b2 c2 a3 b3 c3     the first line
 //     a4 b4 c4 a5 b5 c5 ...                   the second
 //
-// The tables of channels and of sums are as long as a line. Four lines are taken at a time where there are as many, and
-// of long lines COLUMNS numbers at a time. The last line may be shorter than the others.
+// The tables of channels and of sums are as long as a line. Four lines are taken at a time where there are as many, or
+// one after the other (`in_order`), and of long lines COLUMNS numbers at a time. The last line may be shorter than the
+// others.
 
 #pragma once
 

@@ -36,8 +36,9 @@ inline bool fill_caches(const Plan& plan, Index tensors) {
     return cached && bytes_of(plan, tensors) >= cached;
 }
 
-// Whether a pass over so many tensors should write one of them past the caches, from `to` on. There and after every
-// `run` numbers a cache line has to begin, since these stores take only whole aligned vectors.
+// Whether a pass over so many tensors should write one of them past the caches, from `to` on: not where they just fit,
+// which is faster with ordinary stores. There and after every `run` numbers a cache line has to begin, since stores
+// past the caches take only whole aligned vectors.
 inline bool exceeds_caches(const Plan& plan, Index tensors, Index run, const Stored* to) {
     const Index cached = cached_bytes(plan.threads);
     return cached && bytes_of(plan, tensors) > cached && run * sizeof(Stored) % CACHE_LINE == 0 &&
