@@ -8,6 +8,8 @@ max-pool depends on them. On a GPU it is also captured as a CUDA graph and repla
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -17,6 +19,7 @@ from bench.measure.context import Context
 from bench.measure.efforts import Effort
 from bench.record.labels import BASELINE
 from bench.record.records import Record
+from bench.session.across import in_turns
 from bench.session.candidate import Candidate, alternative_rows, contestants, identical
 from bench.session.clean import beside
 from bench.session.gate import Gate
@@ -64,11 +67,13 @@ def cell(candidate: Candidate, baseline: Candidate, context: Context, run: Run, 
         return known
     if candidate.label == BASELINE:
         measured = baseline_side(cell(identical(baseline), baseline, context, run, gate, effort))
-    elif candidate.child and not candidate.unavailable:
+    elif (child := candidate.child) and not candidate.unavailable:
+        alone = functools.partial(step.baseline_ns, context)
         measured = beside(
-            candidate.child,
+            child,
             lambda: outcome_of(candidate, context, gate, step.measure, effort),
-            lambda: step.baseline_ns(context),
+            alone,
+            in_turns(child, "step", (effort,), context.device, alone),
         )
     elif candidate.alternative:
         measured = outcome_of(candidate, context, gate, alternatives.measure, candidate.alternative, effort)

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from bench.measure import epochs
@@ -86,6 +87,7 @@ class Worker:
     def __init__(self, setup: Setup) -> None:
         self.device = devices.select(setup.device)
         baseline = local_candidate(BASELINE, self.device)
+        self._threads = psutil.Process().num_threads() + setup.threads - 1  # when torch has started its own
         self._candidate = local_candidate(setup.spec, self.device)
         self._gate = Gate(self.device)
         self._context = Context(
@@ -128,6 +130,11 @@ class Worker:
         """Any measurement, as the parent would make it in its own process; the parent has asked the gate."""
         self._forget_duties()
         return measured_here(self._candidate, self._context, self._gate, measurement, arguments, asked_already)
+
+    def own_threads(self) -> dict[str, Any]:
+        """How many threads there are beside torch's: the file's own, and their teams. A GPU's driver has some, too."""
+        threads = psutil.Process().num_threads() - self._threads if self.device.type == "cpu" else 0
+        return {"status": OK, "threads": threads}
 
     def let_go(self) -> dict[str, Any]:
         """Have no large tensors until the next measurement: several processes may not have room for theirs."""

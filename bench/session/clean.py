@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 from bench.measure import environment
 from bench.measure.floor import BUSY
 from bench.record.labels import BASELINE
 from bench.record.records import ERROR, OK
+from bench.session.across import Outcome, has_own_threads
 from bench.session.candidate import Child
 
 SLOWER = 1.25
@@ -22,11 +22,15 @@ SLOWER = 1.25
 ALIKE = 1.1
 """A baseline that differs by more than this makes no implementation faster than `builtin`."""
 
+InTurns = Callable[[Outcome], Outcome]
+
 TRIES = 3
 """Tries before a ratio is refused: a busy moment must not be blamed on an implementation."""
 
 
-def beside(child: Child, ask: Callable[[], dict[str, Any]], alone: Callable[[], list[float]]) -> dict[str, Any]:
+def beside(
+    child: Child, ask: Callable[[], Outcome], alone: Callable[[], list[float]], in_turns: InTurns | None = None
+) -> Outcome:
     """A child's outcome, if the baseline takes as long there as in this process right after.
 
     If not, it is measured again, with the baseline here before and after: the machine may have changed meanwhile.
@@ -35,9 +39,11 @@ def beside(child: Child, ask: Callable[[], dict[str, Any]], alone: Callable[[], 
         child: The process.
         ask: Has it measure.
         alone: Times the baseline here: nanoseconds per call, a sample each.
+        in_turns: Times both in turns, each in its own process, where threads of the child's slow the baseline down.
 
     Returns:
-        The outcome, with the median of the samples from here as "clean_baseline_ns"; or the reason why there is none.
+        The outcome, with the median of the samples from here as "clean_baseline_ns", and with "baseline_slowdown" if it
+        was timed in turns; or the reason why there is none.
     """
     factors, watch = [], environment.OthersWatch(child.processor_seconds)
     for number in range(TRIES):
@@ -56,4 +62,8 @@ def beside(child: Child, ask: Callable[[], dict[str, Any]], alone: Callable[[], 
     if processors > BUSY:
         busy = f"while other programs keep {processors:.1f} processors busy; measure again on an idle machine"
         return {"status": ERROR, "reason": f"machine busy: {reason}, {busy}"}
+    if in_turns and has_own_threads(child):
+        fresh = in_turns(outcome)
+        known = {"clean_baseline_ns": here, "baseline_slowdown": min(factors)}
+        return {**fresh, **known} if fresh["status"] == OK else fresh
     return {"status": ERROR, "reason": f"no ratio: {reason}"}

@@ -15,6 +15,7 @@ from bench.measure.latency import LEAST_OF_A_COPY
 from bench.record.labels import AA
 from bench.record.operations import PASS, Operation
 from bench.record.records import OK, WRONG, Record
+from bench.session.across import in_turns
 from bench.session.candidate import Candidate
 from bench.session.clean import beside
 from bench.session.elsewhere import sat_elsewhere
@@ -56,12 +57,14 @@ def outcome_of_cell(
 
     if candidate.child is None or candidate.unavailable:
         return measured()
-    apart = candidate.implementation.own_threads
-    outcome = beside(candidate.child, measured, lambda: context.latency.baseline_ns(operation, pass_name, apart=apart))
+    child, apart = candidate.child, candidate.implementation.own_threads
+    alone = functools.partial(context.latency.baseline_ns, operation, pass_name, apart=apart)
+    timed = (operation, pass_name, identical)
+    outcome = beside(child, measured, alone, in_turns(child, "latency", timed, context.device, alone))
     if outcome["status"] != OK:
         return outcome
     training = PASS[pass_name].training
-    verdicts, asked = candidate.child.verdicts, (operation, training)
+    verdicts, asked = child.verdicts, (operation, training)
     if asked not in verdicts:
         verdicts[asked] = _verdict(candidate, context, operation, training)
     verdict: dict[str, Any] = verdicts[asked]

@@ -21,7 +21,7 @@ from bench.stats.ratios import paired_ratio
 Outcome = dict[str, Any]
 
 OWN = ("schema", "kind", "run", "time", "key", "implementation", "source", "order", "summary", "fused", "differences",
-       "conventions", "conditions", "data", "digest", "trained")  # fmt: skip
+       "conventions", "conditions", "data", "digest", "trained", "clean_baseline_ns", "baseline_slowdown")  # fmt: skip
 """Fields of a record that a child may not set."""
 
 OF_THE_PARENT = ("child_seconds", "stderr")

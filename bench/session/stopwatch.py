@@ -74,14 +74,11 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
         if busy and number >= BUSY_TRIES:
             break
         run_ns = RUNS_NS[0 if busy else number % len(RUNS_NS)]
-        iterations = max(1, min(MOST_ITERATIONS, int(run_ns / call_ns)))
-        message_ns = min(1e9 * _demand(child.ask("hear", kind, arguments))["child_seconds"] for _ in range(HEARS))
-        _demand(child.ask("ready", iterations))
-        passed_ns = 1e9 * _demand(child.ask("go"))["child_seconds"]
+        iterations = calls_in(run_ns, call_ns)
+        least = min(least, passed_ns(child, kind, arguments, iterations))
         looks.append(child.cores_of_helpers(REST_SECONDS))
         at_rest = 2 * looks.count(None) > len(looks)
-        _demand(child.ask("judged"))
-        least = min(least, (passed_ns - message_ns) / iterations)
+        judge(child)
         if call_ns >= LEAST_PART * least and at_rest:
             return
     if not at_rest:
@@ -97,6 +94,35 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
             "idle machine"
         )
     raise TooFastError(f"wrong: {texts}")
+
+
+def calls_in(run_ns: float, call_ns: float) -> int:
+    """How many calls a run of this length has."""
+    return max(1, min(MOST_ITERATIONS, int(run_ns / call_ns)))
+
+
+def passed_ns(child: Child, kind: str, arguments: tuple[Any, ...], iterations: int) -> float:
+    """Nanoseconds that pass on our clock for each of some calls; `judge` must follow.
+
+    Args:
+        child: The process that makes them.
+        kind: Of the measurement that they belong to, one of `KINDS`.
+        arguments: The measurement's.
+        iterations: How many calls.
+
+    Raises:
+        WrongError: Its process says so.
+        ChildError: It can't make them.
+    """
+    message_ns: float = min(1e9 * _demand(child.ask("hear", kind, arguments))["child_seconds"] for _ in range(HEARS))
+    _demand(child.ask("ready", iterations))
+    passed = 1e9 * float(_demand(child.ask("go"))["child_seconds"])
+    return (passed - message_ns) / iterations
+
+
+def judge(child: Child) -> None:
+    """Have the last calls judged; raises as `passed_ns` does."""
+    _demand(child.ask("judged"))
 
 
 def _demand(answer: dict[str, Any]) -> dict[str, Any]:

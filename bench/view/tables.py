@@ -192,9 +192,22 @@ def footnotes(records: list[Record]) -> str:
         what = record["summary"] or f"{title_of(record)} without batch norm"
         lines.append(f"- `{name}`: {what}" + (f"; ran as {', '.join(backends)}." if backends else "."))
         lines += [f"    - differs: {text}." for text in record["differences"].values()]
+        lines += filter(None, [_in_turns(ran)])
         failures = {reason(r) for r in records if r["implementation"] == name and r["status"] != OK}
         lines += [f"    - **{text}**" for text in sorted(failures)]
     return "\n".join(lines) + "\n"
+
+
+def _in_turns(records: list[Record]) -> str:
+    """A note on an implementation's records that were not timed in rounds with `builtin`; empty where all were."""
+    slowdowns = [record["baseline_slowdown"] for record in records if "baseline_slowdown" in record]
+    if not slowdowns:
+        return ""
+    times = " to ".join(dict.fromkeys(significant(slowdown, 2) for slowdown in (min(slowdowns), max(slowdowns))))
+    return (
+        f"    - **`builtin` takes {times} times as long in its process, which has threads of its own**: in"
+        f" {counted(len(slowdowns), 'row')} each was timed in a process of its own, in turns, with warm caches only."
+    )
 
 
 def conditions(records: list[Record]) -> str:

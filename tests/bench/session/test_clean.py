@@ -100,7 +100,7 @@ def test_what_is_no_ratio_anyway_is_handed_on():
 def test_the_baseline_alone_rests_where_the_pair_does(monkeypatch, own_threads):
     rests, child = [], SimpleNamespace(verdicts={})
     monkeypatch.setattr(rest, "rest", lambda: rests.append(None))
-    monkeypatch.setattr("bench.session.latency.beside", lambda _, __, alone: {"status": ERROR, "alone": alone()})
+    monkeypatch.setattr("bench.session.latency.beside", lambda _, __, alone, ___: {"status": ERROR, "alone": alone()})
     theirs = Implementation("theirs", "", F.batch_norm, own_threads=own_threads)
     who, gate = Candidate("theirs", theirs, child=child), Gate(torch.device("cpu"))
     alone = outcome_of_cell(context(), gate, Operation((16, 3), "norm"), who, "training")["alone"]

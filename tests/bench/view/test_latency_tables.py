@@ -269,3 +269,12 @@ def test_how_samples_were_taken_is_said_as_the_records_have_it(measured):
     newer = [{**record, "in_a_row": 4} for record in measured.records]
     assert turns in page(newer)
     assert single not in page(newer)
+
+
+def test_a_baseline_that_was_timed_in_turns_is_a_note(measured):
+    for slowdown, name in ((5.04, "training"), (9, "inference")):
+        measured.cell("mine.py", pass_name=name, cold=None, baseline_slowdown=slowdown)
+    assert (
+        "- **`builtin` takes 5 to 9 times as long in its process, which has threads of its own**: in 2 rows each"
+        " was timed in a process of its own, in turns, with warm caches only."
+    ) in page(measured.records)
