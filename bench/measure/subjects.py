@@ -63,6 +63,8 @@ class Workload:
         operands: What it is timed on.
     """
 
+    _gradient = staticmethod(torch.autograd.grad)
+
     def __init__(self, implementation: Implementation, operands: Operands) -> None:
         problem = operands.problem
         assert problem.running_mean is not None
@@ -153,7 +155,7 @@ class Workload:
         del first
         sample.places = []  # the statistics have moved by now, and must not move again
         sample.running = [self._running_now()]
-        (kept_y, kept_leaves, kept_dy), gradient = graphs[1][0], torch.autograd.grad
+        (kept_y, kept_leaves, kept_dy), gradient = graphs[1][0], self._gradient
 
         def run() -> Sample:
             for y, leaves, dy in graphs[0]:
@@ -161,14 +163,14 @@ class Workload:
             gradients = gradient(kept_y, kept_leaves, kept_dy)
             for y, leaves, dy in graphs[2]:
                 gradient(y, leaves, dy)
-            sample.answers.update(_named(kept_y, gradients))
+            sample.answers.update(named(kept_y, gradients))
             return sample
 
         return run
 
     def _training_both(self, iterations: int) -> Callable[[], object]:
         before, (kept, kept_leaves, kept_dy), after, sample = self._prepared(iterations)
-        gradient = torch.autograd.grad
+        gradient = self._gradient
 
         def run() -> Sample:
             for call, leaves, dy in before:
@@ -177,7 +179,7 @@ class Workload:
             gradients = gradient(y, kept_leaves, kept_dy)
             for call, leaves, dy in after:
                 gradient(call(), leaves, dy)
-            sample.answers.update(_named(y, gradients))
+            sample.answers.update(named(y, gradients))
             return sample
 
         return run
@@ -288,6 +290,6 @@ class Workload:
         return kept
 
 
-def _named(y: Tensor, gradients: tuple[Tensor, ...]) -> Answers:
+def named(y: Tensor, gradients: tuple[Tensor, ...]) -> Answers:
     """The answers of a call, forward and backward, by quantity."""
     return {"output": y, **dict(zip(GRADIENTS, gradients, strict=False))}

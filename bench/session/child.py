@@ -145,11 +145,20 @@ class Worker:
 
     def hear(self, kind: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
         """An answer without calls, by which the parent times what isn't theirs; see `stopwatch.py`."""
+        self._turn_again(kind, arguments).hear()
+        return {"status": OK}
+
+    def _turn_again(self, kind: str, arguments: tuple[Any, ...]) -> stopwatch.Again:
         if self._again is None or self._again[0] != (kind, arguments):
             again = stopwatch.Again(kind, self._candidate.implementation, self._context, arguments)
             self._again = (kind, arguments), again
-        self._again[1].hear()
-        return {"status": OK}
+        return self._again[1]
+
+    def record(self, kind: str, arguments: tuple[Any, ...], iterations: int) -> dict[str, Any]:
+        """The verdict on all of some calls that nobody times."""
+        self._turn_again(kind, arguments).prepare(iterations, recorded=True)
+        self.go()
+        return self.judged()
 
     def ready(self, iterations: int) -> dict[str, Any]:
         """Prepare calls that the parent times."""
