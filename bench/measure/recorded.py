@@ -12,14 +12,11 @@ from typing import Any
 from bench.measure.subjects import Answers, Sample, Workload, named
 from kernels.agreement import Exam
 
+CALLS = 4
+
 
 class Recorded(Workload):
     """See `Workload`. Its samples must not be timed: they hold much memory."""
-
-    @classmethod
-    def like(cls, workload: Workload) -> Recorded:
-        """One for the same implementation on the same operands."""
-        return cls(workload._implementation, workload._operands)
 
     def _prepared(self, iterations: int) -> tuple[list[Any], Any, list[Any], Sample]:
         before, kept, after, sample = super()._prepared(iterations)
@@ -52,3 +49,19 @@ class Recorded(Workload):
         self._calls.clear()
         del self._gradient
         return reason
+
+
+def why_any_wrong(workload: Workload, pass_name: str, iterations: int = CALLS) -> str | None:
+    """None, or what is wrong with any of some calls on a workload's operands, in a sample that nobody times.
+
+    Args:
+        workload: The one that was timed.
+        pass_name: One of `PASSES`.
+        iterations: How many calls, if fewer than usual; one alone is judged anyway.
+    """
+    recorded = Recorded(workload.implementation, workload.operands)
+    recorded.change()
+    sample = recorded.subject(pass_name)(min(CALLS, iterations))()
+    recorded.notice(sample)
+    recorded.seal(sample)
+    return recorded.why_wrong(sample)

@@ -19,6 +19,7 @@ from bench.measure.context import Context
 from bench.measure.efforts import Effort
 from bench.measure.figures import Figures, WrongError
 from bench.measure.operands import Operands
+from bench.measure.recorded import why_any_wrong
 from bench.measure.subjects import Workload
 from bench.record.operations import BOTH
 from kernels import Implementation
@@ -134,7 +135,8 @@ def _point(implementation: Implementation, context: Context, elements: int) -> d
     rounds = timing.paired_rounds(
         subject, against.subject(BOTH), context.device, EFFORT, SEED, between=operands.change, witness=witness
     )
-    if reason := own.why_wrong(witness.kept):
+    lazy = why_any_wrong(own, BOTH, rounds.iterations) if implementation.foreign else None
+    if reason := own.why_wrong(witness.kept) or lazy:
         raise WrongError(f"wrong on the timed tensors of {elements:,} elements: {reason}")
     return {
         "elements": elements,

@@ -71,7 +71,7 @@ class Workload:
         assert problem.running_var is not None
         assert problem.weight is not None
         assert problem.bias is not None
-        self._implementation, self._operands = implementation, operands
+        self.implementation, self.operands = implementation, operands
         self._parameters = tuple(p.detach().clone().requires_grad_() for p in (problem.weight, problem.bias))
         self._running = (problem.running_mean.clone(), problem.running_var.clone())
         function: Callable[..., Tensor] = implementation.batch_norm
@@ -107,19 +107,19 @@ class Workload:
 
     def _extend(self, windows: int) -> None:
         """Have at least this many windows, and as many as the operands have."""
-        self._operands.extend(windows)
-        if len(self._windows) != self._operands.windows:
+        self.operands.extend(windows)
+        if len(self._windows) != self.operands.windows:
             self._next = 0
-            self._windows = [self._window(place) for place in range(self._operands.windows)]
+            self._windows = [self._window(place) for place in range(self.operands.windows)]
 
     def _window(self, place: int) -> tuple[Call, tuple[Tensor, ...], Tensor | None]:
-        training = self._operands.problem.training
-        x = self._operands.x.window(place).requires_grad_(training)
-        dy = None if self._operands.dy is None else self._operands.dy.window(place)
+        training = self.operands.problem.training
+        x = self.operands.x.window(place).requires_grad_(training)
+        dy = None if self.operands.dy is None else self.operands.dy.window(place)
         call = functools.partial(self._function, x, *self._running, *self._parameters)
-        if self._operands.residual is None:
+        if self.operands.residual is None:
             return call, (x, *self._parameters), dy
-        residual = self._operands.residual.window(place).requires_grad_(training)
+        residual = self.operands.residual.window(place).requires_grad_(training)
         return functools.partial(call, residual=residual), (x, *self._parameters, residual), dy
 
     def _prepared(self, iterations: int) -> tuple[list[Any], Any, list[Any], Sample]:
@@ -128,7 +128,7 @@ class Workload:
         kept = _any.randrange(iterations)
         windows = [self._windows[place] for place in places]
         running = [self._running_now()]
-        moving = places if self._operands.problem.training else []
+        moving = places if self.operands.problem.training else []
         return windows[:kept], windows[kept], windows[kept + 1 :], Sample(moving, places[kept], {}, running)
 
     def _forward(self, iterations: int) -> Callable[[], object]:
@@ -198,7 +198,7 @@ class Workload:
 
     def change(self) -> None:
         """Change the content for all later calls on these operands; off the clock."""
-        self._operands.change()
+        self.operands.change()
 
     def notice(self, sample: object) -> None:
         """Note some values of the answers, and the running statistics, in a moment; the rest can be sealed later.
@@ -219,7 +219,7 @@ class Workload:
         assert isinstance(sample, Sample)
         # At once: values that are still being written after the clock has stopped came too late.
         sample.answers = {quantity: answer.detach().clone() for quantity, answer in sample.answers.items()}
-        sample.content = self._operands.content()
+        sample.content = self.operands.content()
         if len(sample.running) == 1:
             sample.running.append(self._running_now())
 
@@ -235,26 +235,26 @@ class Workload:
         for quantity, (places, values) in sample.noticed.items():
             if not torch.equal(sample.answers[quantity][places], values):
                 return f"{quantity} changed when the call had returned"
-        if name := self._operands.touched():
+        if name := self.operands.touched():
             return f"the {name} was changed"
         backward = "dx" in sample.answers
-        exam = Exam(self._operands.solved(sample.place, sample.content, backward=backward), like=like)
-        bad = worst(exam.judge(self._implementation, sample.answers, only=sample.answers))
+        exam = Exam(self.operands.solved(sample.place, sample.content, backward=backward), like=like)
+        bad = worst(exam.judge(self.implementation, sample.answers, only=sample.answers))
         return str(bad) if bad else self._why_stale(sample, exam.solution.condition)
 
     def _why_stale(self, sample: Sample, condition: float) -> str | None:
         """None, or how far the running statistics are from their right values after a sample's calls."""
         assert sample.content is not None
         (mean, var), (mean_after, var_after) = ([t.double() for t in pair] for pair in sample.running)
-        momentum, differences = self._operands.problem.momentum, self._implementation.differences
+        momentum, differences = self.operands.problem.momentum, self.implementation.differences
         for place in sample.places:
-            x = self._operands.x.content(place, sample.content.x_signs).double()
+            x = self.operands.x.content(place, sample.content.x_signs).double()
             dims = [d for d in range(x.dim()) if d != 1]
             new_var, new_mean = torch.var_mean(x, dims, correction=0 if "biased running_var" in differences else 1)
             mean, var = (1 - momentum) * mean + momentum * new_mean, (1 - momentum) * var + momentum * new_var
-        dtype = self._operands.problem.input.dtype
+        dtype = self.operands.problem.input.dtype
         rounding = torch.finfo(dtype if "half" in differences else torch.float32).eps
-        values = self._operands.problem.input.numel() / self._operands.problem.input.shape[1]
+        values = self.operands.problem.input.numel() / self.operands.problem.input.shape[1]
         added = lost_by_adding(values) * torch.finfo(torch.float32).eps
         tolerance = ROUNDINGS * rounding * condition * (1 + len(sample.places)) + added
         for name, value, exact in (("running_mean", mean_after, mean), ("running_var", var_after, var)):
@@ -266,7 +266,7 @@ class Workload:
     def forward(self) -> Tensor:
         """One call outside of any sample."""
         self._extend(1)
-        with torch.inference_mode(not self._operands.problem.training):
+        with torch.inference_mode(not self.operands.problem.training):
             return self._windows[0][0]()
 
     def backward(self, y: Tensor) -> None:

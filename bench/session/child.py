@@ -20,6 +20,7 @@ import torch
 from bench.measure import epochs
 from bench.measure.context import Context
 from bench.measure.figures import WrongError
+from bench.measure.recorded import why_any_wrong
 from bench.record.labels import BASELINE
 from bench.record.records import ERROR, OK, WRONG
 from bench.session import stopwatch, tampering, turns
@@ -145,20 +146,17 @@ class Worker:
 
     def hear(self, kind: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
         """An answer without calls, by which the parent times what isn't theirs; see `stopwatch.py`."""
-        self._turn_again(kind, arguments).hear()
-        return {"status": OK}
-
-    def _turn_again(self, kind: str, arguments: tuple[Any, ...]) -> stopwatch.Again:
         if self._again is None or self._again[0] != (kind, arguments):
             again = stopwatch.Again(kind, self._candidate.implementation, self._context, arguments)
             self._again = (kind, arguments), again
-        return self._again[1]
+        self._again[1].hear()
+        return {"status": OK}
 
-    def record(self, kind: str, arguments: tuple[Any, ...], iterations: int) -> dict[str, Any]:
-        """The verdict on all of some calls that nobody times."""
-        self._turn_again(kind, arguments).prepare(iterations, recorded=True)
-        self.go()
-        return self.judged()
+    def judge_all(self, arguments: tuple[Any, ...], iterations: int) -> dict[str, Any]:
+        """The verdict on all of some calls that nobody times, of a cell of the latency tables."""
+        operation, pass_name, _ = arguments
+        workload = self._context.latency.workload(operation, self._candidate.implementation, pass_name)
+        return self._verdict(why_any_wrong(workload, pass_name, iterations), "in calls like those that were timed")
 
     def ready(self, iterations: int) -> dict[str, Any]:
         """Prepare calls that the parent times."""
@@ -175,10 +173,11 @@ class Worker:
     def judged(self) -> dict[str, Any]:
         """The verdict on the calls that were run."""
         assert self._again is not None
+        return self._verdict(self._again[1].why_wrong(), "in calls that were timed from outside")
+
+    def _verdict(self, wrong: str | None, where: str) -> dict[str, Any]:
         self._inspect()
-        if reason := self._again[1].why_wrong():
-            return {"status": WRONG, "reason": f"wrong in calls that were timed from outside: {reason}"}
-        return {"status": OK}
+        return {"status": WRONG, "reason": f"wrong {where}: {wrong}"} if wrong else {"status": OK}
 
     def _inspect(self) -> None:
         if self._candidate.foreign and (replaced := tampering.undo(but=COLLECTION)):

@@ -54,7 +54,7 @@ CLOSE_SECONDS = 1.0
 WORK = ("measure", "epoch")
 """Requests after which an implementation's helpers must rest."""
 
-LIGHT = ("record", "ready", "hear", "go", "judged", "let_go")
+LIGHT = ("judge_all", "ready", "hear", "go", "judged", "let_go")
 """Requests right after such a request, or before another's: checking all sources would take longer than they do."""
 
 OF_THE_PARENT = ("child_seconds", "stderr", "content")

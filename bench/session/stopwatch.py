@@ -15,7 +15,6 @@ from bench.measure import environment
 from bench.measure.context import Context
 from bench.measure.figures import PlainError, WrongError
 from bench.measure.floor import BUSY
-from bench.measure.recorded import Recorded
 from bench.measure.step import Steps
 from bench.measure.subjects import Workload
 from bench.measure.timing import MOST_ITERATIONS, WARM_UPS, Subject, nothing, timed, warm
@@ -36,9 +35,6 @@ LEAST_PART = 0.7
 
 HEARS = 4
 """Empty messages; the first of them also makes the answer that all of them look at."""
-
-RECORDED = 4
-"""Calls of a run in which all answers are judged, if a sample has more than one."""
 
 REST_SECONDS = 0.02
 """How soon after an answer the child's helpers must rest, since another implementation may be timed next.
@@ -72,7 +68,7 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
         call_ns = min(call_ns, median(outcome["cold"]["candidate_ns"]))
     watch, least = environment.OthersWatch(child.processor_seconds), float("inf")
     if kind == "latency":
-        _demand(child.ask("record", kind, arguments, min(RECORDED, outcome["iterations"])))
+        _demand(child.ask("judge_all", arguments, outcome["iterations"]))
     looks: list[float | None] = []
     at_rest = False
     for number in range(TRIES):
@@ -159,17 +155,14 @@ class Again:
         if kind == "latency":
             operation, pass_name, _ = arguments
             workload = context.latency.workload(operation, implementation, pass_name)
-            recorded = Recorded.like(workload)
+            self._subject: Subject = workload.subject(pass_name)
             self._between: Callable[[], None] = workload.change
-            self._both: tuple[tuple[Workload | Steps, Subject], ...] = tuple(
-                (each, each.subject(pass_name)) for each in (workload, recorded)
-            )
+            self._of: Workload | Steps = workload
         else:
             steps = Steps(implementation, context.data, network=arguments[0] if kind == "epoch" else LENET)
             steps.first_steps()
-            self._between = nothing
-            self._both = ((steps, steps.subject),) * 2
-        self._of, self._subject = self._both[0]
+            self._subject, self._between = steps.subject, nothing
+            self._of = steps
 
     def hear(self) -> None:
         """Do what `go` does beside the calls."""
@@ -177,15 +170,9 @@ class Again:
             _, self._sample = timed(self._subject(1), self._device)
         self._of.notice(self._sample)
 
-    def prepare(self, iterations: int, recorded: bool = False) -> None:
-        """Prepare this many calls, on content that no call has had before, with warm caches as in the timing.
-
-        Args:
-            iterations: How many.
-            recorded: Whether all of them will be judged, and not timed.
-        """
+    def prepare(self, iterations: int) -> None:
+        """Prepare this many calls, on content that no call has had before, with warm caches as in the timing."""
         self._sample = None
-        self._of, self._subject = self._both[recorded]
         warm(self._subject, WARM_UPS)
         self._between()
         self._run = self._subject(iterations)

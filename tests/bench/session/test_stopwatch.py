@@ -28,7 +28,7 @@ def claimed(call_seconds, ratio=0.5, **more):
 def test_times_that_pass_here_too_are_believed_at_once():
     child = Said(CALL)
     stopwatch.check(child, "latency", claimed(CALL), ())
-    assert child.asked == ["record"] + ["hear"] * stopwatch.HEARS + ["ready", "go", "judged"]
+    assert child.asked == ["judge_all"] + ["hear"] * stopwatch.HEARS + ["ready", "go", "judged"]
 
 
 def test_a_longer_run_is_believed_where_a_short_one_is_slow_to_start():
@@ -133,7 +133,9 @@ def test_an_answer_that_is_written_after_our_clock_has_stopped_comes_too_late():
 def test_all_answers_of_a_few_calls_are_judged():
     class Lazy(Said):
         def ask(self, name, *arguments):
-            return {"status": "wrong", "reason": "wrong: dx off"} if name == "record" else super().ask(name, *arguments)
+            return (
+                {"status": "wrong", "reason": "wrong: dx off"} if name == "judge_all" else super().ask(name, *arguments)
+            )
 
     with pytest.raises(WrongError, match=r"^wrong: dx off$"):
         stopwatch.check(Lazy(CALL), "latency", claimed(CALL), ())
