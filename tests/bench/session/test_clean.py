@@ -91,6 +91,11 @@ def test_the_slower_moment_here_is_what_counts(moments):
     assert beside(RESTING, child(*[1000 * SLOWER] * 2), alone(*moments))["status"] == "ok"
 
 
+def test_a_slow_moment_here_counts_in_later_tries_too():
+    outcome = beside(RESTING, child(300, 250), alone(210, 100, 100))
+    assert (outcome["status"], outcome["baseline_ns"][0]) == ("ok", 1000)
+
+
 def test_what_is_no_ratio_anyway_is_handed_on():
     refused = {"status": "wrong", "reason": "wrong: dx off"}
     assert beside(RESTING, lambda: refused, alone(100, 100)) is refused
