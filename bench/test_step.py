@@ -73,7 +73,7 @@ def cell(candidate: Candidate, baseline: Candidate, context: Context, run: Run, 
             child,
             lambda: outcome_of(candidate, context, gate, step.measure, effort),
             alone,
-            in_turns(child, "step", (effort,), context.device, alone),
+            functools.partial(in_turns, child, "step", (effort,), context.device, alone),
         )
     elif candidate.alternative:
         measured = outcome_of(candidate, context, gate, alternatives.measure, candidate.alternative, effort)

@@ -135,8 +135,9 @@ def _point(implementation: Implementation, context: Context, elements: int) -> d
     rounds = timing.paired_rounds(
         subject, against.subject(BOTH), context.device, EFFORT, SEED, between=operands.change, witness=witness
     )
-    lazy = why_any_wrong(own, BOTH, rounds.iterations) if implementation.foreign else None
-    if reason := own.why_wrong(witness.kept) or lazy:
+    if reason := own.why_wrong(witness.kept) or (
+        implementation.foreign and why_any_wrong(own, BOTH, rounds.iterations)
+    ):
         raise WrongError(f"wrong on the timed tensors of {elements:,} elements: {reason}")
     return {
         "elements": elements,

@@ -2,8 +2,8 @@
 
 This is for files whose own threads make parallel regions slow in their process, the baseline's included: threads of
 libgomp stop spinning when those of all teams outnumber the processors (GOMP_SPINCOUNT,
-https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html). That is no fault of theirs, but
-pairs in that process have no meaning.
+https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html). That is no fault of theirs, but pairs in
+that process have no meaning.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bench.record.records import OK, WRONG
 from bench.session import stopwatch
 from bench.session.candidate import Child
 from bench.session.outcomes import failure
+from bench.session.replies import Outcome
 from bench.stats.ratios import paired_ratio
 
 TURNS = 24
@@ -32,13 +33,16 @@ REST_SECONDS = 0.02
 WORKING = 0.1
 """Processors. A child that uses more of them in the baseline's turns may slow it down by more than the noise."""
 
-Outcome = dict[str, Any]
-
 
 def in_turns(
-    child: Child, kind: str, arguments: tuple[Any, ...], device: torch.device, alone: Callable[[], list[float]]
-) -> Callable[[Outcome], Outcome]:
-    """A function from the outcome of a measurement in the child to the same with times taken in turns.
+    child: Child,
+    kind: str,
+    arguments: tuple[Any, ...],
+    device: torch.device,
+    alone: Callable[[], list[float]],
+    outcome: Outcome,
+) -> Outcome:
+    """The outcome of a measurement in the child, with times that are taken in turns.
 
     Args:
         child: The process.
@@ -46,43 +50,40 @@ def in_turns(
         arguments: The measurement's.
         device: Where.
         alone: Times the baseline here: nanoseconds per call, a sample each.
+        outcome: With times from pairs in the child.
 
     Returns:
-        A function whose outcome has no ratio, but a reason, where the child's threads work during the baseline's turns.
+        The same with other times; or a reason, such as that the child's threads work during the baseline's turns.
     """
-
-    def again(outcome: Outcome) -> Outcome:
-        iterations = stopwatch.calls_in(RUN_NS, median(outcome["candidate_ns"]) / outcome["iterations"])
-        candidate_ns, baseline_ns, working, waiting = [], [], 0.0, 0.0
-        try:
-            for _ in range(TURNS):
-                candidate_ns.append(iterations * stopwatch.passed_ns(child, kind, arguments, iterations))
-                stopwatch.judge(child)
-                time.sleep(REST_SECONDS)
-                busy, start = child.processor_seconds(), time.perf_counter()
-                baseline_ns.append(iterations * median(alone()))
-                working += child.processor_seconds() - busy
-                waiting += time.perf_counter() - start
-            if working > WORKING * waiting:
-                cores = working / waiting
-                raise PlainError(f"no ratio: its process works in the baseline's turns, on {cores:.1f} cores")
-            ratio = paired_ratio(candidate_ns, baseline_ns)
-        except WrongError as error:
-            return {"status": WRONG, "reason": str(error)}
-        except Exception as error:
-            return failure(error, device)
-        return {
-            **outcome,
-            "rounds": TURNS,
-            "iterations": iterations,
-            "in_a_row": 1,
-            "candidate_ns": candidate_ns,
-            "baseline_ns": baseline_ns,
-            "ratio": [ratio.value, ratio.low, ratio.high],
-            "cold": None,
-        }
-
-    return again
+    iterations = stopwatch.calls_in(RUN_NS, median(outcome["candidate_ns"]) / outcome["iterations"])
+    candidate_ns, baseline_ns, working, waiting = [], [], 0.0, 0.0
+    try:
+        for _ in range(TURNS):
+            candidate_ns.append(iterations * stopwatch.passed_ns(child, kind, arguments, iterations))
+            stopwatch.judge(child)
+            time.sleep(REST_SECONDS)
+            busy, start = child.processor_seconds(), time.perf_counter()
+            baseline_ns.append(iterations * median(alone()))
+            working += child.processor_seconds() - busy
+            waiting += time.perf_counter() - start
+        if working > WORKING * waiting:
+            cores = working / waiting
+            raise PlainError(f"no ratio: its process works in the baseline's turns, on {cores:.1f} cores")
+        ratio = paired_ratio(candidate_ns, baseline_ns)
+    except WrongError as error:
+        return {"status": WRONG, "reason": str(error)}
+    except Exception as error:
+        return failure(error, device)
+    return {
+        **outcome,
+        "rounds": TURNS,
+        "iterations": iterations,
+        "in_a_row": 1,
+        "candidate_ns": candidate_ns,
+        "baseline_ns": baseline_ns,
+        "ratio": [ratio.value, ratio.low, ratio.high],
+        "cold": None,
+    }
 
 
 def has_own_threads(child: Child) -> bool:

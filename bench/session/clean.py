@@ -13,8 +13,9 @@ from bench.measure import environment
 from bench.measure.floor import BUSY
 from bench.record.labels import BASELINE
 from bench.record.records import ERROR, OK
-from bench.session.across import Outcome, has_own_threads
+from bench.session.across import has_own_threads
 from bench.session.candidate import Child
+from bench.session.replies import Outcome
 
 SLOWER = 1.25
 """Two processes that run the same code differ by up to a tenth, depending on where tensors and code lie in memory."""
@@ -22,15 +23,16 @@ SLOWER = 1.25
 ALIKE = 1.1
 """A baseline that differs by more than this makes no implementation faster than `builtin`."""
 
-InTurns = Callable[[Outcome], Outcome]
-
 TRIES = 5
 """Tries before a ratio is refused: a busy moment must not be blamed on an implementation. Where tensors just fit into
 a last-level cache that others share, the same code takes 1.0 to 1.5 ms within a minute of an idle machine."""
 
 
 def beside(
-    child: Child, ask: Callable[[], Outcome], alone: Callable[[], list[float]], in_turns: InTurns | None = None
+    child: Child,
+    ask: Callable[[], Outcome],
+    alone: Callable[[], list[float]],
+    in_turns: Callable[[Outcome], Outcome] | None = None,
 ) -> Outcome:
     """A child's outcome, if the baseline takes as long there as in this process right after.
 

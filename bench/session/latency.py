@@ -60,7 +60,8 @@ def outcome_of_cell(
     child, apart = candidate.child, candidate.implementation.own_threads
     alone = functools.partial(context.latency.baseline_ns, operation, pass_name, apart=apart)
     timed = (operation, pass_name, identical)
-    outcome = beside(child, measured, alone, in_turns(child, "latency", timed, context.device, alone))
+    turns = functools.partial(in_turns, child, "latency", timed, context.device, alone)
+    outcome = beside(child, measured, alone, turns)
     if outcome["status"] != OK:
         return outcome
     training = PASS[pass_name].training

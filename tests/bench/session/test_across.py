@@ -39,7 +39,7 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 
 
 def again(child, alone=lambda: TWICE_AS_FAST):
-    return in_turns(child, "latency", (), CPU, alone)(BEFORE)
+    return in_turns(child, "latency", (), CPU, alone, BEFORE)
 
 
 def test_both_are_timed_by_our_clock_in_turns():
