@@ -66,13 +66,14 @@ def outcome_of(
         return {"status": WRONG, "reason": reason}
     form, child = replies.form_of(measurement), candidate.child
 
-    def measured() -> dict[str, Any]:
-        return replies.taken(form, child.ask("measure", measurement, arguments), arguments, foreign=candidate.foreign)
+    def measured(again: Callable[[], dict[str, Any]] | None = None) -> dict[str, Any]:
+        answer = child.ask("measure", measurement, arguments)
+        outcome = replies.taken(form, answer, arguments, foreign=candidate.foreign)
+        if not candidate.foreign or outcome["status"] != OK or form.kind not in stopwatch.KINDS:
+            return outcome
+        return held_to_our_clock(candidate, outcome, form.kind, outcome, arguments, context.device, again)
 
-    outcome = measured()
-    if candidate.foreign and outcome["status"] == OK and form.kind in stopwatch.KINDS:
-        outcome = held_to_our_clock(candidate, outcome, form.kind, outcome, arguments, context.device, measured)
-    return judged(candidate, outcome)
+    return judged(candidate, measured(again=measured))
 
 
 def held_to_our_clock(
@@ -86,17 +87,14 @@ def held_to_our_clock(
 ) -> dict[str, Any]:
     """The outcome of a measurement in another process, if it passes `stopwatch.check`; else the reason.
 
-    Where its times are too short it is measured once more, if it can be: memory that others use, too, may have become
-    slower since, which no processor shows.
+    Where its times are too short, `again` says what it is: memory that others use, too, may have become slower since,
+    which no processor shows.
     """
     assert candidate.child is not None
     try:
         stopwatch.check(candidate.child, kind, times, arguments)
     except stopwatch.TooFastError as error:
-        fresh = again() if again else {"status": WRONG, "reason": str(error)}
-        if fresh["status"] != OK:
-            return fresh
-        return held_to_our_clock(candidate, fresh, kind, fresh, arguments, device)
+        return again() if again else {"status": WRONG, "reason": str(error)}
     except WrongError as error:
         return {"status": WRONG, "reason": str(error)}
     except Exception as error:

@@ -128,7 +128,11 @@ def test_times_that_are_too_short_are_measured_once_more(monkeypatch, too_fast):
     monkeypatch.setattr(stopwatch, "check", check)
     first, second = {"status": OK, "number": 1}, {"status": OK, "number": 2}
     who = SimpleNamespace(child=object())
-    held = held_to_our_clock(who, first, "latency", first, (), CPU, lambda: second)
+
+    def again():
+        return held_to_our_clock(who, second, "latency", second, (), CPU)
+
+    held = held_to_our_clock(who, first, "latency", first, (), CPU, again)
     assert held == [first, second, {"status": WRONG, "reason": "wrong: too fast"}][too_fast]
 
 
