@@ -42,7 +42,8 @@ def stacked_bars(title: str, bars: Mapping[str, Mapping[str, float]], unit: str,
     """
     _refuse_empty("bars", bars)
     filled = fills(dict.fromkeys(part for bar in bars.values() for part, value in bar.items() if value))
-    figure, axes = blank(title, AROUND + ROW * len(bars) + 0.2 * math.ceil(len(filled) / LEGEND_COLUMNS))
+    parts = [] if list(filled) == [unit] else across(list(filled), LEGEND_COLUMNS)  # the ends say what one part is
+    figure, axes = blank(title, AROUND + ROW * len(bars) + 0.2 * math.ceil(len(parts) / LEGEND_COLUMNS))
     longest = max(sum(bar.values()) for bar in bars.values())
     for row, bar in enumerate(bars.values()):
         for part, left, width in segments(bar):
@@ -52,17 +53,18 @@ def stacked_bars(title: str, bars: Mapping[str, Mapping[str, float]], unit: str,
     _rows(axes, list(bars))
     axes.set(xlim=(0, longest), xlabel=unit)
     _ticks(axes, "x", [], False)
-    axes.legend(
-        handles=[Patch(label=part, **filled[part]) for part in across(list(filled), LEGEND_COLUMNS)],
-        ncols=LEGEND_COLUMNS,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderpad=0,
-    )
+    if parts:
+        axes.legend(
+            handles=[Patch(label=part, **filled[part]) for part in parts],
+            ncols=LEGEND_COLUMNS,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            borderpad=0,
+        )
     figure.draw_without_rendering()  # the width of the bars is known only now
     points = axes.get_window_extent().width / figure.dpi * INCH / longest
     for row, bar in enumerate(bars.values()):
-        for part, left, width in segments(bar):
+        for part, left, width in segments(bar) if parts else ():
             text = digits(width, 2)
             if (len(text) + 1) * CHARACTER * TEXT <= width * points:
                 _write_inside(axes, text, (left + width / 2, row), filled[part]["facecolor"])

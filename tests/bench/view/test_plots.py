@@ -37,6 +37,13 @@ def test_bars_tell_all_names_and_sums_and_the_parts_with_room():
     assert not {"0.0040", "0.0", "data"} & set(words)
 
 
+def test_a_part_that_is_all_is_told_once():
+    words = words_in(plots.stacked_bars(bars={"builtin": {"ms": 12.25}, "naive": {"ms": 12.25}}, unit="ms", **WORDS))
+    assert sorted(words).count("12.2 ms") == 2
+    assert "12.2" not in words
+    assert sorted(words).count("ms") == 1  # the axis, and no legend
+
+
 def test_bars_stand_from_the_top_in_the_order_of_the_data():
     svg = plots.stacked_bars(bars={n: {"loss": 1.0} for n in ("b", "a", "c")}, unit="ms", **WORDS)
     heights = {e.text: float(e.get("y")) for e in parsed(svg).iter(f"{SVG}text")}
