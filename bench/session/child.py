@@ -28,7 +28,7 @@ from bench.session.candidate import local_candidate
 from bench.session.gate import Gate
 from bench.session.messages import UNHEARD, Setup, next_request, reply
 from bench.session.outcomes import Measurement, asked_already, failure, measured_here
-from bench.session.settings import COLLECTION
+from bench.session.settings import COLLECTION, INTERRUPTIONS, SETTINGS
 from kernels import Implementation, background
 from kernels.attempts import DutyError, attempt
 from kernels.duties.calls import forget_compiled, perform
@@ -87,6 +87,7 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         self.device = devices.select(setup.device)
+        SETTINGS.update(INTERRUPTIONS)
         baseline = local_candidate(BASELINE, self.device)
         self._threads = psutil.Process().num_threads() + setup.threads - 1  # when torch has started its own
         self._candidate = local_candidate(setup.spec, self.device)

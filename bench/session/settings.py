@@ -10,9 +10,11 @@ import contextlib
 import functools
 import gc
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,28 +77,81 @@ def _set_autocast(wanted: list[bool]) -> None:
         torch.set_autocast_enabled(kind, on)
 
 
-def _hooks() -> tuple[bool, ...]:
-    """Hooks that autograd calls for saved tensors, and Python for each call or line: they slow down all code."""
+TOOLS = range(6)
+"""Numbers of `sys.monitoring`, since Python 3.12: https://docs.python.org/3/library/sys.monitoring.html."""
+
+
+def _hooks() -> tuple[Any, ...]:
+    """Hooks that autograd calls for saved tensors, torch's profiler for operators, and Python for each call or line.
+
+    They slow down all code.
+    """
     saved = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return (bool(saved and saved(True)), sys.gettrace() is not None, sys.getprofile() is not None)
+    monitoring = getattr(sys, "monitoring", None)
+    return (
+        bool(saved and saved(True)),
+        torch._C._autograd._profiler_enabled(),
+        sys.gettrace() is not None,
+        sys.getprofile() is not None,
+        [monitoring.get_tool(tool) is not None for tool in TOOLS] if monitoring else [],
+    )
 
 
-def _remove_hooks(wanted: tuple[bool, ...]) -> None:
-    saved, trace, profile = wanted
+def _remove_hooks(wanted: tuple[Any, ...]) -> None:
+    saved, profiler, trace, profile, tools = wanted
     while not saved and torch._C._autograd._top_saved_tensors_default_hooks(True):
         torch._C._autograd._pop_saved_tensors_default_hooks()
+    if not profiler and torch._C._autograd._profiler_enabled():
+        torch._C._autograd._disable_profiler()
     if not trace:
         sys.settrace(None)
         threading.settrace(None)
     if not profile:
         sys.setprofile(None)
         threading.setprofile(None)
+    monitoring: Any = getattr(sys, "monitoring", None)
+    for tool in TOOLS if monitoring else ():
+        if not tools[tool] and monitoring.get_tool(tool) is not None:
+            monitoring.set_events(tool, 0)
+            monitoring.free_tool_id(tool)
 
 
 def _set_gc(wanted: tuple[bool, tuple[int, int, int]]) -> None:
     (gc.enable if wanted[0] else gc.disable)()
     gc.set_threshold(*wanted[1])
 
+
+TIMERS = [getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)]
+OWN_TIMERS = Path("/proc/self/timers")
+"""Those of `timer_create`, on Linux."""
+
+_handlers: dict[int, Any] = {}
+"""By identity: one from outside may claim to equal any other."""
+
+
+def _interruptions() -> tuple[dict[int, int], list[bool], str]:
+    """Which Python handler each signal has, and which timers run."""
+    found = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    _handlers.update({id(handler): handler for handler in found.values()})
+    return (
+        {number: id(handler) for number, handler in found.items()},
+        [any(signal.getitimer(timer)) for timer in TIMERS],
+        OWN_TIMERS.read_text() if OWN_TIMERS.exists() else "",
+    )
+
+
+def _end_interruptions(wanted: tuple[dict[int, int], list[bool], str]) -> None:
+    handlers, running, _ = wanted
+    for timer, runs in zip(TIMERS, running, strict=True):
+        if not runs:
+            signal.setitimer(timer, 0)
+    for number, handler in handlers.items():
+        if id(signal.getsignal(number)) != handler:
+            signal.signal(number, _handlers[handler])
+
+
+INTERRUPTIONS: dict[str, Setting] = {"signal handlers or timers": (_interruptions, _end_interruptions)}
+"""Of a child only: in pytest's process, its plug-ins set such handlers and timers."""
 
 COLLECTION = "garbage collection"
 """Off while rounds are timed."""

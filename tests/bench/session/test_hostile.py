@@ -116,6 +116,22 @@ def test_who_replaces_what_answers_for_it_is_named(outcome_when, what):
     assert found["reason"] == f"wrong: replaces bench.session.child.{what}"
 
 
+HANDLER = "type('H', (), {'__eq__': lambda *_: True, '__hash__': object.__hash__, '__call__': lambda *_: None})()"
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        f"import signal; signal.signal(signal.SIGUSR1, {HANDLER})",
+        "import signal; signal.setitimer(signal.ITIMER_VIRTUAL, 3600)",
+    ],
+    ids=["handler", "timer"],
+)
+def test_who_may_interrupt_the_baseline_is_named(outcome_when, does):
+    found = outcome_when(does)
+    assert (found["status"], found["reason"]) == (WRONG, "wrong: changes signal handlers or timers")
+
+
 REWRITES = """
 frame = sys._getframe()
 while frame:

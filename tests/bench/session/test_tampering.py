@@ -1,5 +1,6 @@
 """Clocks and torch's own functions: replaced ones are put back, and whoever did it is told."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from bench.record.records import OK, WRONG
-from bench.session import tampering
+from bench.session import settings, tampering
 from bench.session.candidate import Candidate
 from bench.session.gate import Gate
 from bench.session.roster import candidates
@@ -116,6 +117,12 @@ def test_a_file_that_replaces_what_measurements_stand_on_is_wrong(tmp_path, stat
         ("torch.set_autocast_enabled('cpu', True)", "autocasting"),
         ("torch.overrides.BaseTorchFunctionMode().__enter__()", "the modes of torch that are on"),
         ("torch.autograd.graph.save_on_cpu().__enter__()", "hooks that everybody's calls pass"),
+        ("torch.autograd.profiler.profile().__enter__()", "hooks that everybody's calls pass"),
+        pytest.param(
+            "import sys; sys.monitoring.use_tool_id(4, 'x'); sys.monitoring.set_events(4, 1)",
+            "hooks that everybody's calls pass",
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="since Python 3.12"),
+        ),
         ("import gc; gc.set_threshold(1, 1, 1)", "garbage collection"),
         ("import sys; sys.setswitchinterval(1e-6)", "Python's switch interval"),
         pytest.param(
@@ -132,6 +139,20 @@ def test_a_file_that_changes_torch_for_everybody_is_wrong(tmp_path, statement, n
     found = {c.label: c for c in candidates([f"{file}:batch_norm"], CPU)}["sets.py:batch_norm"]
     assert (found.status, found.unavailable) == (WRONG, f"wrong: changes {named}")
     assert before == [get() for get, _ in tampering.SETTINGS.values()]
+
+
+LIBC = ctypes.CDLL(None)
+
+
+@pytest.mark.skipif(not (settings.OWN_TIMERS.exists() and hasattr(LIBC, "timer_create")), reason="needs Linux's timers")
+def test_a_timer_that_python_knows_nothing_of_is_seen():
+    timer = ctypes.c_void_p()
+    read, _ = settings.INTERRUPTIONS["signal handlers or timers"]
+    before = read()
+    assert LIBC.timer_create(time.CLOCK_MONOTONIC, None, ctypes.byref(timer)) == 0
+    while_it_is_there = read()
+    LIBC.timer_delete(timer)
+    assert while_it_is_there != before == read()
 
 
 def test_who_replaces_a_clock_in_a_call_is_wrong_too():
