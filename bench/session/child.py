@@ -52,6 +52,7 @@ def serve(requests: socket.socket, output: Connection, setup: Setup) -> None:
     if setup.settled:
         allocator.settle()
     device = devices.select(setup.device)
+    SETTINGS.update(INTERRUPTIONS)
     worker: Worker | None = None
     while True:
         try:
@@ -87,7 +88,6 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         self.device = devices.select(setup.device)
-        SETTINGS.update(INTERRUPTIONS)
         baseline = local_candidate(BASELINE, self.device)
         self._threads = psutil.Process().num_threads() + setup.threads - 1  # when torch has started its own
         self._candidate = local_candidate(setup.spec, self.device)

@@ -87,17 +87,17 @@ def held_to_our_clock(
 ) -> dict[str, Any]:
     """The outcome of a measurement in another process, if it passes `stopwatch.check`; else the reason.
 
-    Where its times are too short, `again` says what it is: memory that others use, too, may have become slower since,
-    which no processor shows.
+    Where its times are too short, `again` says what it is: other programs may have begun to work since, or to use
+    memory, which no processor shows.
     """
     assert candidate.child is not None
     try:
         stopwatch.check(candidate.child, kind, times, arguments)
-    except stopwatch.TooFastError as error:
-        return again() if again else {"status": WRONG, "reason": str(error)}
-    except WrongError as error:
-        return {"status": WRONG, "reason": str(error)}
     except Exception as error:
+        if again and isinstance(error, (stopwatch.TooFastError, stopwatch.BusyError)):
+            return again()
+        if isinstance(error, WrongError):
+            return {"status": WRONG, "reason": str(error)}
         return failure(error, device)
     return outcome
 

@@ -40,12 +40,16 @@ REST_SECONDS = 0.02
 """How soon after an answer the child's helpers must rest, since another implementation may be timed next.
 Most looks must find them at rest: a single look may be misled by a busy moment."""
 
-TRIES, BUSY_TRIES = 20, 6
+TRIES, BUSY_TRIES = 20, 12
 """Tries before a time is refused, and where the machine is busy. The first one is enough for almost all."""
 
 
 class TooFastError(WrongError):
     """A child reports far shorter times than pass on our clock."""
+
+
+class BusyError(PlainError):
+    """It does, but other programs keep the machine so busy that this says nothing."""
 
 
 def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any, ...]) -> None:
@@ -60,7 +64,7 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
     Raises:
         TooFastError: They are.
         WrongError: A call that was asked for here was wrong, or helper processes keep working.
-        PlainError: They are, but other programs keep the machine so busy that it says nothing.
+        BusyError: They are, but other programs keep the machine so busy that it says nothing.
         ChildError: The child can't do it again.
     """
     call_ns = median(outcome["candidate_ns"]) / outcome["iterations"]
@@ -91,7 +95,7 @@ def check(child: Child, kind: str, outcome: dict[str, Any], arguments: tuple[Any
     if processors > BUSY:
         if outcome.get("ratio", [0.0])[-1] >= 1:  # it claims no win
             return
-        raise PlainError(
+        raise BusyError(
             f"machine busy: {texts}, while other programs keep {processors:.1f} processors busy; measure again on an "
             "idle machine"
         )

@@ -5,7 +5,6 @@ A machine that speeds up or slows down does so for all of them, and epochs of th
 
 from __future__ import annotations
 
-import functools
 import itertools
 import random
 import time
@@ -31,8 +30,9 @@ from models.fashion_mnist import FashionMNIST
 from models.recipes import RECIPES
 from models.training import Settings
 
-REST_SECONDS = 10
-"""Before the time of an epoch is held to our clock again: it can't be measured again, but the machine may recover."""
+RESTS_SECONDS = (5, 10, 20)
+"""Before the time of an epoch is held to our clock again, in turns: it can't be measured again, but the machine may
+recover."""
 
 
 @dataclass
@@ -155,17 +155,26 @@ def go_on(turn: LocalTurn | RemoteTurn, data: FashionMNIST, settings: Settings, 
         if turn.candidate.foreign and outcome["status"] == OK and settings.batch_size == usual:
             steps = -(-len(data.train_images) // settings.batch_size)
             step = {"candidate_ns": [1e9 * outcome["step_seconds"] / steps], "iterations": 1}
-            asked = (turn.network,)
-            device = data.train_images.device
-            held = functools.partial(held_to_our_clock, turn.candidate, outcome, "epoch", step, asked, device)
-
-            def later() -> dict[str, Any]:
-                time.sleep(REST_SECONDS)
-                return held()
-
-            outcome = held(later)
+            outcome = held(turn, outcome, step, data.train_images.device)
         return judged(turn.candidate, outcome)
     return epoch(turn.turn, turn.candidate.label, data.train_images.device, settings.seed, folder)
+
+
+def held(
+    turn: RemoteTurn,
+    outcome: dict[str, Any],
+    step: dict[str, Any],
+    device: torch.device,
+    rests: tuple[float, ...] = RESTS_SECONDS,
+) -> dict[str, Any]:
+    """The outcome of an epoch, if its steps take as long by our clock; else the reason."""
+
+    def later() -> dict[str, Any]:
+        time.sleep(rests[0])
+        return held(turn, outcome, step, device, rests[1:])
+
+    again = later if rests else None
+    return held_to_our_clock(turn.candidate, outcome, "epoch", step, (turn.network,), device, again)
 
 
 def epoch(turn: Turn, label: str, device: torch.device, seed: int, folder: Path) -> dict[str, Any]:

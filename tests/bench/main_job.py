@@ -18,6 +18,7 @@ from tests import processes
 NAIVE = ["--impl", "naive"]
 ONE_CELL = "256x84-norm and (forward or inference)"  # of each implementation in training, and in inference
 LIMIT_SECONDS = 240
+RESUMED = 2
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "0"}
 
 
@@ -75,8 +76,12 @@ def end(process, results):
 
 
 def main_job(results, *options):
-    """A whole run of the main job."""
-    return end(start(results, *options), results)
+    """A whole run of the main job; what other tests kept from being timed is measured again, as its reason says."""
+    outcome = end(start(results, *options), results)
+    for _ in range(RESUMED):
+        if outcome.code and "machine busy" in outcome.output:
+            outcome = end(start(results, *options, "--resume"), results)
+    return outcome
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def test_records_and_tables_name_no_folder_of_this_machine(outcome):
 def test_profiles_of_our_own_and_of_a_file_have_a_page_plots_and_traces(outcome):
     run = outcome("profiles")
     assert run.code == 0, run.output
-    of = {(record["key"]["of"], record["implementation"]): record["status"] for record in run.records}
+    of = {(r["key"]["of"], r["implementation"]): r.get("reason") or r["status"] for r in run.records}
     whose = ("naive", "builtin", "good.py")
     own = {("policy", "naive"): "ok"} if allocator.chooses() else {}
     assert of == {(kind, name): "ok" for kind in ("step", "memory", "scaling") for name in whose} | own
@@ -182,7 +182,7 @@ def test_a_good_file_outside_the_tree_is_in_every_table(outcome):
     for name in TABLES:
         rows = [row for row in run.rows(name) if row["implementation"] == "good.py"]
         assert rows
-        assert {row["status"] for row in rows} == {"ok"}
+        assert [row["reason"] for row in rows if row["status"] != "ok"] == []
     assert "| training forward, good.py" in run.text("latency.md")
     assert "good.py" in [row[0] for row in table(run.text("training.md"), "### Speed")]
     assert "test_training[good.py]" in benchmarks(run)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.measure import checkpoints
-from bench.record.records import OK, WRONG
+from bench.record.records import ERROR, OK, WRONG
 from bench.session import gate as gates
 from bench.session import stopwatch, turns
 from bench.session.gate import Gate
@@ -130,14 +130,19 @@ def test_weights_of_one_network_are_no_other_ones_checkpoint(folder, network):
     assert not (folder / checkpoints.FOLDER).exists()
 
 
-@pytest.mark.parametrize("too_fast", [0, 1, 2])
-def test_an_epoch_from_outside_is_held_to_our_clock_by_steps_of_its_network(data, folder, monkeypatch, too_fast):
+@pytest.mark.parametrize(
+    ("error", "status"), [(stopwatch.TooFastError("wrong: too fast"), WRONG), (stopwatch.BusyError("busy"), ERROR)]
+)
+@pytest.mark.parametrize("too_fast", range(len(turns.RESTS_SECONDS) + 2))
+def test_an_epoch_from_outside_is_held_to_our_clock_by_steps_of_its_network(
+    data, folder, monkeypatch, too_fast, error, status
+):
     held, rests = [], []
 
     def check(_, kind, times, asked):
         held.append((kind, times, asked))
         if len(held) <= too_fast:
-            raise stopwatch.TooFastError("wrong: too fast")
+            raise error
 
     monkeypatch.setattr(stopwatch, "check", check)
     monkeypatch.setattr(turns.time, "sleep", rests.append)
@@ -148,9 +153,9 @@ def test_an_epoch_from_outside_is_held_to_our_clock_by_steps_of_its_network(data
     outside = SimpleNamespace(child=child, foreign=True, label="theirs.py")
     usual = RECIPES["resnet20"].settings
     outcome = turns.go_on(turns.RemoteTurn(outside, "resnet20"), data, usual, folder)
-    assert outcome["status"] == (OK if too_fast < 2 else WRONG), outcome
-    assert held == [("epoch", {"candidate_ns": [2e9], "iterations": 1}, ("resnet20",))] * (2 if too_fast else 1)
-    assert rests == [turns.REST_SECONDS] * (1 if too_fast else 0)
+    assert outcome["status"] == (OK if too_fast <= len(turns.RESTS_SECONDS) else status), outcome
+    assert rests == list(turns.RESTS_SECONDS[:too_fast])
+    assert held == [("epoch", {"candidate_ns": [2e9], "iterations": 1}, ("resnet20",))] * (1 + len(rests))
 
 
 @pytest.mark.parametrize(
