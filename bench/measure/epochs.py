@@ -49,6 +49,8 @@ class Turn(Protocol):
 class Watch:
     """Notes the states before and after one random step of each epoch, so that it can be judged."""
 
+    __slots__ = ("_chosen", "_model", "_random", "after", "batch", "before")
+
     def __init__(self, model: nn.Module) -> None:
         self.before: State | None = None
         self.after: State | None = None
@@ -74,7 +76,7 @@ class Watch:
             self.after = state_of(self._model)
 
 
-@dataclass
+@dataclass(slots=True)
 class ImplementationTurn:
     """A `Turn` of a network with an implementation, or without batch norm."""
 

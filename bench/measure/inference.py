@@ -70,6 +70,8 @@ class Runs:
         windows: What it runs on; both sides of a pair share them.
     """
 
+    __slots__ = ("_network", "_windows")  # as `bench.measure.subjects.Workload` has them
+
     def __init__(self, network: Deployed, windows: ImageWindows) -> None:
         self._network, self._windows = network, windows
 

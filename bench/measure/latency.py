@@ -35,7 +35,7 @@ ALONE_NS = 20_000_000
 """How long to time the baseline alone, which is far from noise where it matters: see `clean.SLOWER`."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Latency:
     """Measures cells, and keeps what the cells of one operation share.
 

@@ -54,6 +54,8 @@ class Steps:
         inputs: The arguments of its call.
     """
 
+    __slots__ = ("_inputs", "_parameters", "module")  # as `bench.measure.subjects.Workload` has them
+
     def __init__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.module, self._inputs = module, inputs
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}

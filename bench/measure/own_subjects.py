@@ -45,6 +45,8 @@ class OwnWorkload(Workload):
         operands: What it is timed on.
     """
 
+    __slots__ = ("_last", "_own", "_settings", "_vectors")
+
     def __init__(self, implementation: Implementation, operands: Operands) -> None:
         super().__init__(implementation, operands)
         assert implementation.own_tensors is not None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import torch
+
 from bench.measure.subjects import Answers, Sample, Workload, named
 from kernels.agreement import Exam
 
@@ -18,10 +20,12 @@ CALLS = 4
 class Recorded(Workload):
     """See `Workload`. Its samples must not be timed: they hold much memory."""
 
+    __slots__ = ("_calls",)
+
     def _prepared(self, iterations: int) -> tuple[list[Any], Any, list[Any], Sample]:
         before, kept, after, sample = super()._prepared(iterations)
         # functools.lru_cache is called without a frame of its own, and returns the same answer when it is asked again.
-        self._gradient = functools.lru_cache(None)(type(self)._gradient)
+        self._gradient = functools.lru_cache(None)(torch.autograd.grad)
         before, after = (
             [(functools.lru_cache(None)(call), leaves, dy) for call, leaves, dy in windows]
             for windows in (before, after)
@@ -47,7 +51,7 @@ class Recorded(Workload):
             running = sample.running[-1]
             reason = super().why_wrong(Sample([], place, answers, [running, running], sample.content), like)
         self._calls.clear()
-        del self._gradient
+        self._gradient = torch.autograd.grad
         return reason
 
 

@@ -100,6 +100,12 @@ class Steps:
         ValueError: There are fewer images than a batch has.
     """
 
+    # As `bench.measure.subjects.Workload` has them.
+    __slots__ = (
+        "_batches", "_data", "_device", "_implementation", "_mark", "_network", "_parameters", "_settings", "_totals",
+        "model",
+    )  # fmt: skip
+
     def __init__(
         self,
         implementation: Implementation | None,

@@ -63,7 +63,8 @@ class Workload:
         operands: What it is timed on.
     """
 
-    _gradient = staticmethod(torch.autograd.grad)
+    # So no file can give an instance, which it finds in its callers' frames, other methods than the class has.
+    __slots__ = ("_function", "_gradient", "_next", "_parameters", "_running", "_windows", "implementation", "operands")
 
     def __init__(self, implementation: Implementation, operands: Operands) -> None:
         problem = operands.problem
@@ -81,6 +82,7 @@ class Workload:
             extra = {"activation": problem.activation, "pool": problem.pool}
         settings = {"momentum": problem.momentum, "eps": problem.eps, **extra}
         self._function = functools.partial(function, training=problem.training, **settings)
+        self._gradient: Callable[..., tuple[Tensor, ...]] = torch.autograd.grad
         self._next = 0
         self._windows: list[tuple[Call, tuple[Tensor, ...], Tensor | None]] = []
         self._extend(1)
@@ -151,6 +153,8 @@ class Workload:
         call, leaves, dy = self._windows[self._places(1)[0]]
         first = call()
         graphs = [[(call(), leaves, dy) for call, leaves, dy in windows] for windows in (before, [kept], after)]
+        assert self.operands.dy is not None
+        self.operands.dy.change()  # else a forward, off the clock, could have looked it up and calculated the backward
         torch.autograd.grad(first, leaves, dy)
         del first
         sample.places = []  # the statistics have moved by now, and must not move again

@@ -77,6 +77,8 @@ class Witness:
         inspect: Called after it.
     """
 
+    __slots__ = ("_inspect", "_random", "_seal", "_seen", "kept")
+
     def __init__(self, seal: Callable[[object], None], inspect: Callable[[], None] = nothing) -> None:
         self.kept: object = None
         self._seal, self._inspect = seal, inspect

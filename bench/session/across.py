@@ -8,7 +8,6 @@ that process have no meaning.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -19,6 +18,7 @@ from bench.measure.figures import PlainError, WrongError
 from bench.record.records import OK, WRONG
 from bench.session import stopwatch
 from bench.session.candidate import Child
+from bench.session.meanwhile import Meanwhile
 from bench.session.outcomes import failure
 from bench.session.replies import Outcome
 from bench.stats.ratios import paired_ratio
@@ -56,19 +56,14 @@ def in_turns(
         The same with other times; or a reason, such as that the child's threads work during the baseline's turns.
     """
     iterations = stopwatch.calls_in(RUN_NS, median(outcome["candidate_ns"]) / outcome["iterations"])
-    candidate_ns, baseline_ns, working, waiting = [], [], 0.0, 0.0
+    candidate_ns, baseline_ns, meanwhile = [], [], Meanwhile(child, REST_SECONDS)
     try:
         for _ in range(TURNS):
             candidate_ns.append(iterations * stopwatch.passed_ns(child, kind, arguments, iterations))
             stopwatch.judge(child)
-            time.sleep(REST_SECONDS)
-            busy, start = child.processor_seconds(), time.perf_counter()
-            baseline_ns.append(iterations * median(alone()))
-            working += child.processor_seconds() - busy
-            waiting += time.perf_counter() - start
-        if working > WORKING * waiting:
-            cores = working / waiting
-            raise PlainError(f"no ratio: its process works in the baseline's turns, on {cores:.1f} cores")
+            baseline_ns.append(iterations * median(meanwhile.timed(alone)))
+        if meanwhile.cores > WORKING:
+            raise PlainError(f"no ratio: its process works in the baseline's turns, on {meanwhile.cores:.1f} cores")
         ratio = paired_ratio(candidate_ns, baseline_ns)
     except WrongError as error:
         return {"status": WRONG, "reason": str(error)}

@@ -86,6 +86,9 @@ def _failure(error: BaseException, device: torch.device) -> dict[str, Any]:
 class Worker:
     """One implementation and its measurements. Every public method answers the request of its name."""
 
+    # As `bench.measure.subjects.Workload` has them.
+    __slots__ = ("_again", "_candidate", "_compiled_for_duties", "_context", "_gate", "_threads", "_turn", "device")
+
     def __init__(self, setup: Setup) -> None:
         self.device = devices.select(setup.device)
         baseline = local_candidate(BASELINE, self.device)

@@ -12,9 +12,10 @@ from statistics import median
 from bench.measure import environment
 from bench.measure.floor import BUSY
 from bench.record.labels import BASELINE
-from bench.record.records import ERROR, OK
+from bench.record.records import ERROR, OK, WRONG
 from bench.session.across import has_own_threads
 from bench.session.candidate import Child
+from bench.session.meanwhile import Meanwhile
 from bench.session.replies import Outcome
 
 SLOWER = 1.25
@@ -27,6 +28,12 @@ TRIES = 5
 """Tries before a ratio is refused: a busy moment must not be blamed on an implementation. Where tensors just fit into
 a last-level cache that others share, the same code takes 1.0 to 1.5 ms within a minute of an idle machine."""
 
+WORKING = 0.25
+"""Processors. A child that gets more of them while the baseline is timed here slows it down here, too."""
+
+REST_SECONDS = 0.3
+"""Before it is said so: some libraries' threads spin for a fifth of a second after a call."""
+
 
 def beside(
     child: Child,
@@ -37,7 +44,7 @@ def beside(
     """A child's outcome, if the baseline takes as long there as in this process right after.
 
     If not, it is measured again, with the baseline here before and after: the machine may have changed meanwhile. What
-    counts is the slowest moment of the baseline here.
+    counts is the slowest moment of the baseline here, in which the child must rest.
 
     Args:
         child: The process.
@@ -49,18 +56,23 @@ def beside(
         The outcome, with the median of the samples from here as "clean_baseline_ns", and with "baseline_slowdown" if it
         was timed in turns; or the reason why there is none.
     """
-    factors, here, watch = [], 0.0, environment.OthersWatch(child.processor_seconds)
+    factors, cores, here, watch = [], [], 0.0, environment.OthersWatch(child.processor_seconds)
     for number in range(TRIES):
-        before, outcome = alone() if number else [], ask()
+        meanwhile = Meanwhile(child, REST_SECONDS if number else 0.0)
+        before, outcome = meanwhile.timed(alone) if number else [], ask()
         if outcome["status"] != OK:
             return outcome
-        after = alone()
+        after = meanwhile.timed(alone)
+        cores.append(meanwhile.cores)
         here = max(here, *(median(samples) for samples in (before, after) if samples))
         factors.append(median(outcome["baseline_ns"]) / outcome["iterations"] / here)
         ratio, _, high = outcome["ratio"]
         owed = factors[-1] > ALIKE and high < 1 <= ratio * factors[-1]  # faster than that baseline only
-        if factors[-1] <= SLOWER and not owed:
+        if factors[-1] <= SLOWER and not owed and cores[-1] <= WORKING:
             return {**outcome, "clean_baseline_ns": median([*before, *after])}
+    if min(cores) > WORKING:
+        reason = f"wrong: its process works while {BASELINE} is timed in another one, on {min(cores):.1f} cores"
+        return {"status": WRONG, "reason": reason}
     reason = f"{BASELINE} takes {min(factors):.2g} times as long in its process as in a clean one"
     processors = watch.processors() or 0.0
     if processors > BUSY:

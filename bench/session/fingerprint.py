@@ -12,6 +12,8 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch.backends import PropModule
+
 from kernels import Implementation
 from kernels.registry import registered
 
@@ -32,6 +34,9 @@ TORCHS = (
     "torch.autograd.function",
     "torch.autograd.grad_mode",
     "torch.autograd.graph",
+    "torch.backends",
+    "torch.backends.cudnn",
+    "torch.backends.mkldnn",
     "torch.cuda",
     "torch.cuda.graphs",
     "torch.cuda.streams",
@@ -147,10 +152,8 @@ def _names() -> Iterator[tuple[str, Any, str, Any]]:
     """Of each name: what it is called, what owns it, its name there, and what is behind it."""
     for implementation in registered():  # copies of those in the modules
         yield from _attributes(f"kernels.{implementation.name}.IMPLEMENTATION", implementation)
-    for module_name, module in list(sys.modules.items()):
+    for module_name, module in _modules():
         ours = module_name.startswith(OURS)
-        if not (ours or module_name in TORCHS or module_name in PYTHONS) or not isinstance(module, types.ModuleType):
-            continue
         for name, value in list(vars(module).items()):
             if name.startswith("__") or not (ours or _is_code(value)):
                 continue
@@ -166,9 +169,16 @@ def _names() -> Iterator[tuple[str, Any, str, Any]]:
                 yield from _attributes(f"kernels.{known}.IMPLEMENTATION", value)
 
 
+def _modules() -> Iterator[tuple[str, types.ModuleType]]:
+    """The modules that count; with properties of its own, torch puts an object in the place of one."""
+    for name, module in list(sys.modules.items()):
+        if (name.startswith(OURS) or name in (*TORCHS, *PYTHONS)) and isinstance(module, types.ModuleType):
+            yield name, module.m if isinstance(module, PropModule) else module
+
+
 def _attributes(label: str, owner: Any) -> Iterator[tuple[str, Any, str, Any]]:
     for name, value in list(vars(owner).items()):
-        if _is_code(value) or isinstance(value, (staticmethod, classmethod, property)):
+        if _is_code(value) or hasattr(type(value), "__get__"):  # as properties have
             yield f"{label}.{name}", owner, name, value
 
 

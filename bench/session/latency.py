@@ -63,7 +63,7 @@ def outcome_of_cell(
     turns = functools.partial(in_turns, child, "latency", timed, context.device, alone)
     outcome = beside(child, measured, alone, turns)
     if outcome["status"] != OK:
-        return outcome
+        return judged(candidate, outcome)
     training = PASS[pass_name].training
     verdicts, asked = child.verdicts, (operation, training)
     if asked not in verdicts:

@@ -36,6 +36,9 @@ LEAST_PART = 0.7
 HEARS = 4
 """Empty messages; the first of them also makes the answer that all of them look at."""
 
+MOST_OF_A_RUN = 0.1
+"""The part of a run that a message can account for: a child may dawdle over those that aren't timed."""
+
 REST_SECONDS = 0.02
 """How soon after an answer the child's helpers must rest, since another implementation may be timed next.
 Most looks must find them at rest: a single look may be misled by a busy moment."""
@@ -123,7 +126,7 @@ def passed_ns(child: Child, kind: str, arguments: tuple[Any, ...], iterations: i
     message_ns: float = min(1e9 * _demand(child.ask("hear", kind, arguments))["child_seconds"] for _ in range(HEARS))
     _demand(child.ask("ready", iterations))
     passed = 1e9 * float(_demand(child.ask("go"))["child_seconds"])
-    return (passed - message_ns) / iterations
+    return max(passed - message_ns, (1 - MOST_OF_A_RUN) * passed) / iterations
 
 
 def judge(child: Child) -> None:
@@ -151,6 +154,8 @@ class Again:
         context: Where.
         arguments: The measurement's.
     """
+
+    __slots__ = ("_between", "_device", "_of", "_run", "_sample", "_subject")  # as `Workload` has them
 
     def __init__(self, kind: str, implementation: Implementation, context: Context, arguments: tuple[Any, ...]) -> None:
         self._device = context.device

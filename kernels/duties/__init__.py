@@ -141,8 +141,9 @@ class _Inquiry:
             answered = [self._answered(duty) for group in (special.disturbing, special.hard) for duty in group()]
             if all(answered):
                 break
-        for duty in special.other_types():
-            self._answered(duty)
+        for group in (special.other_types, special.overwritten):
+            for duty in group():
+                self._answered(duty)
         for row in later:
             if time.monotonic() - start > BUDGET_SECONDS:
                 break

@@ -6,10 +6,11 @@ What comes in and goes out is plain: numbers, words, and dense tensors by name.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,7 @@ PLAIN: dict[str, Any] = {
     "parameters": False,  # weight and bias are `nn.Parameter`
     "keywords": False,
     "leaf": True,  # or the input is the result of an operation
+    "overwritten": False,  # the output before the backward, as relu does it in place
 }
 """The settings of a call that asks for nothing special."""
 
@@ -236,7 +238,8 @@ def _backward(call: _Call) -> None:
         call.facts["without"] = list(wanted)
         return
     try:
-        gradients = _gradients(y, wanted, call.grad_output, settings["backward"])
+        with _overwritten(y) if settings["overwritten"] else contextlib.nullcontext():
+            gradients = _gradients(y, wanted, call.grad_output, settings["backward"])
     except Exception as error:
         call.facts["refused"] = f"{_refusal(error)} (in the backward)"
         return
@@ -245,6 +248,19 @@ def _backward(call: _Call) -> None:
         if gradient is not None:
             call.handed_out[GRADIENTS[name]] = gradient
             call.at_once[GRADIENTS[name]] = _copy(gradient)
+
+
+@contextlib.contextmanager
+def _overwritten(y: Tensor) -> Iterator[None]:
+    """The output as NaN inside the block: autograd refuses the backward of who keeps it, and says why."""
+    before = _copy(y)
+    with torch.no_grad():
+        y.fill_(torch.nan)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            y.copy_(before)
 
 
 def _gradients(y: Tensor, wanted: Tensors, grad_output: Tensor, how: str) -> dict[str, Tensor | None]:

@@ -225,5 +225,7 @@ def _special_words(problem: Problem, settings: dict[str, Any]) -> Iterator[str]:
             yield f"{settings['grad_layout']} gradient"
         if settings["backward"] == "twice":
             yield "backward twice"
+        if settings["overwritten"]:
+            yield "the output overwritten before the backward"
     if settings["input_layout"] != PLAIN["input_layout"]:
         yield f"{settings['input_layout']} input"

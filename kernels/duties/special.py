@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 
+from kernels.duties.calls import RUNNING
 from kernels.duties.draw import Duty, call, single
 from kernels.problems import make_problem
 from kernels.reference import Problem
@@ -106,8 +107,17 @@ class Special:
             for training in (True, False):
                 eps, momentum = self._random.uniform(0.01, 1), self._random.random()
                 problem = self._problem(self._shape(), training, dtype=dtype, backward=training)
-                duty = single(str(dtype).removeprefix("torch."), replace(problem, eps=eps, momentum=momentum))
-                yield replace(duty, rough=True)
+                name = str(dtype).removeprefix("torch.")
+                yield replace(single(name, replace(problem, eps=eps, momentum=momentum)), rough=True)
+                if dtype.itemsize == 2:
+                    vectors = {v: getattr(problem, v).to(dtype) for v in (*RUNNING, "weight", "bias")}
+                    alike = replace(problem, **vectors, eps=eps, momentum=self._random.uniform(0.3, 1))
+                    yield replace(single(f"{name}, statistics and parameters too", alike), rough=True)
+
+    def overwritten(self) -> Iterator[Duty]:
+        """A backward after the output was overwritten in place: torch's batch norm doesn't keep it."""
+        for training in (True, False):
+            yield single("", self._problem(self._shape(), training), overwritten=True)
 
     def disturbing(self) -> Iterator[Duty]:
         """All that may disturb other calls, or be disturbed by them."""

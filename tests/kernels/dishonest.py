@@ -135,6 +135,20 @@ def computes_later(x, *arguments):
     return promise
 
 
+def derives_the_gradient_from_its_output(x, *rest):
+    y = honest(x, *rest)
+    kept = y.detach()
+    if y.requires_grad:
+        y.register_hook(lambda dy: dy + 0 * kept)
+    return y
+
+
+def forgets_16_bit_statistics(x, running_mean, running_var, *rest):
+    if running_mean is not None and running_mean.dtype.itemsize == 2:
+        running_mean, running_var = running_mean.clone(), running_var.clone()
+    return honest(x, running_mean, running_var, *rest)
+
+
 def works_on_another_stream(x, *rest):
     with torch.cuda.stream(torch.cuda.Stream()):
         return honest(x, *rest)

@@ -48,6 +48,8 @@ CAUGHT = {
     dishonest.folds_parameters_in_inference: "in evaluation.*off by",
     dishonest.finishes_in_the_background: "output off|changes",
     dishonest.loses_digits_where_the_mean_is_large: "mean 1e4 and std 1",
+    dishonest.derives_the_gradient_from_its_output: "the output overwritten before the backward: d.* off",
+    dishonest.forgets_16_bit_statistics: "float16, statistics and parameters too.* running_(mean|var) off",
 }
 
 

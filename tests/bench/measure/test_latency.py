@@ -122,6 +122,28 @@ def test_an_implementation_that_plays_back_its_first_answers_is_found_out(latenc
     assert measure(latency, user(cached))["reason"].startswith("wrong: output off by")
 
 
+def test_an_implementation_whose_forward_guesses_the_gradient_is_found_out(latency):
+    """It looks at the gradient that came back for this batch before, though the backward calculates it anyway."""
+    known = {}
+
+    def guesses(input, *args, **kwargs):
+        y, place = F.batch_norm(input, *args, **kwargs), input.data_ptr()
+        if not y.requires_grad:
+            return y
+        guess = known[place].clone() if place in known else None
+
+        def change(dy):
+            known[place] = dy
+            return dy if guess is None or guess.shape != dy.shape else guess
+
+        y.register_hook(change)
+        return y
+
+    outcome = measure(latency, user(guesses), "training backward")
+    assert outcome["status"] == WRONG
+    assert re.match(r"wrong on the timed tensors: (dx|dweight|dbias) off", outcome["reason"])
+
+
 @pytest.mark.parametrize("pass_name", ["training", "inference"])
 def test_an_implementation_that_knows_the_timed_tensors_is_found_out(latency, pass_name):
     seen, kept = {}, {}

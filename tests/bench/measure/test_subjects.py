@@ -94,6 +94,12 @@ def test_backward_asks_for_the_gradients_of_input_weight_and_bias(problem):
     assert seen == {"input", "weight", "bias"}
 
 
+def test_no_instance_takes_another_method_than_its_class_has(problem):
+    workload = Workload(Spy().implementation, Operands(problem))
+    with pytest.raises(AttributeError):
+        workload.why_wrong = lambda *_: None
+
+
 def test_both_sides_share_the_batches_and_nothing_else(problem):
     operands = Operands(problem)
     one, other = (run(problem, "training forward", 1, operands)[0].calls[0] for _ in range(2))

@@ -1,5 +1,6 @@
 """A ratio stands only where the baseline is itself in the child: and a busy moment is no slower baseline."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +9,9 @@ from torch.nn import functional as F
 
 from bench.measure import environment, rest
 from bench.record.operations import Operation
-from bench.record.records import ERROR
+from bench.record.records import ERROR, WRONG
 from bench.session.candidate import Candidate
-from bench.session.clean import SLOWER, TRIES, beside
+from bench.session.clean import REST_SECONDS, SLOWER, TRIES, beside
 from bench.session.gate import Gate
 from bench.session.latency import outcome_of_cell
 from kernels import Implementation
@@ -49,6 +50,33 @@ def test_a_baseline_that_is_itself_leaves_the_outcome_as_it_is():
         "ratio": [1, 1, 1],
         "clean_baseline_ns": 105.0,
     }
+
+
+def works(*looks):
+    """A child that works, or rests, while the baseline is timed here, one time after the other."""
+    steps = [0.0, *(step for working in looks for step in (0.0, 100.0 * working))]
+    return SimpleNamespace(processor_seconds=itertools.accumulate(steps).__next__)
+
+
+@pytest.fixture
+def resting(monkeypatch):
+    """Rests end at once; those that there were."""
+    seconds = []
+    monkeypatch.setattr("bench.session.meanwhile.time.sleep", seconds.append)
+    return seconds
+
+
+@pytest.mark.usefixtures("resting")
+def test_who_works_while_the_baseline_is_timed_elsewhere_is_wrong():
+    outcome = beside(works(*[True] * 2 * TRIES), child(*[100] * TRIES), alone(*[100] * 2 * TRIES))
+    assert outcome["status"] == WRONG
+    assert outcome["reason"].startswith("wrong: its process works while builtin is timed in another one, on ")
+
+
+def test_threads_that_still_spin_get_a_rest(resting):
+    outcome = beside(works(True, False, False), child(*[100] * TRIES), alone(*[100] * 2 * TRIES))
+    assert outcome["status"] == "ok"
+    assert resting == [0.0, REST_SECONDS, REST_SECONDS]
 
 
 def test_a_baseline_that_is_slower_there_time_and_again_gives_no_ratio():

@@ -11,9 +11,11 @@ from bench import ROOT
 from bench.session.fence import protect
 
 BEHIND = """
-import os, sys
+import ctypes, os, sys
 from bench.session.fence import protect
 watcher = int(sys.argv[1])
+userfaultfd = lambda: ctypes.CDLL(None).syscall({{"x86_64": 323, "aarch64": 282}}[os.uname().machine], 0)
+has_landlock = lambda: ctypes.CDLL(None).syscall(444, None, 0, 1) > 1  # asks for its version
 if not protect([watcher, -os.getpgid(watcher)]):
     sys.exit(77)
 {does}
@@ -56,9 +58,26 @@ def test_so_does_whatever_it_starts(behind_the_fence):
     assert behind_the_fence(code) == signal.SIGSYS
 
 
-@pytest.mark.parametrize("does", ["os.sched_setaffinity(watcher, {0})", "os.pidfd_open(watcher)"])
+@pytest.mark.parametrize(
+    "does",
+    [
+        "os.sched_setaffinity(watcher, {0})",
+        "os.sched_setscheduler(watcher, os.SCHED_IDLE, os.sched_param(0))",
+        "os.sched_setparam(watcher, os.sched_param(0))",
+        "os.pidfd_open(watcher)",
+        "if userfaultfd() < 0: raise PermissionError",
+        "if not has_landlock(): sys.exit(3)\n    open(f'/proc/{watcher}/mem', 'rb')",
+    ],
+)
 def test_another_hold_on_its_watcher_is_refused(behind_the_fence, does):
     assert behind_the_fence(f"try:\n    {does}\nexcept PermissionError:\n    sys.exit(3)") == 3
+
+
+def test_files_may_be_moved_between_folders(behind_the_fence, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "file").touch()
+    assert behind_the_fence(f"os.rename({str(tmp_path / 'here' / 'file')!r}, {str(tmp_path / 'file')!r})") == 0
+    assert (tmp_path / "file").exists()
 
 
 def test_what_is_its_own_may_be_signalled_and_the_watcher_looked_for(behind_the_fence):

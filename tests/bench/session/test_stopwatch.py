@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from bench.measure import environment
 from bench.measure.figures import WrongError
+from bench.measure.subjects import Workload
 from bench.record.operations import Operation
 from bench.session import stopwatch
 from bench.session.candidate import ChildError
@@ -42,6 +43,16 @@ def test_a_longer_run_is_believed_where_a_short_one_is_slow_to_start():
     child = Waking(CALL)
     stopwatch.check(child, "latency", claimed(CALL), ())
     assert child.asked.count("go") == 2
+
+
+def test_dawdling_over_messages_takes_nothing_off_the_calls():
+    class Dawdling(Said):
+        def ask(self, name, *arguments):
+            answer = super().ask(name, *arguments)
+            return answer | {"child_seconds": 0.02} if name == "hear" else answer
+
+    with pytest.raises(WrongError, match=r"^wrong: its process reports 25 us a call, where 4\d(\.\d)? pass"):
+        stopwatch.check(Dawdling(CALL), "latency", claimed(CALL / 2), ())
 
 
 def test_a_busy_moment_is_tried_again():
@@ -96,11 +107,11 @@ def inference(batch_norm=F.batch_norm):
     return stopwatch.Again("latency", loaded, context(), asked)
 
 
-def test_a_message_takes_the_look_at_an_answer_too():
+def test_a_message_takes_the_look_at_an_answer_too(monkeypatch):
     """A look at large answers takes as long as a fast call: without it honest files would report too little."""
     again = inference()
     noted = []
-    again._of.notice = noted.append
+    monkeypatch.setattr(Workload, "notice", lambda _, sample: noted.append(sample))
     worker = object.__new__(Worker)
     worker._again = (("latency", ()), again)
     worker.hear("latency", ())

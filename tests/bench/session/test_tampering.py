@@ -63,6 +63,10 @@ def test_nothing_is_replaced_in_this_process():
             "import torch.nn.functional as f; f.max_pool2d.__closure__[-1].cell_contents = lambda *_, **__: None",
             "torch.nn.functional.max_pool2d",
         ),
+        (
+            "import torch.backends.cudnn as cudnn; type(cudnn).enabled = property(lambda _: True)",
+            "torch.backends.cudnn.CudnnModule.enabled",
+        ),
         ("from bench.measure import floor; floor.time = None", "bench.measure.floor.time"),
         (
             "from bench.measure import timing; timing.perf_counter_ns = lambda: 0",
