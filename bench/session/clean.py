@@ -64,13 +64,15 @@ def beside(
             return outcome
         after = meanwhile.timed(alone)
         cores.append(meanwhile.cores)
+        if cores[-1] > WORKING:
+            continue
         here = max(here, *(median(samples) for samples in (before, after) if samples))
         factors.append(median(outcome["baseline_ns"]) / outcome["iterations"] / here)
         ratio, _, high = outcome["ratio"]
         owed = factors[-1] > ALIKE and high < 1 <= ratio * factors[-1]  # faster than that baseline only
-        if factors[-1] <= SLOWER and not owed and cores[-1] <= WORKING:
+        if factors[-1] <= SLOWER and not owed:
             return {**outcome, "clean_baseline_ns": median([*before, *after])}
-    if min(cores) > WORKING:
+    if not factors:
         reason = f"wrong: its process works while {BASELINE} is timed in another one, on {min(cores):.1f} cores"
         return {"status": WRONG, "reason": reason}
     reason = f"{BASELINE} takes {min(factors):.2g} times as long in its process as in a clean one"

@@ -79,6 +79,14 @@ def test_threads_that_still_spin_get_a_rest(resting):
     assert resting == [0.0, REST_SECONDS, REST_SECONDS]
 
 
+@pytest.mark.usefixtures("resting")
+def test_what_the_baseline_takes_beside_one_that_works_is_no_measure():
+    looks = [True, *[False] * 2 * TRIES]
+    outcome = beside(works(*looks), child(*[200] * TRIES), alone(200, *[100] * 2 * TRIES))
+    assert outcome["status"] == ERROR
+    assert outcome["reason"].startswith("no ratio: builtin takes 2 times as long")
+
+
 def test_a_baseline_that_is_slower_there_time_and_again_gives_no_ratio():
     outcome = beside(RESTING, child(*[1000] * TRIES), alone(*[100] * 2 * TRIES))
     assert outcome == {
