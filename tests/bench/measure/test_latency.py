@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench.measure import floor
-from bench.measure import latency as latencies
 from bench.measure.figures import one_line
 from bench.record.labels import AA, BASELINE
 from bench.record.operations import CHANNELS_LAST, PASS, PASSES, Operation
@@ -246,14 +244,6 @@ def test_an_outsider_that_neglects_a_duty_is_not_timed(latency):
     assert "candidate_ns" not in record
 
 
-def test_what_is_faster_than_memory_is_wrong(latency, monkeypatch):
-    monkeypatch.setattr(latencies, "LEAST_OF_A_COPY", 1e6)
-    monkeypatch.setattr(floor, "BUSY", 1e6)
-    record = measure(latency, candidate("naive"))
-    assert record["status"] == WRONG
-    assert re.match(r"wrong: faster than memory allows \([\d.]+ us; the fastest copy takes [\d.]+\)", record["reason"])
-
-
 @pytest.mark.parametrize("pass_name", ["training forward", "inference"])
 def test_who_works_only_when_nobody_holds_a_clock_is_found_out(latency, pass_name):
     record = measure(latency, outsider(dishonest.honest_when_nobody_holds_a_clock), pass_name)
@@ -294,18 +284,3 @@ def test_who_writes_to_the_batch_when_it_is_timed_is_found_out(latency):
     assert (
         measure(latency, user(in_place), "inference")["reason"] == "wrong on the timed tensors: the input was changed"
     )
-
-
-def test_beside_a_busy_program_nobody_is_called_faster_than_memory(latency, monkeypatch):
-    monkeypatch.setattr(latencies, "LEAST_OF_A_COPY", 1e6)
-    monkeypatch.setattr(floor, "BUSY", -1.0)
-    record = measure(latency, candidate("naive"))
-    assert record["status"] == ERROR
-    assert record["reason"].startswith("machine busy: ")
-    assert "candidate_ns" not in record
-
-
-def test_a_copy_that_waits_for_a_busy_core_accuses_nobody(latency, monkeypatch):
-    """Beside another program the copy took 8 ms where an honest call of two threads took 0.3."""
-    monkeypatch.setattr(latencies.floor, "copy_ns", lambda *_: 1e9)
-    assert measure(latency, candidate("naive"))["status"] == OK
